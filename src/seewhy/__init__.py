@@ -1,0 +1,50 @@
+"""seewhy shows why a vision model said what it said, and whether that explanation can be believed.
+
+    import seewhy
+
+    explanation = seewhy.explain("timm:resnet50", "cat.jpg")
+    explanation.overlay().show()
+
+Public names are loaded on first use (PEP 562), so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+_PLACES = {
+    "BoxTarget": "targets",
+    "ClassTarget": "targets",
+    "Explanation": "explanation",
+    "FunctionModel": "models.function",
+    "MaskTarget": "targets",
+    "Outputs": "types",
+    "Preprocessing": "images",
+    "SimilarityTarget": "targets",
+    "TorchModel": "models.torch",
+    "explain": "api",
+    "load": "models.loading",
+    "saliency_to_image": "render",
+}
+
+
+def _names() -> dict[str, str]:
+    registry = importlib.import_module("seewhy.registry")  # an import statement would end up in __getattr__
+    found = {name: f"explainers.{file}" for name, file in registry.class_names("explainers").items()}
+    return {**_PLACES, **found}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("seewhy")
+    if name == "__all__":
+        return sorted(_names())
+    if (place := _names().get(name)) is None:
+        raise AttributeError(f"module 'seewhy' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"seewhy.{place}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_names(), "__version__"])

@@ -1,0 +1,123 @@
+"""Every exception that seewhy raises on purpose.
+
+    SeewhyError
+    ├── InvalidInput          (ValueError)    a value that cannot be used
+    │   ├── InvalidTarget                     ... as a target
+    │   ├── UnknownLayer                      ... as a layer's name
+    │   ├── NoSpatialOutput                   ... as a layer: it has no map to show
+    │   ├── InputRefused                      the network itself raised on the input
+    │   ├── BadOutput                         the network answered with something unusable
+    │   ├── NoReLURule                        an activation that the ReLU rules do not cover
+    │   ├── UnreadableImage                   a picture that cannot be read
+    │   ├── CheckpointError                   weights that do not fit, or need trust
+    │   └── UnknownName                       a method, model or label nobody knows
+    ├── InvalidType           (TypeError)     a value of the wrong type
+    │   ├── UnknownParameter                  a keyword that the method does not have
+    │   └── MissingCapability                 the backend lacks what the method needs
+    └── MissingDependency     (ImportError)   an optional library is not installed
+
+Messages say what was expected, what came and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BadOutput",
+    "CheckpointError",
+    "InputRefused",
+    "InvalidInput",
+    "InvalidTarget",
+    "InvalidType",
+    "MissingCapability",
+    "MissingDependency",
+    "NoReLURule",
+    "NoSpatialOutput",
+    "SeewhyError",
+    "UnknownLayer",
+    "UnknownName",
+    "UnknownParameter",
+    "UnreadableImage",
+    "nearest",
+    "out_of_memory",
+]
+
+
+class SeewhyError(Exception):
+    """The root of all errors raised by seewhy."""
+
+
+class InvalidInput(SeewhyError, ValueError):
+    """A value that cannot be used."""
+
+
+class InvalidTarget(InvalidInput):
+    """A target that the network cannot be asked about."""
+
+
+class UnknownLayer(InvalidInput):
+    """A layer name that the network does not have, or did not use."""
+
+
+class NoSpatialOutput(InvalidInput):
+    """A layer whose output has no height and width to draw a map on."""
+
+
+class InputRefused(InvalidInput):
+    """The network raised an error on the given input."""
+
+
+class BadOutput(InvalidInput):
+    """The network's output has not the form that is needed."""
+
+
+class NoReLURule(InvalidInput):
+    """An activation function for which guided backpropagation and deconvolution are not defined."""
+
+
+class UnreadableImage(InvalidInput):
+    """A picture that cannot be read."""
+
+
+class CheckpointError(InvalidInput):
+    """Weights that do not fit the network, or that would have to run code to be read."""
+
+
+class UnknownName(InvalidInput):
+    """A name that is not registered."""
+
+
+class InvalidType(SeewhyError, TypeError):
+    """A value of the wrong type."""
+
+
+class UnknownParameter(InvalidType):
+    """A keyword that the method does not have."""
+
+
+class MissingCapability(InvalidType):
+    """The model's backend lacks what the method needs."""
+
+
+class MissingDependency(SeewhyError, ImportError):
+    """An optional library is needed and not installed."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """A hint that offers the known names nearest to ``name``, or the first few where none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(repr(n) for n in close) + "?"
+    shown = ", ".join(repr(n) for n in names[:8])
+    return f"Known: {shown}{', ...' if len(names) > 8 else ''}." if names else "None is known."
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for the errors by which torch says that memory ran out, on an accelerator or on the host."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("not enough memory" in text or "out of memory" in text)

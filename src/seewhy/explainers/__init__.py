@@ -1,0 +1,180 @@
+"""The protocol of an explainer: parameters are fields, data are arguments, nothing is remembered between calls.
+
+    explainer = GradCAM(network, layer="layer4")
+    saliency = explainer(inputs, targets)             # (N, T, H, W) in [0, 1]
+    raw = explainer.attribute(inputs, targets)        # the same, signed and unscaled
+
+A new explainer is one new file: a frozen dataclass that extends `Explainer`, states what it ``needs`` and says in
+``_explain`` how raw maps are made. The registry finds it by the file's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seewhy import registry
+from seewhy.errors import InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
+from seewhy.explainers._checks import review
+from seewhy.models import FeatureModel, GradientModel, Model, as_model
+from seewhy.targets import Request
+from seewhy.types import Attribution, Passes
+
+__all__ = ["Explainer", "scale", "upsample"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explainer:
+    """What every explainer can do.
+
+    Attributes:
+        network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
+    """
+
+    network: Any
+
+    needs: ClassVar[type] = Model
+    class_agnostic: ClassVar[bool] = False
+
+    def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
+        """Refuses parameters that the method does not have, naming the nearest."""
+        known = [f.name for f in fields(cls)]
+        for name in parameters:
+            if name not in known:
+                raise UnknownParameter(f"{cls.__name__} has no parameter {name!r}. {nearest(name, known[1:])}")
+        if len(args) > 1:
+            raise UnknownParameter(f"{cls.__name__} takes the network, and parameters by name: {', '.join(known[1:])}.")
+        return super().__new__(cls)
+
+    def __call__(self, inputs: Tensor, targets: Any = None, *, show: bool = False) -> Tensor:
+        """The saliency: (N, T, H, W) float32 in [0, 1] on the device of ``inputs``.
+
+        Args:
+            inputs: (N, C, H, W) float, as the network takes it.
+            targets: None (each image's predicted class), an int, (N,), (N, T), "all", a `Target` or a list of them.
+            show: draws the maps over the inputs, in a notebook or a window.
+
+        Raises:
+            InvalidInput, InvalidType: see the message.
+        """
+        saliency = scale(self.attribute(inputs, targets))
+        if show:
+            plot = importlib.import_module("seewhy.plot")
+            plot.show_maps(inputs, saliency)
+        return saliency
+
+    def attribute(self, inputs: Tensor, targets: Any = None, *, native: bool = False) -> Tensor:
+        """The raw map: (N, T, H, W) float32, signed and unscaled; with ``native`` at the method's own resolution."""
+        raw = self.run(inputs, targets).raw
+        return raw if native else upsample(raw, (inputs.shape[2], inputs.shape[3]))
+
+    def run(self, inputs: Tensor, targets: Any = None) -> Attribution:
+        """The raw map at its own resolution with the outputs, the cost and everything worth knowing about it."""
+        model = self._model()
+        check_inputs(inputs)
+        model.check(inputs)
+        request = Request.parse(targets, inputs.shape[0])
+        with model.opened():
+            before = replace(model.passes)
+            own = inputs.clone() if inputs.is_inference() else inputs.detach()
+            found = self._explain(model, own, request)
+            found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
+            return replace(found, warnings=(*found.warnings, *review(found, request.kind, self.class_agnostic)))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Name -> value of everything but the network."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "network"}
+
+    def _explain(self, model: Any, inputs: Tensor, request: Request) -> Attribution:
+        raise MissingCapability(f"{type(self).__name__} does not say how it explains: define _explain.")
+
+    def _model(self) -> Model:
+        model = as_model(self.network)
+        if not isinstance(model, self.needs):
+            wanted = "gradients" if self.needs is GradientModel else "features"
+            raise MissingCapability(
+                f"{type(self).__name__} needs {wanted}; {model.name!r} gives {_gives(model)}. Try {_instead(model)}."
+            )
+        return model
+
+    def __repr__(self) -> str:
+        """The class, the network's class and the parameters."""
+        values = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({type(self.network).__name__}{values})"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the class, the network and all parameters are."""
+        if type(self) is not type(other) or not isinstance(other, Explainer) or self.network is not other.network:
+            return False
+        return all(_equal(a, b) for a, b in zip(self.parameters.values(), other.parameters.values(), strict=True))
+
+    def __hash__(self) -> int:
+        """By class and network: parameters may hold tensors."""
+        return hash((type(self), id(self.network)))
+
+
+def scale(raw: Tensor) -> Tensor:
+    """Each map to [0, 1]: (x - min) / (max - min); a flat map gives zeros."""
+    low, high = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (raw - low) / span.where(span > 0, torch.ones_like(span)), torch.zeros_like(raw))
+
+
+def upsample(raw: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, T, h, w) -> (N, T, H, W), bilinear between the centres of the positions."""
+    if tuple(raw.shape[2:]) == size:
+        return raw
+    return F.interpolate(raw, size=size, mode="bilinear", align_corners=False)
+
+
+def check_inputs(inputs: Any) -> None:
+    """Raises unless ``inputs`` is a finite float tensor (N, C, H, W)."""
+    if not isinstance(inputs, Tensor):
+        raise InvalidType(
+            f"inputs must be a torch tensor (N, C, H, W), got {type(inputs).__name__}. "
+            "For pictures and files use seewhy.explain."
+        )
+    if inputs.ndim != 4:
+        hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else ""
+        raise InvalidInput(f"inputs must have shape (N, C, H, W), got {tuple(inputs.shape)}.{hint}")
+    if inputs.dtype == torch.uint8:
+        raise InvalidInput("inputs must be floating point, got uint8. Scale it as the network was trained: x.float() / 255.")
+    if not inputs.dtype.is_floating_point:
+        raise InvalidInput(f"inputs must be floating point, got {str(inputs.dtype).removeprefix('torch.')}.")
+    if 0 in inputs.shape:
+        raise InvalidInput(f"inputs is empty: its shape is {tuple(inputs.shape)}.")
+    if not bool(torch.isfinite(inputs).all()):
+        bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InvalidInput(f"inputs has NaN or infinite values in image {', '.join(map(str, bad))}.")
+
+
+def _gives(model: Model) -> str:
+    if isinstance(model, GradientModel):
+        return "scores, features and gradients"
+    return "scores and features" if isinstance(model, FeatureModel) else "scores only"
+
+
+def _instead(model: Model) -> str:
+    return "ReciproCAM, RISE or Occlusion" if isinstance(model, FeatureModel) else "RISE or Occlusion"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b)
+
+
+def __getattr__(name: str) -> Any:
+    if name in registry.class_names("explainers"):
+        return registry.load("explainers", name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *registry.class_names("explainers")])

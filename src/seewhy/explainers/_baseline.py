@@ -1,0 +1,54 @@
+"""What is shown in place of a part that is taken away: a number, the mean colour, a blurred copy, or a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seewhy.errors import InvalidInput
+
+__all__ = ["blur", "check", "make"]
+
+
+def check(baseline: Any) -> None:
+    """Raises InvalidInput unless ``baseline`` has one of the documented forms."""
+    number = isinstance(baseline, int | float) and not isinstance(baseline, bool)
+    if number or isinstance(baseline, Tensor) or baseline in ("mean", "blur"):
+        return
+    raise InvalidInput(f"baseline must be a number, 'mean', 'blur' or a tensor, got {baseline!r}.")
+
+
+def make(baseline: float | str | Tensor, inputs: Tensor) -> Tensor:
+    """(N, C, H, W) what is shown instead of ``inputs``.
+
+    Args:
+        baseline: a number, "mean" (each image's mean colour), "blur", or a tensor that broadcasts to ``inputs``.
+        inputs: (N, C, H, W).
+
+    Raises:
+        InvalidInput: the tensor does not fit.
+    """
+    if isinstance(baseline, str):
+        return inputs.mean((2, 3), keepdim=True).expand_as(inputs) if baseline == "mean" else blur(inputs)
+    if isinstance(baseline, Tensor):
+        try:
+            return baseline.to(inputs).expand_as(inputs)
+        except RuntimeError as error:
+            got, want = tuple(baseline.shape), tuple(inputs.shape)
+            raise InvalidInput(f"The baseline must broadcast to the inputs, {want}, got {got}.") from error
+    return torch.full_like(inputs[:1, :1, :1, :1], float(baseline)).expand_as(inputs)
+
+
+def blur(inputs: Tensor, sigma: float | None = None) -> Tensor:
+    """Gaussian blur with edges replicated; sigma in pixels, by default 1/25 of the short side and at least 1."""
+    sigma = max(1.0, min(inputs.shape[2:]) / 25) if sigma is None else sigma
+    reach = max(1, round(4 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=inputs.device) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, -1)
+    n, c, h, w = inputs.shape
+    flat = F.pad(inputs.float().reshape(n * c, 1, h, w), (reach,) * 4, mode="replicate")
+    rows = F.conv2d(flat, kernel.unsqueeze(-1))
+    return F.conv2d(rows, kernel.unsqueeze(2)).reshape(n, c, h, w).to(inputs.dtype)

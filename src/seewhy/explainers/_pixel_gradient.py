@@ -1,0 +1,76 @@
+"""What the methods that differentiate with respect to the input's pixels have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import InvalidInput
+from seewhy.models import GradientModel, Gradients
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Attribution
+
+__all__ = ["Reduce", "check_reduce", "pixel_gradients", "pick"]
+
+Reduce = Literal["max_abs", "sum", "mean_abs"]
+_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "max_abs": lambda g: g.abs().amax(1),
+    "sum": lambda g: g.sum(1),
+    "mean_abs": lambda g: g.abs().mean(1),
+}
+
+
+def check_reduce(reduce: Any) -> None:
+    """Raises InvalidInput unless ``reduce`` names a way to reduce the channels."""
+    if reduce not in _REDUCTIONS:
+        raise InvalidInput(f"reduce must be one of {', '.join(map(repr, _REDUCTIONS))}, got {reduce!r}.")
+
+
+def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:
+    """Outputs -> (N, T) values to differentiate; the resolved targets are put into ``chosen``."""
+
+    def values(outputs: Any) -> Tensor:
+        chosen[:] = [request.resolve(outputs)]
+        return chosen[0].values(outputs)
+
+    return values
+
+
+def pixel_gradients(
+    model: GradientModel, inputs: Tensor, request: Request, reduce: str, *,
+    check: Callable[[Gradients], None] = lambda _: None,
+    rule: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Attribution:  # fmt: skip
+    """One forward pass and one backward pass a target, down to the pixels and nowhere else.
+
+    Args:
+        model: can be differentiated.
+        inputs: (N, C, H, W).
+        request: the targets.
+        reduce: how the channels become one map.
+        check: called before anything is differentiated.
+        rule: the context in which the backward passes run.
+    """
+    chosen: list[TargetSet] = []
+    gradients = model.gradients(inputs, pick(request, chosen), "")
+    check(gradients)
+    maps, lost = [], 0.0
+    for t in range(chosen[0].count):
+        with rule():
+            gradient = gradients.of(t)
+        lost = max(lost, float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0)
+        maps.append(_REDUCTIONS[reduce](gradient))
+    warnings = [*gradients.warnings, *_underflow(lost)]
+    return Attribution(
+        raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0].classes, warnings=tuple(warnings)
+    )
+
+
+def _underflow(share: float) -> list[str]:
+    if share < 0.2:
+        return []
+    return [f"{share:.0%} of the gradient is exactly zero in float16. Use a float32 or bfloat16 network to be sure."]

@@ -1,0 +1,47 @@
+"""ActivationMap: where a layer is active, whatever the class.
+
+    map = mean over channels of the layer's output
+
+Source: documented as the activation-map algorithm of OpenVINO Training Extensions (2022); the mean of activations as
+a saliency map goes back to Zhou et al., "Learning Deep Features for Discriminative Localization", 2015.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seewhy.explainers import Explainer
+from seewhy.models import FeatureModel
+from seewhy.targets import Request
+from seewhy.types import Attribution
+
+__all__ = ["ActivationMap"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ActivationMap(Explainer):
+    """Mean activation of a layer at each position, the same for every class (OTX 2022).
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+    """
+
+    layer: str = "auto"
+
+    needs: ClassVar[type] = FeatureModel
+    class_agnostic: ClassVar[bool] = True
+
+    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
+        found = model.features(inputs, self.layer)
+        targets = request.resolve(found.outputs)
+        one = found.maps.float().mean(1, keepdim=True)
+        return Attribution(
+            raw=one.expand(-1, targets.count, -1, -1).contiguous(),
+            outputs=found.outputs,
+            targets=targets.classes,
+            layer=found.layer,
+            warnings=tuple(found.warnings),
+        )

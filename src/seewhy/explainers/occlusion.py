@@ -1,0 +1,112 @@
+"""Occlusion: how much the class's probability falls when a window of the picture is covered.
+
+    map(i, j) = mean over the windows that cover (i, j) of  p_c(x) - p_c(x with the window covered)
+
+Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2013 (arXiv 1311.2901).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import InvalidInput
+from seewhy.explainers import Explainer, _baseline
+from seewhy.explainers._checks import unmoved
+from seewhy.explainers._perturbation import batch_size, check_activation, perturbed_scores, probabilities
+from seewhy.models import Model
+from seewhy.targets import Request
+from seewhy.types import Activation, Attribution, activation
+
+__all__ = ["Occlusion"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Occlusion(Explainer):
+    """Fall of the class's probability when a sliding window is covered (Zeiler and Fergus 2013).
+
+    Attributes:
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        perturbation_per_eval: covered copies a forward pass, or "auto".
+        window: side in pixels, or (height, width); by default 1/7 of the short side.
+        stride: step in pixels, or (down, right); by default half the window. The last window ends at the border.
+        baseline: what covers the window: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
+    """
+
+    activation_fn: str | Activation | None = "softmax"
+    perturbation_per_eval: int | str = 32
+    window: int | tuple[int, int] | None = None
+    stride: int | tuple[int, int] | None = None
+    baseline: float | str | Tensor = 0.0
+
+    def __post_init__(self) -> None:
+        activation(self.activation_fn)
+        batch_size(self.perturbation_per_eval)
+        _baseline.check(self.baseline)
+        for field in ("window", "stride"):
+            _pair(field, getattr(self, field))
+
+    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
+        rows, columns = (_inside(*sides, inputs.device) for sides in self._windows(inputs.shape[2], inputs.shape[3]))
+        cover = _baseline.make(self.baseline, inputs)
+        activate = activation(self.activation_fn)
+        outputs = model(inputs)
+        check_activation(outputs, self.activation_fn)
+        targets = request.resolve(outputs)
+
+        def perturb(images: Tensor, windows: Tensor) -> Tensor:
+            inside = rows[windows // len(columns)].unsqueeze(2) & columns[windows % len(columns)].unsqueeze(1)
+            return torch.where(inside.unsqueeze(1), cover[images], inputs[images])
+
+        after = perturbed_scores(
+            model, inputs, perturb, len(rows) * len(columns), targets=targets, activate=activate,
+            per_eval=self.perturbation_per_eval,
+        )  # fmt: skip
+        before = targets.values(probabilities(outputs, targets, activate))
+        drops = (before.unsqueeze(1) - after).transpose(1, 2).unflatten(2, (len(rows), len(columns)))
+        raw = _mean_over_windows(drops, rows.float(), columns.float())
+        warnings = unmoved(drops.flatten(2), "window", targets)
+        return Attribution(raw=raw, outputs=outputs, targets=targets.classes, warnings=warnings)
+
+    def _windows(self, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """(side of the picture, window, step) down and right.
+
+        Raises:
+            InvalidInput: the window is larger than the picture, or a step larger than the window leaves gaps.
+        """
+        side = max(1, round(min(height, width) / 7))
+        window = _pair("window", self.window) or (side, side)
+        stride = _pair("stride", self.stride) or (max(1, window[0] // 2), max(1, window[1] // 2))
+        if window[0] > height or window[1] > width:
+            raise InvalidInput(f"window {window} is larger than the picture, {(height, width)}.")
+        if stride[0] > window[0] or stride[1] > window[1]:
+            raise InvalidInput(f"stride {stride} is larger than window {window}: some pixels would never be covered.")
+        return (height, window[0], stride[0]), (width, window[1], stride[1])
+
+
+def _pair(name: str, value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
+    if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in pair):
+        raise InvalidInput(f"{name} must be a positive integer or a pair (height, width) of them, got {value!r}.")
+    return pair
+
+
+def _inside(length: int, window: int, step: int, device: torch.device) -> Tensor:
+    """(windows, length) bool: which pixels of one axis each window covers; the last window ends at the border."""
+    starts = list(range(0, length - window + 1, step))
+    if starts[-1] != length - window:
+        starts.append(length - window)
+    first = torch.tensor(starts, device=device).unsqueeze(1)
+    pixels = torch.arange(length, device=device)
+    return (pixels >= first) & (pixels < first + window)
+
+
+def _mean_over_windows(drops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(N, T, rows, columns) -> (N, T, H, W): two matrix products instead of a sum of masks at the picture's size."""
+    covered = rows.sum(0).unsqueeze(1) * columns.sum(0)
+    return rows.T @ drops @ columns / covered

@@ -1,0 +1,87 @@
+"""ReciproCAM: what the rest of the network says when it is shown one position of the feature map alone.
+
+    map(i, j) = logit_c of the head fed with A * [position = (i, j)]
+
+With a head that is a mean over h x w positions and a linear layer (W, b) this is W_c A(:, i, j) / (h w) + b_c: all
+classes in one matrix product. Any other head is run again for each position, without the trunk. Source: Byun and Lee,
+"Recipro-CAM: Fast Gradient-Free Visual Explanations for Convolutional Neural Networks", 2022 (arXiv 2209.14074).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from seewhy.explainers import Explainer
+from seewhy.explainers._perturbation import batch_size, chunked
+from seewhy.models import FeatureModel, Features
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Attribution
+
+__all__ = ["ReciproCAM"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ReciproCAM(Explainer):
+    """The class's logit from one position of the feature map at a time, without gradients (Byun and Lee 2022).
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map.
+        perturbation_per_eval: positions a pass of the head, or "auto".
+    """
+
+    layer: str = "auto"
+    perturbation_per_eval: int | str = 32
+
+    needs: ClassVar[type] = FeatureModel
+
+    def __post_init__(self) -> None:
+        batch_size(self.perturbation_per_eval)
+
+    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
+        found = model.features(inputs, self.layer)
+        targets = request.resolve(found.outputs)
+        closed = found.linear is not None and targets.classes is not None
+        raw = closed_form(found, targets) if closed else rerun(model, found, targets, self.perturbation_per_eval)
+        return Attribution(
+            raw=raw,
+            outputs=found.outputs,
+            targets=targets.classes,
+            layer=found.layer,
+            warnings=tuple(found.warnings),
+        )
+
+
+def closed_form(found: Features, targets: TargetSet) -> Tensor:
+    """(N, T, h, w) for a pooled linear head: a linear layer on every position at once."""
+    assert found.linear is not None and targets.classes is not None
+    n, _, h, w = found.maps.shape
+    flat = found.maps.flatten(2).float()
+    weight, bias = found.linear.weight.float(), found.linear.bias
+    rows = targets.classes
+    everything = rows.shape[1] == len(weight) and bool((rows == torch.arange(len(weight), device=rows.device)).all())
+    maps = torch.matmul(weight if everything else weight[rows], flat) / (h * w)
+    if bias is not None:
+        maps += (bias.float() if everything else bias.float()[rows]).unsqueeze(-1)
+    return maps.view(n, -1, h, w)
+
+
+def rerun(model: FeatureModel, found: Features, targets: TargetSet, per_eval: int | str) -> Tensor:
+    """(N, T, h, w) for any head: it is fed with a few positions at a time."""
+    n, c, h, w = found.maps.shape
+    raw = found.maps.new_zeros((n * h * w, targets.count), dtype=torch.float32)
+    flat = found.maps.flatten(2).transpose(1, 2).reshape(n * h * w, c)
+
+    def work(start: int, stop: int) -> None:
+        index = torch.arange(start, stop, device=flat.device)
+        rows, places = index // (h * w), index % (h * w)
+        alone = flat.new_zeros((stop - start, c, h * w))
+        alone[torch.arange(stop - start, device=flat.device), :, places] = flat[index]
+        outputs = model.from_features(found, alone.view(-1, c, h, w), rows)
+        raw[start:stop] = targets.values(outputs, rows)
+
+    chunked(work, n * h * w, per_eval)
+    return raw.view(n, h, w, targets.count).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,84 @@
+"""Runs the rest of a torch network from given feature maps: the cut graph where it is right, else the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.models import Features
+from seewhy.models._cut import Cut, cut
+from seewhy.models._untouched import hooked
+from seewhy.types import Outputs
+
+__all__ = ["Head"]
+
+
+@dataclass(eq=False)
+class Head:
+    """What follows a layer, made ready at the first use and kept for one call.
+
+    Attributes:
+        network: in evaluation mode.
+        kwargs: the forward's extra arguments.
+        run: one forward pass of the whole network.
+        read: (the network's output, number of images) -> outputs.
+        count: told how many images the trunk was run on.
+        last: True when the layer gives (N, h, w, C).
+        calls: how often the layer ran in one pass; the last call counts.
+    """
+
+    network: nn.Module
+    kwargs: dict[str, Any]
+    run: Callable[[Tensor], Any]
+    read: Callable[[Any, int], Outputs]
+    count: Callable[[int], None]
+    last: bool
+    calls: int
+    _cut: Cut | None = field(default=None, init=False)
+    _rest: tuple[Any, ...] = field(default=(), init=False)
+    _ready: bool = field(default=False, init=False)
+
+    def __call__(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
+        """The outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
+        if not self._ready:
+            self._prepare(features)
+        own = maps.permute(0, 2, 3, 1) if self.last else maps
+        if self._cut is None:
+            return self._whole(features, own, rows)
+        return self.read(self._cut.run(own, rows, self._rest), len(own))
+
+    def _prepare(self, features: Features) -> None:
+        self._ready = True
+        own = features.maps.permute(0, 2, 3, 1) if self.last else features.maps
+        found = cut(self.network, features.inputs, self.kwargs, features.layer, tuple(own.shape[1:]))
+        if found is not None:
+            self._rest = found.rest(features.inputs)
+            self.count(len(own) if self._rest else 0)
+            if self._agrees(found, features, own):
+                self._cut = found
+                return
+        features.warnings.append(
+            f"The network could not be cut at layer {features.layer!r}; the whole network was run for each position."
+        )
+
+    def _agrees(self, found: Cut, features: Features, own: Tensor) -> bool:
+        """The cut must reproduce the outputs of the pass that gave the maps: an export may have fixed a branch."""
+        again = self.read(found.run(own, torch.arange(len(own), device=own.device), self._rest), len(own))
+        size = features.outputs.scores.abs().amax().clamp_min(1e-6)
+        tolerance = 1e-4 if own.dtype in (torch.float32, torch.float64) else 2e-2
+        return bool((again.scores - features.outputs.scores).abs().amax() <= tolerance * size)
+
+    def _whole(self, features: Features, own: Tensor, rows: Tensor) -> Outputs:
+        calls = 0
+
+        def put(_module: nn.Module, _args: Any, _output: Any) -> Tensor | None:
+            nonlocal calls
+            calls += 1
+            return own if calls == self.calls else None
+
+        with hooked(self.network, features.layer, put):
+            return self.read(self.run(features.inputs.index_select(0, rows)), len(own))

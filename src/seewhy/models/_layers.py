@@ -1,0 +1,146 @@
+"""Which layer has a map: names, the automatic choice, and the order of a layer's dimensions.
+
+The automatic layer is the last one (in the order of execution, outermost module first) whose output has more than one
+position and whose height and width are the input's divided by one factor. Where tokens are produced after it, the
+network is a vision transformer and its last map is only the patch embedding: that is an error, not a choice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
+
+__all__ = ["channels_last", "check_name", "find_layer", "fingerprint", "spatial"]
+
+_found: WeakKeyDictionary[nn.Module, dict[Any, str]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    name: str
+    kind: str  # "map", "tokens" or "other"
+
+
+def fingerprint(network: nn.Module) -> tuple[Any, ...]:
+    """Changes when modules or parameters are replaced; training in place does not change it."""
+    modules = tuple((name, id(module)) for name, module in network.named_modules())
+    return modules + tuple(id(p) for p in network.parameters())
+
+
+def check_name(network: nn.Module, layer: Any) -> None:
+    """Raises UnknownLayer unless ``layer`` names a module of ``network``, "" or "auto"."""
+    if not isinstance(layer, str):
+        hint = _name_of(network, layer)
+        raise InvalidType(f"layer is the name of a module, a string, got {type(layer).__name__}.{hint}")
+    known = [name for name, _ in network.named_modules() if name]
+    if layer not in {"", "auto", *known}:
+        raise UnknownLayer(f"The network has no layer {layer!r}. {nearest(layer, known)}")
+
+
+def _name_of(network: nn.Module, module: Any) -> str:
+    names = [name for name, found in network.named_modules() if found is module]
+    return f" Pass {names[0]!r}." if names else ""
+
+
+def spatial(output: Any, inputs: Tensor) -> str | None:
+    """"first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None where it fits neither."""
+    if not isinstance(output, Tensor) or output.ndim != 4 or not output.dtype.is_floating_point:
+        return None
+    first = _fits(output.shape[2:], inputs.shape[2:])
+    last = _fits(output.shape[1:3], inputs.shape[2:])
+    return "both" if first and last else "first" if first else "last" if last else None
+
+
+def _fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """True when size is the image's divided by one factor, up to one position of rounding or padding at each border."""
+    h, w, height, width = *size, *image
+    if not 1 < h * w or h > height + 2 or w > width + 2:
+        return False
+    factor = math.sqrt((height / h) * (width / w))
+    return abs(h - height / factor) <= 1.5 and abs(w - width / factor) <= 1.5
+
+
+def channels_last(output: Any, inputs: Tensor, layer: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether the layer gives (N,h,w,C), and a warning where that had to be guessed.
+
+    Raises:
+        NoSpatialOutput: the layer has no height and width.
+    """
+    order = spatial(output, inputs)
+    if order is None:
+        raise NoSpatialOutput(
+            f"Layer {layer!r} has no spatial map: it gives {_shape(output)} for an input of {tuple(inputs.shape)}. "
+            "Choose a layer with an output (N, C, h, w), or layer='auto'."
+        )
+    if order != "both":
+        return order == "last", ()
+    return False, (f"The output of layer {layer!r}, {_shape(output)}, was read as (N, C, h, w).",)
+
+
+def _shape(output: Any) -> str:
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+
+
+def find_layer(network: nn.Module, inputs: Tensor, run: Any) -> str:
+    """The last layer with a spatial map, found with one forward pass of one image and remembered for the network.
+
+    Args:
+        network: the module.
+        inputs: (N, C, H, W).
+        run: called once with inputs of one image.
+
+    Raises:
+        NoSpatialOutput: there is none, or only a transformer's patch embedding.
+    """
+    known = _found.setdefault(network, {})
+    key = (fingerprint(network), tuple(inputs.shape[1:]))
+    if key not in known:
+        known[key] = _choose(_watch(network, inputs[:1], run))
+    return known[key]
+
+
+def _watch(network: nn.Module, inputs: Tensor, run: Any) -> list[_Seen]:
+    seen: list[_Seen] = []
+
+    def hook(name: str) -> Any:
+        def note(_module: nn.Module, _args: Any, output: Any) -> None:
+            kind = "map" if spatial(output, inputs) else "tokens" if _is_tokens(output) else "other"
+            seen.append(_Seen(name, kind))
+
+        return note
+
+    handles = [m.register_forward_hook(hook(name)) for name, m in network.named_modules() if name]
+    try:
+        with torch.no_grad():
+            run(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _is_tokens(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > 1
+
+
+def _choose(seen: list[_Seen]) -> str:
+    maps = [i for i, s in enumerate(seen) if s.kind == "map"]
+    if not maps:
+        raise NoSpatialOutput(
+            "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
+            "Occlusion or RISE."
+        )
+    tokens = sum(s.kind == "tokens" for s in seen[maps[-1] + 1 :])
+    if tokens > 2:
+        raise NoSpatialOutput(
+            f"The last spatial map of the network is {seen[maps[-1]].name!r}, and tokens follow it: this is a vision "
+            "transformer. Name the layer if you mean that one, or use Occlusion or RISE."
+        )
+    return seen[maps[-1]].name

@@ -1,0 +1,262 @@
+"""A torch module as a model: scores, features at any layer, gradients. The module is left exactly as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import InputRefused, InvalidInput, SeewhyError, UnknownLayer, out_of_memory
+from seewhy.models import Features, Gradients
+from seewhy.models._head import Head
+from seewhy.models._layers import channels_last, check_name, find_layer
+from seewhy.models._outputs import Selector, to_outputs
+from seewhy.models._tape import Tape
+from seewhy.models._untouched import hooked, untouched
+from seewhy.types import Outputs, Passes
+
+__all__ = ["TorchModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchModel:
+    """A torch module as a model.
+
+    Attributes:
+        network: (N, C, H, W) -> (N, K); a compiled one is run uncompiled, so that its layers can be seen.
+        output: where the scores are in what it returns (a name, an index, a callable), if that is not obvious.
+        forward_kwargs: further arguments of its forward.
+        labels: class names.
+        preprocessing: how a picture becomes its input.
+        title: its name in reports; by default that of its class.
+        notes: what was decided while it was loaded.
+    """
+
+    network: nn.Module
+    output: Selector = field(default=None, kw_only=True)
+    forward_kwargs: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    labels: tuple[str, ...] | None = field(default=None, kw_only=True, repr=False)
+    preprocessing: Any = field(default=None, kw_only=True)
+    title: str | None = field(default=None, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    passes: Passes = field(default_factory=Passes, kw_only=True, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The title, or the class of the network."""
+        return self.title or type(self.module).__name__
+
+    @property
+    def module(self) -> nn.Module:
+        """The network without torch.compile's wrapper."""
+        inner = getattr(self.network, "_orig_mod", None)
+        return inner if isinstance(inner, nn.Module) else self.network
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Evaluation mode, frozen parameters, no inference mode; afterwards everything as it was."""
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(untouched(self.module))
+            stack.enter_context(torch.no_grad())
+            yield
+
+    def check(self, inputs: Tensor) -> None:
+        """Raises InvalidInput where the dtype or device of the inputs is not that of the network."""
+        first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
+        if first is None or torch.is_autocast_enabled(inputs.device.type):
+            return
+        if first.device != inputs.device:
+            raise InvalidInput(
+                f"The network is on {first.device}, the input on {inputs.device}. Use inputs.to({str(first.device)!r})."
+            )
+        if first.dtype != inputs.dtype:
+            want, got = (str(d).removeprefix("torch.") for d in (first.dtype, inputs.dtype))
+            raise InvalidInput(f"The network is {want}, the input {got}. Use inputs.to(torch.{want}).")
+
+    def __call__(self, inputs: Tensor) -> Outputs:
+        """One forward pass without gradients."""
+        with torch.no_grad():
+            return self._outputs(self._run(inputs), inputs.shape[0])
+
+    def layers(self) -> list[str]:
+        """Every module's name."""
+        return [name for name, _ in self.module.named_modules() if name]
+
+    def features(self, inputs: Tensor, layer: str = "auto") -> Features:
+        """One forward pass; see `FeatureModel`.
+
+        Raises:
+            UnknownLayer: there is no such layer, or it did not run.
+            NoSpatialOutput: it has no height and width.
+        """
+        name = self._resolve(inputs, layer)
+        if name == "":
+            return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
+        watch = _Watch(inputs, name)
+        with torch.no_grad(), hooked(self.module, name, watch.keep), watch:
+            raw = self._run(inputs)
+        outputs = self._outputs(raw, inputs.shape[0])
+        head = Head(
+            self.module, dict(self.forward_kwargs), self._run, self._outputs, self._count, watch.last, watch.calls
+        )
+        return Features(
+            maps=_first(watch.map(), watch.last),
+            outputs=outputs,
+            layer=name,
+            inputs=inputs,
+            linear=watch.tape.head(raw) if isinstance(raw, Tensor) else None,
+            warnings=watch.warnings,
+            state=head,
+        )
+
+    def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
+        """The rest of the network from the layer on; see `FeatureModel`."""
+        with torch.no_grad():
+            return self(maps) if features.layer == "" else features.state(features, maps, rows)
+
+    def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str = "auto") -> Gradients:
+        """One forward pass with a graph from ``layer`` upwards only; see `GradientModel`.
+
+        Nothing below the layer needs a gradient, so torch keeps nothing of it and its backward pass stops there.
+        """
+        name = self._resolve(inputs, layer)
+        watch = _Watch(inputs, name)
+        with torch.enable_grad():
+            if name == "":
+                raw = self._run(watch.leaf(inputs))
+            else:
+                with hooked(self.module, name, watch.branch):
+                    raw = self._run(inputs)
+            outputs = self._outputs(raw, inputs.shape[0])
+            values = pick(outputs)
+        leaf = watch.map()
+        if not values.requires_grad:
+            raise InvalidInput(
+                f"The scores do not depend on {_layer(name)} through operations that torch can differentiate "
+                "(the network may run under torch.no_grad() itself). Use ReciproCAM, RISE or Occlusion."
+            )
+        return Gradients(
+            maps=_first(leaf.detach(), watch.last),
+            outputs=Outputs(scores=outputs.scores.detach(), boxes=outputs.boxes, masks=outputs.masks,
+                            activated=outputs.activated),
+            values=values,
+            of=self._differentiate(values, leaf, watch.last),
+            layer=name,
+            warnings=watch.warnings,
+        )  # fmt: skip
+
+    def _differentiate(self, values: Tensor, leaf: Tensor, last: bool) -> Callable[[int], Tensor]:
+        def of(t: int) -> Tensor:
+            self.passes.backward += len(leaf)
+            with torch.enable_grad():
+                value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
+            return _first(_gradient(value, leaf), last)
+
+        return of
+
+    def _resolve(self, inputs: Tensor, layer: str) -> str:
+        check_name(self.module, layer)
+        return find_layer(self.module, inputs, self._run) if layer == "auto" else layer
+
+    def _run(self, inputs: Tensor) -> Any:
+        try:
+            raw = self.module(inputs.clone(), **self.forward_kwargs)  # a network may change its input in place
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+            if isinstance(error, SeewhyError) or out_of_memory(error):
+                raise
+            raise InputRefused(self._refusal(inputs, error)) from error
+        self._count(inputs.shape[0])
+        return raw
+
+    def _count(self, n: int) -> None:
+        self.passes.forward += n
+
+    def _outputs(self, raw: Any, n: int) -> Outputs:
+        return to_outputs(raw, n, self.output)
+
+    def _refusal(self, inputs: Tensor, error: Exception) -> str:
+        first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
+        takes = f" Its first convolution takes {first.in_channels} channels." if first is not None else ""
+        n, c, h, w = inputs.shape
+        return (
+            f"{self.name} refuses an input of {n} x {c} channels x {h} x {w} pixels.{takes} "
+            f"It says: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        )
+
+
+class _Watch:
+    """What one forward hook saw of a layer; the last call counts where a module is used several times."""
+
+    def __init__(self, inputs: Tensor, layer: str) -> None:
+        self.inputs, self.layer = inputs, layer
+        self.last, self.calls = False, 0
+        self.warnings: list[str] = []
+        self.tape = Tape()
+        self._maps: Tensor | None = None
+        self._recording = False
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._recording:
+            self.tape.__exit__(None, None, None)
+
+    def keep(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """A hook that keeps the output and records what happens to it."""
+        self._look(output)
+        self._maps = output.clone()  # an in-place activation may follow
+        self.tape.spatial = (1, 2) if self.last else (2, 3)
+        self.tape.follow(output)
+        if not self._recording:
+            self._recording = True
+            self.tape.__enter__()
+
+    def branch(self, _module: nn.Module, _args: Any, output: Any) -> Tensor:
+        """A hook that makes the output the leaf of a new graph."""
+        self._look(output)
+        return self.leaf(output)
+
+    def leaf(self, tensor: Tensor) -> Tensor:
+        """A copy of ``tensor`` from which the graph starts, to be given to the network."""
+        self._maps = tensor.detach().requires_grad_()
+        return self._maps.clone()  # a leaf must not be changed in place
+
+    def map(self) -> Tensor:
+        """The layer's output of the last call."""
+        if self._maps is None:
+            raise UnknownLayer(f"Layer {self.layer!r} did not run in the forward pass. Choose one that does.")
+        return self._maps
+
+    def _look(self, output: Any) -> None:
+        self.calls += 1
+        self.last, warnings = channels_last(output, self.inputs, self.layer)
+        self.warnings[:] = warnings
+        if self.calls > 1:
+            self.warnings.append(f"Layer {self.layer!r} ran {self.calls} times in a pass; its last output is explained.")
+
+
+def _layer(name: str) -> str:
+    return f"layer {name!r}" if name else "the input"
+
+
+def _first(maps: Tensor, last: bool) -> Tensor:
+    return maps.permute(0, 3, 1, 2) if last else maps
+
+
+def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    """float32 gradient; in float16 the value is scaled first, because small gradients would become zero."""
+    scale = 2.0**14 if leaf.dtype == torch.float16 else 1.0
+    while True:
+        (found,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=True, allow_unused=True)
+        if found is None:
+            return torch.zeros_like(leaf, dtype=torch.float32)
+        if scale <= 1 or bool(torch.isfinite(found).all()):
+            return found.float() / scale
+        scale /= 64

@@ -1,0 +1,28 @@
+"""Who wants to know how far a computation is: a callback for the time of a block, called with exact totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["Listener", "listening", "report"]
+
+Listener = Callable[[int, int], None]
+_listener: ContextVar[Listener | None] = ContextVar("seewhy_progress", default=None)
+
+
+@contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Calls ``listener(done, total)``, in forward passes of one image, for what runs inside the block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report(done: int, total: int) -> None:
+    """Tells the listener, if there is one."""
+    if (listener := _listener.get()) is not None:
+        listener(done, total)

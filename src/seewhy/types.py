@@ -1,0 +1,117 @@
+"""The vocabulary: what flows between models, targets and explainers. Shapes and invariants, nothing else.
+
+Letters in shapes: N images, C channels, H x W input pixels, T targets, K classes, Q candidates of a detector,
+h x w a map's own resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import BadOutput, InvalidInput
+
+__all__ = ["Activation", "Attribution", "Outputs", "Passes", "activation"]
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """What a model says about N images: a classifier is a detector with one candidate and no box.
+
+    Attributes:
+        scores: (N, Q, K) float32, one row for each candidate. Detectors with fewer candidates in one image than in
+            another pad with rows of zeros and empty boxes.
+        boxes: (N, Q, 4) as x0, y0, x1, y1 in input pixels, or None.
+        masks: (N, Q, h, w) in [0, 1], or None.
+        activated: True when the scores are probabilities already, so that no activation may be put on them again.
+    """
+
+    scores: Tensor
+    boxes: Tensor | None = None
+    masks: Tensor | None = None
+    activated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 3:
+            raise BadOutput(f"Outputs.scores must have shape (N, Q, K), got {tuple(self.scores.shape)}.")
+        n, q, _ = self.scores.shape
+        if self.boxes is not None and tuple(self.boxes.shape) != (n, q, 4):
+            raise BadOutput(f"Outputs.boxes must have shape {(n, q, 4)}, got {tuple(self.boxes.shape)}.")
+        if self.masks is not None and (self.masks.ndim != 4 or tuple(self.masks.shape[:2]) != (n, q)):
+            raise BadOutput(f"Outputs.masks must have shape ({n}, {q}, h, w), got {tuple(self.masks.shape)}.")
+
+    @classmethod
+    def of_classes(cls, scores: Tensor) -> Outputs:
+        """The outputs of a classifier from its (N, K) scores."""
+        return cls(scores=scores.float().unsqueeze(1))
+
+    @property
+    def num_classes(self) -> int:
+        """K, the length of a score row."""
+        return self.scores.shape[2]
+
+    @property
+    def classes(self) -> Tensor:
+        """(N, K): for each class the best candidate's score (for a classifier, its scores)."""
+        return self.scores[:, 0] if self.scores.shape[1] == 1 else self.scores.amax(1)
+
+    def activate(self, function: Activation | None) -> Outputs:
+        """The same with ``function`` put on the scores, unless they are probabilities already."""
+        if function is None or self.activated:
+            return self
+        n, q, k = self.scores.shape
+        return replace(self, scores=function(self.scores.reshape(n * q, k)).reshape(n, q, k), activated=True)
+
+
+@dataclass
+class Passes:
+    """How many images went forward through a model, and how many went backward."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def since(self, earlier: Passes) -> Passes:
+        """The passes made after ``earlier`` was noted."""
+        return Passes(self.forward - earlier.forward, self.backward - earlier.backward)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attribution:
+    """What one explainer found on one batch.
+
+    Attributes:
+        raw: (N, T, h, w) float32, signed and unscaled, at the method's own resolution.
+        outputs: the model's outputs on the unperturbed images.
+        targets: (N, T) class indices, or None where the targets are not classes.
+        layer: the layer that was explained, or None.
+        passes: what it cost.
+        warnings: what the reader of the maps should know.
+    """
+
+    raw: Tensor
+    outputs: Outputs
+    targets: Tensor | None = None
+    layer: str | None = None
+    passes: Passes = field(default_factory=Passes)
+    warnings: tuple[str, ...] = ()
+
+
+def activation(function: str | Activation | None) -> Activation | None:
+    """The function (R, K) -> (R, K) meant by "softmax", "sigmoid", None or a callable.
+
+    Raises:
+        InvalidInput: for anything else.
+    """
+    named: dict[str, Activation] = {"softmax": lambda scores: scores.softmax(-1), "sigmoid": torch.sigmoid}
+    if isinstance(function, str):
+        if function not in named:
+            raise InvalidInput(f"activation_fn must be 'softmax', 'sigmoid', None or a callable, got {function!r}.")
+        return named[function]
+    if function is not None and not callable(function):
+        raise InvalidInput(f"activation_fn must be 'softmax', 'sigmoid', None or a callable, got {function!r}.")
+    return function
