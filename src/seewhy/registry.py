@@ -24,8 +24,11 @@ KINDS = ("explainers",)
 @cache
 def _files(kind: str) -> dict[str, Path]:
     package = importlib.import_module(f"seewhy.{kind}")
-    found = pkgutil.iter_modules(package.__path__)
-    return {m.name: Path(package.__path__[0]) / f"{m.name}.py" for m in found if not m.name.startswith("_")}
+    found: dict[str, Path] = {}
+    for folder in package.__path__:
+        files = (m.name for m in pkgutil.iter_modules([folder]) if not m.ispkg and not m.name.startswith("_"))
+        found.update({name: Path(folder) / f"{name}.py" for name in files if name not in found})
+    return found
 
 
 def _outside(kind: str) -> dict[str, Any]:
@@ -56,7 +59,9 @@ def load(kind: str, name: str) -> Any:
     name = class_names(kind).get(name, name)
     if name in _files(kind):
         module = importlib.import_module(f"seewhy.{kind}.{name}")
-        wanted = next(c for c, file in class_names(kind).items() if file == name)
+        wanted = next((c for c, file in class_names(kind).items() if file == name), None)
+        if wanted is None:
+            raise UnknownName(f"{name}.py has no class called {name.replace('_', '')!r} in any case.")
         return getattr(module, wanted)
     if name in (outside := _outside(kind)):
         return outside[name].load()

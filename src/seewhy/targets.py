@@ -194,6 +194,7 @@ class Request:
             if all(isinstance(t, ClassTarget) for t in objects):
                 labels = torch.tensor([t.label for t in objects if isinstance(t, ClassTarget)])
                 return cls(kind="classes", n=n, classes=labels.expand(n, -1))
+            _check_mixture(objects)
             return cls(kind="targets", n=n, targets=objects)
         return cls(kind="classes", n=n, classes=_indices(targets, n))
 
@@ -211,11 +212,14 @@ class Request:
         if self.classes is None:
             return TargetSet(targets=self.targets)
         classes = self.classes
-        if k > 2 and classes.shape[1] == k and bool(((classes.sum(1) == 1) & (classes.amax(1) == 1)).all()):
-            raise InvalidTarget(f"targets looks one-hot, shape {tuple(classes.shape)}. Pass targets.argmax(1).")
+        if k > 2 and classes.shape[1] == k and int(classes.max()) <= 1:  # K > 2 columns, and classes 0 and 1 only
+            once = bool((classes.sum(1) == 1).all())
+            looks, hint = ("one-hot", "targets.argmax(1)") if once else ("multi-hot", "the indices of the ones")
+            raise InvalidTarget(f"targets looks {looks}, shape {tuple(classes.shape)}. Pass {hint}.")
         if int(classes.max()) >= k:
             raise InvalidTarget(f"Target {int(classes.max())} is out of range: the network has {k} classes, 0 to {k - 1}.")
-        return TargetSet(classes=classes.to(device))
+        # A tensor made in inference mode cannot take part in a graph; its copy can.
+        return TargetSet(classes=classes.clone().to(device) if classes.is_inference() else classes.to(device))
 
 
 def _objects(targets: Any) -> tuple[Target, ...] | None:
@@ -226,9 +230,16 @@ def _objects(targets: Any) -> tuple[Target, ...] | None:
     return None
 
 
+def _check_mixture(targets: tuple[Any, ...]) -> None:
+    """An activation is put on the scores of all targets or of none, so an embedding needs a call of its own."""
+    embeddings = sum(isinstance(t, SimilarityTarget) for t in targets)
+    if 0 < embeddings < len(targets):
+        raise InvalidTarget("A SimilarityTarget cannot stand beside other targets. Explain them in two calls.")
+
+
 def _indices(targets: Any, n: int) -> Tensor:
     try:
-        found = targets if isinstance(targets, Tensor) else torch.as_tensor(np.asarray(targets))
+        found = targets if isinstance(targets, Tensor) else torch.as_tensor(np.array(targets, order="C"))
     except (TypeError, ValueError) as error:
         raise InvalidTarget(f"targets must be class indices, 'all' or Target objects, got {targets!r}.") from error
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
@@ -257,7 +268,7 @@ def _shaped(found: Tensor, n: int) -> Tensor:
 
 
 def _check_label(label: int) -> None:
-    if isinstance(label, bool) or not isinstance(label, int):
+    if isinstance(label, bool) or not isinstance(label, int | np.integer):
         raise InvalidTarget(f"A label is an integer, got {label!r}.")
     if label < 0:
         raise InvalidTarget(f"Target {label} is negative. Classes are counted from 0.")

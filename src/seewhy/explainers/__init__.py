@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.errors import InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
-from seewhy.explainers._checks import review
+from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
+from seewhy.explainers._checks import FLAT, review
 from seewhy.models import FeatureModel, GradientModel, Model, as_model
 from seewhy.targets import Request
 from seewhy.types import Attribution, Passes
@@ -84,6 +84,7 @@ class Explainer:
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
             found = self._explain(model, own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
+            _check_finite(found.raw, type(self).__name__)
             return replace(found, warnings=(*found.warnings, *review(found, request.kind, self.class_agnostic)))
 
     @property
@@ -120,9 +121,10 @@ class Explainer:
 
 
 def scale(raw: Tensor) -> Tensor:
-    """Each map to [0, 1]: (x - min) / (max - min); a flat map gives zeros."""
+    """Each map to [0, 1]: (x - min) / (max - min); a map that is flat but for rounding gives zeros."""
     low, high = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
     span = high - low
+    span = span.where(span > FLAT * torch.maximum(high.abs(), low.abs()), torch.zeros_like(span))
     return torch.where(span > 0, (raw - low) / span.where(span > 0, torch.ones_like(span)), torch.zeros_like(raw))
 
 
@@ -152,6 +154,16 @@ def check_inputs(inputs: Any) -> None:
     if not bool(torch.isfinite(inputs).all()):
         bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten().tolist()
         raise InvalidInput(f"inputs has NaN or infinite values in image {', '.join(map(str, bad))}.")
+
+
+def _check_finite(raw: Tensor, method: str) -> None:
+    low, high = raw.flatten(1).aminmax(dim=1)  # NaN comes through, and no copy of the maps is made
+    bad = (~torch.isfinite(low + high)).nonzero().flatten().tolist()
+    if bad:
+        raise BadOutput(
+            f"{method} came to NaN or infinite values in image {', '.join(map(str, bad))}: the network's numbers overflow, "
+            "or it has an operation without a finite gradient there. Try a float32 network, RISE or Occlusion."
+        )
 
 
 def _gives(model: Model) -> str:

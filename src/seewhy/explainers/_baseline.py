@@ -15,10 +15,13 @@ __all__ = ["blur", "check", "make"]
 
 def check(baseline: Any) -> None:
     """Raises InvalidInput unless ``baseline`` has one of the documented forms."""
-    number = isinstance(baseline, int | float) and not isinstance(baseline, bool)
-    if number or isinstance(baseline, Tensor) or baseline in ("mean", "blur"):
-        return
-    raise InvalidInput(f"baseline must be a number, 'mean', 'blur' or a tensor, got {baseline!r}.")
+    if isinstance(baseline, bool) or not isinstance(baseline, int | float | str | Tensor):
+        raise InvalidInput(f"baseline must be a number, 'mean', 'blur' or a tensor, got {baseline!r}.")
+    if isinstance(baseline, str):
+        if baseline not in ("mean", "blur"):
+            raise InvalidInput(f"baseline must be a number, 'mean', 'blur' or a tensor, got {baseline!r}.")
+    elif not bool(torch.isfinite(torch.as_tensor(baseline)).all()):
+        raise InvalidInput("baseline has NaN or infinite values.")
 
 
 def make(baseline: float | str | Tensor, inputs: Tensor) -> Tensor:
@@ -46,7 +49,7 @@ def blur(inputs: Tensor, sigma: float | None = None) -> Tensor:
     """Gaussian blur with edges replicated; sigma in pixels, by default 1/25 of the short side and at least 1."""
     sigma = max(1.0, min(inputs.shape[2:]) / 25) if sigma is None else sigma
     reach = max(1, round(4 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=inputs.device) / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32, device=inputs.device) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, -1)
     n, c, h, w = inputs.shape
     flat = F.pad(inputs.float().reshape(n * c, 1, h, w), (reach,) * 4, mode="replicate")

@@ -8,9 +8,15 @@ from torch import Tensor
 from seewhy.targets import TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["name", "review", "unmoved"]
+__all__ = ["FLAT", "name", "review", "unmoved"]
 
+FLAT = 1e-6  # a map that spans less of its largest value than this is flat but for rounding
 MOST = 8  # sentences of one kind; the rest is counted
+_SENTENCES = (
+    "the map is constant, nothing stands out",
+    "nearly all of the map's energy is in one position",
+    "the map is strong at the border only, which is often an artefact of padding",
+)
 
 
 def review(found: Attribution, kind: str, class_agnostic: bool) -> list[str]:
@@ -21,10 +27,10 @@ def review(found: Attribution, kind: str, class_agnostic: bool) -> list[str]:
         kind: how the targets were asked for ("predicted", "all", "classes", "targets").
         class_agnostic: True when the method gives every class the same map.
     """
-    warnings = ["The map is the same for every class: this method does not look at the target."] if class_agnostic else []
-    warnings += _listed(_constant(found.raw), found, "the map is constant, nothing stands out")
-    warnings += _listed(_spike(found.raw), found, "more than half of the map's weight is in one position")
-    warnings += _listed(_border(found.raw), found, "the map is strong at the border only, which is often an artefact of padding")
+    same = "The map is the same for every class: this method does not look at the target."
+    warnings = [same] if class_agnostic else []
+    for flags, sentence in zip(_degenerate(found.raw), _SENTENCES, strict=True):
+        warnings += _listed(flags, found, sentence)
     return warnings + (_unlikely(found) if kind == "classes" else [])
 
 
@@ -54,27 +60,22 @@ def _listed(flags: Tensor, found: Attribution, sentence: str) -> list[str]:
     return named + ([f"... and {len(where) - MOST} more maps: {sentence}."] if len(where) > MOST else [])
 
 
-def _flat(raw: Tensor) -> Tensor:
-    high, low = raw.amax((-2, -1)), raw.amin((-2, -1))
-    return (high - low) <= 1e-6 * torch.maximum(high.abs(), low.abs())
+def _degenerate(raw: Tensor) -> Tensor:
+    """(3, N, T) bool: constant, one spike, border only. Reductions alone: maps of all classes are too big to copy."""
+    maps = raw.flatten(0, 1)
+    h, w = maps.shape[1:]
+    low, high = maps.amin((1, 2)), maps.amax((1, 2))
+    largest = torch.maximum(high.abs(), low.abs())
+    never = torch.zeros_like(high, dtype=torch.bool)
+    flat = (high - low) <= 1e-6 * largest
+    spike = ~flat & (largest.square() > 0.9 * _energy(maps)) if h * w >= 16 else never
+    border = ~flat & (maps[:, 1:-1, 1:-1].amax((1, 2)) < 0.05 * high) if min(h, w) >= 5 else never
+    return torch.stack([flat if h * w > 1 else never, spike, border]).view(3, *raw.shape[:2])
 
 
-def _constant(raw: Tensor) -> Tensor:
-    return _flat(raw) if raw[0, 0].numel() > 1 else torch.zeros_like(raw[..., 0, 0], dtype=torch.bool)
-
-
-def _spike(raw: Tensor) -> Tensor:
-    size = raw.abs()
-    return (size.amax((-2, -1)) > 0.5 * size.sum((-2, -1))) & ~_flat(raw) & (raw[0, 0].numel() >= 16)
-
-
-def _border(raw: Tensor) -> Tensor:
-    h, w = raw.shape[2:]
-    if min(h, w) < 5:
-        return torch.zeros_like(raw[..., 0, 0], dtype=torch.bool)
-    size = raw.clamp_min(0)
-    whole, inner = size.sum((-2, -1)), size[..., 1:-1, 1:-1].sum((-2, -1))
-    return (whole > 0) & (inner < 0.05 * whole) & ~_flat(raw)
+def _energy(maps: Tensor) -> Tensor:
+    flat = maps.flatten(1)
+    return (flat.unsqueeze(1) @ flat.unsqueeze(2)).flatten()
 
 
 def _unlikely(found: Attribution) -> list[str]:
@@ -90,4 +91,5 @@ def _unlikely(found: Attribution) -> list[str]:
         f"{int(predicted[i])} ({float(best[i]):.2f})."
         for i, t in where[:MOST]
     ]
-    return sentences + ([f"... and {len(where) - MOST} more targets that the network does not see."] if len(where) > MOST else [])
+    rest = [f"... and {len(where) - MOST} more targets that the network does not see."] if len(where) > MOST else []
+    return sentences + rest

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
-from seewhy.models import GradientModel, Gradients
+from seewhy.models import GradientModel
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["Reduce", "check_reduce", "pixel_gradients", "pick"]
+__all__ = ["Reduce", "check_reduce", "pick", "pixel_gradients"]
 
 Reduce = Literal["max_abs", "sum", "mean_abs"]
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -42,8 +41,7 @@ def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:
 
 def pixel_gradients(
     model: GradientModel, inputs: Tensor, request: Request, reduce: str, *,
-    check: Callable[[Gradients], None] = lambda _: None,
-    rule: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    prepare: Callable[[Tensor], None] = lambda _: None,
 ) -> Attribution:  # fmt: skip
     """One forward pass and one backward pass a target, down to the pixels and nowhere else.
 
@@ -52,16 +50,14 @@ def pixel_gradients(
         inputs: (N, C, H, W).
         request: the targets.
         reduce: how the channels become one map.
-        check: called before anything is differentiated.
-        rule: the context in which the backward passes run.
+        prepare: called with the (N, T) values before anything is differentiated.
     """
     chosen: list[TargetSet] = []
     gradients = model.gradients(inputs, pick(request, chosen), "")
-    check(gradients)
+    prepare(gradients.values)
     maps, lost = [], 0.0
     for t in range(chosen[0].count):
-        with rule():
-            gradient = gradients.of(t)
+        gradient = gradients.of(t)
         lost = max(lost, float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0)
         maps.append(_REDUCTIONS[reduce](gradient))
     warnings = [*gradients.warnings, *_underflow(lost)]

@@ -1,83 +1,100 @@
-"""Backward rules for ReLU that differ from the derivative, put in place of it while a gradient runs.
+"""Backward rules for ReLU that differ from the derivative, put in place of it in the graph of one forward pass.
 
     derivative       g * [a > 0]
-    guided           g * [a > 0] * [g > 0]      (Springenberg et al. 2015)
-    deconvolution    g * [g > 0]                (Zeiler and Fergus 2014)
+    guided           g * [a > 0] * [g > 0]      (Springenberg et al. 2014)
+    deconvolution    g * [g > 0]                (Zeiler and Fergus 2013)
 
-A dispatch mode rewrites torch's own backward operations, so modules, functional calls, in-place and shared ReLUs are
-all covered and the network is not touched. Before that, the graph is searched for activations without such a rule.
+The rules hang on the nodes of the graph that a pass has left, not on modules: functional, in-place and shared ReLUs are
+all covered, the network is not touched, and the rules go with the graph. The same search finds activations without
+such a rule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.autograd.function import BackwardCFunction
 
 from seewhy.errors import NoReLURule
 
-__all__ = ["ReLURule", "check_activations"]
+__all__ = ["put_rule"]
 
-aten = torch.ops.aten
-_RELU = {"ReluBackward", "HardtanhBackward", "ThresholdBackward", "Relu6Backward"}
 _OTHER = {
     "GeluBackward": "GELU", "SiluBackward": "SiLU", "HardswishBackward": "Hardswish", "MishBackward": "Mish",
     "EluBackward": "ELU", "LeakyReluBackward": "LeakyReLU", "PreluKernelBackward": "PReLU", "GluBackward": "GLU",
     "SoftplusBackward": "Softplus", "TanhBackward": "Tanh", "RreluWithNoiseBackward": "RReLU",
     "LogSigmoidBackward": "LogSigmoid", "ClampBackward": "clamp", "ClampMinBackward": "clamp",
     "MaximumBackward": "maximum", "SoftshrinkBackward": "Softshrink", "HardshrinkBackward": "Hardshrink",
+    "HardtanhBackward": "Hardtanh", "ThresholdBackward": "Threshold",
 }  # fmt: skip
 
 
-class ReLURule(TorchDispatchMode):
-    """Applies a rule to every ReLU and ReLU6 that is differentiated inside the block."""
+def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: str, allow_other: bool) -> None:
+    """Puts the rule on every ReLU and ReLU6 in the graph of ``values``.
 
-    def __init__(self, rule: Literal["guided", "deconvolution"]) -> None:
-        super().__init__()
-        self.guided = rule == "guided"
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The rule in place of the derivative; everything else as it is."""
-        if func is aten.threshold_backward.default or func is aten.hardtanh_backward.default:
-            return self._apply(func, args)
-        return func(*args, **(kwargs or {}))
-
-    def _apply(self, func: Any, args: Any) -> Tensor:
-        gradient: Tensor = args[0]
-        return torch.relu(func(*args)) if self.guided else torch.relu(gradient)
-
-
-def check_activations(values: Tensor, method: str, allow_other: bool) -> None:
-    """Searches the graph above ``values`` for activations that have no rule.
+    Args:
+        values: (N, T) what will be differentiated.
+        rule: "guided" or "deconvolution".
+        method: the explainer's name, for messages.
+        allow_other: differentiate activations without a rule as they are.
 
     Raises:
-        NoReLURule: one was found and is not allowed, or there is no ReLU at all.
+        NoReLURule: there are such activations and they are not allowed, or there is no ReLU at all.
     """
-    names = _operations(values)
-    others = sorted({title for prefix, title in _OTHER.items() if any(n.startswith(prefix) for n in names)})
-    if allow_other:
-        return
+    nodes = list(_nodes(values))
+    relus = [n for n in nodes if _is_relu(n)]
+    if not allow_other:
+        _check(sorted({title for n in nodes if (title := _other(n))}), bool(relus), method)
+    for node in relus:
+        node.register_hook(_guided if rule == "guided" else _deconvolution)
+
+
+def _guided(downward: tuple[Tensor, ...], _upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (downward[0].relu(), *downward[1:])
+
+
+def _deconvolution(downward: tuple[Tensor, ...], upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (upward[0].relu(), *downward[1:])
+
+
+def _nodes(values: Tensor) -> Iterator[Any]:
+    seen, waiting = set[Any](), [values.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(n for n, _ in node.next_functions)
+
+
+def _is_relu(node: Any) -> bool:
+    name = node.name()
+    if name.startswith("HardtanhBackward"):
+        return bool(node._saved_min_val == 0)  # ReLU6 and its kin; Hardtanh itself is no ReLU
+    if name.startswith("ThresholdBackward"):
+        return bool(node._saved_threshold == 0)
+    return bool(name.startswith("ReluBackward"))
+
+
+def _other(node: Any) -> str | None:
+    """What people call an activation without a rule, or None for every other operation."""
+    if _is_relu(node):
+        return None
+    if isinstance(node, BackwardCFunction):
+        return f"the custom function {type(node).__name__.removesuffix('Backward')}"
+    return next((title for prefix, title in _OTHER.items() if node.name().startswith(prefix)), None)
+
+
+def _check(others: list[str], has_relu: bool, method: str) -> None:
     if others:
         raise NoReLURule(
             f"{method} is defined for ReLU; the network also has {', '.join(others)}. Use Gradient, GradCAM or "
-            f"ReciproCAM, or pass allow_other_activations=True to differentiate these as they are."
+            "ReciproCAM, or pass allow_other_activations=True to differentiate these as they are."
         )
-    if not any(n.startswith(prefix) for n in names for prefix in _RELU):
+    if not has_relu:
         raise NoReLURule(
             f"{method} is defined for ReLU, and the network has none. Use Gradient, GradCAM or ReciproCAM, or pass "
             "allow_other_activations=True for the plain gradient."
         )
-
-
-def _operations(values: Tensor) -> set[str]:
-    seen, names, waiting = set[Any](), set[str](), [values.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        names.add(node.name())
-        waiting.extend(n for n, _ in node.next_functions)
-    return names

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seewhy.explainers import Explainer
 from seewhy.explainers._pixel_gradient import Reduce, check_reduce, pixel_gradients
-from seewhy.explainers._relu_rules import ReLURule, check_activations
+from seewhy.explainers._relu_rules import put_rule
 from seewhy.models import GradientModel
 from seewhy.targets import Request
 from seewhy.types import Attribution
@@ -40,11 +40,7 @@ class GuidedBackprop(Explainer):
         check_reduce(self.reduce)
 
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        return pixel_gradients(
-            model,
-            inputs,
-            request,
-            self.reduce,
-            check=lambda found: check_activations(found.values, "GuidedBackprop", self.allow_other_activations),
-            rule=lambda: ReLURule("guided"),
-        )
+        def prepare(values: Tensor) -> None:
+            put_rule(values, "guided", "GuidedBackprop", self.allow_other_activations)
+
+        return pixel_gradients(model, inputs, request, self.reduce, prepare=prepare)

@@ -4,7 +4,8 @@ A mask is a grid of s x s cells, each shown with probability p, enlarged bilinea
 a random offset of less than a cell. With f_i the probability under mask M_i, for each pixel:
 
     plain      sum_i f_i M_i / (N p)                      (the paper)
-    centred    cov(f, M) / var(M)                         (the same signal without the noise of the mean score)
+    centred    cov(f, M) / var(M)                         (the same signal without the noise of the mean score;
+                                                          the variance of a mask is known in closed form)
 
 Masks are never kept at the picture's size: each is a product R_i G_i C_i of its grid with two rows of interpolation
 weights, and sums over masks are made with the grids. Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling
@@ -81,7 +82,8 @@ class RISE(Explainer):
             model, inputs, perturb, self.num_masks, targets=targets, activate=activation(self.activation_fn),
             per_eval=self.perturbation_per_eval,
         ).transpose(1, 2)  # fmt: skip
-        centred = scores - scores.mean(2, keepdim=True)
+        moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
+        centred = moved - moved.mean(2, keepdim=True)
         raw = self._estimate(masks, (centred if self.estimator == "centred" else scores).flatten(0, 1))
         return Attribution(
             raw=raw.view(*scores.shape[:2], height, width),
@@ -91,12 +93,11 @@ class RISE(Explainer):
         )
 
     def _estimate(self, masks: Masks, scores: Tensor) -> Tensor:
-        """(R, masks) -> (R, H, W)."""
-        mean = masks.weighted_sum(scores) / self.num_masks
+        """(R, masks) -> (R, H, W); in place, because maps of all classes fill hundreds of megabytes."""
+        total = masks.weighted_sum(scores)
         if self.estimator == "plain":
-            return mean / self.p
-        variance = masks.variance()
-        return torch.where(variance > 1e-8, mean / variance.clamp_min(1e-8), torch.zeros_like(mean))
+            return total.mul_(1 / (self.num_masks * self.p))
+        return total.div_(self.num_masks * masks.variance())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,8 +109,10 @@ class Masks:
         offsets: (M, 2) of each mask, down and right, in pixels.
         rows: (offsets, s_y, H) interpolation weights down for every possible offset.
         columns: (offsets, s_x, W) the same across.
+        p: probability of a 1 in a grid.
     """
 
+    p: float
     grids: Tensor
     offsets: Tensor
     rows: Tensor
@@ -118,52 +121,51 @@ class Masks:
     @classmethod
     def draw(cls, count: int, grid: tuple[int, int], p: float, seed: int, size: tuple[int, int]) -> Masks:
         """``count`` masks for pictures of ``size`` (H, W); drawn on the host, so that every device gets the same."""
-        generator = torch.Generator().manual_seed(seed)
+        host = torch.device("cpu")
+        generator = torch.Generator(host).manual_seed(seed)
         rows, columns = (_interpolation(side, length) for side, length in zip(grid, size, strict=True))
-        grids = (torch.rand((count, *grid), generator=generator) < p).float()
-        offsets = [torch.randint(len(w), (count,), generator=generator) for w in (rows, columns)]
-        return cls(grids=grids, offsets=torch.stack(offsets, 1), rows=rows, columns=columns)
+        grids = (torch.rand((count, *grid), generator=generator, dtype=torch.float32, device=host) < p).float()
+        offsets = [torch.randint(len(w), (count,), generator=generator, device=host) for w in (rows, columns)]
+        return cls(p=p, grids=grids, offsets=torch.stack(offsets, 1), rows=rows, columns=columns)
 
     def to(self, device: torch.device) -> Masks:
         """The same on another device."""
-        return Masks(**{name: value.to(device) for name, value in vars(self).items()})
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Masks(p=self.p, **tensors)
 
     def at(self, index: Tensor) -> Tensor:
         """(B, H, W): the masks of these numbers at the picture's size."""
         down, right = self.offsets[index].unbind(1)
         return self.rows[down].transpose(1, 2) @ self.grids[index] @ self.columns[right]
 
-    def weighted_sum(self, weights: Tensor, chunk: int = 64) -> Tensor:
+    def weighted_sum(self, weights: Tensor, chunk: int = 256) -> Tensor:
         """(R, M) -> (R, H, W): sum over masks of weight times mask.
 
         Masks with the same offset across share their column weights, so their rows are added up first; one matrix
         product with all column weights then gives the map.
         """
-        groups = [(self.offsets[:, 1] == offset).nonzero().flatten() for offset in range(len(self.columns))]
-        down = [self.rows[self.offsets[g, 0]].transpose(1, 2) @ self.grids[g] for g in groups]
+        offsets, order = self.offsets[:, 1].sort()
+        sizes = offsets.bincount(minlength=len(self.columns)).tolist()
+        down = (self.rows[self.offsets[order, 0]].transpose(1, 2) @ self.grids[order]).split(sizes)
         columns = self.columns.flatten(0, 1)
-        parts = []
-        for some in weights.split(chunk):
-            tall = [(some[:, g] @ rows.flatten(1)).unflatten(1, rows.shape[1:]) for g, rows in zip(groups, down, strict=True)]
-            parts.append(torch.cat(tall, 2) @ columns)
-        return torch.cat(parts)
+        total = weights.new_empty((len(weights), self.rows.shape[2], self.columns.shape[2]))
+        for some, into in zip(weights.split(chunk), total.split(chunk), strict=True):
+            parts = some[:, order].split(sizes, 1)
+            tall = [(w @ d.flatten(1)).unflatten(1, d.shape[1:]) for w, d in zip(parts, down, strict=True)]
+            torch.matmul(torch.cat(tall, 2), columns, out=into)
+        return total
 
-    def variance(self, chunk: int = 64) -> Tensor:
-        """(H, W) variance of the masks at each pixel."""
-        size = (self.rows.shape[2], self.columns.shape[2])
-        first, second = (torch.zeros(size, dtype=torch.float64, device=self.grids.device) for _ in range(2))
-        for index in torch.arange(len(self.grids), device=self.grids.device).split(chunk):
-            some = self.at(index)
-            first += some.sum(0)
-            second += some.square().sum(0)
-        mean = first / len(self.grids)
-        return (second / len(self.grids) - mean.square()).clamp_min(0).float()
+    def variance(self) -> Tensor:
+        """(H, W) variance of a mask at each pixel, over all grids and offsets that can be drawn."""
+        down, right = (weights.square().sum(1).mean(0) for weights in (self.rows, self.columns))
+        return self.p * (1 - self.p) * down.unsqueeze(1) * right
 
 
 def _interpolation(cells: int, length: int) -> Tensor:
     """(offsets, cells, length): weights with which each cell enters each pixel, for every offset within a cell."""
     cell = -(-length // cells)
-    weights = F.interpolate(torch.eye(cells).unsqueeze(0), size=(cells + 1) * cell, mode="linear", align_corners=False)
+    alone = torch.eye(cells, dtype=torch.float32, device="cpu").unsqueeze(0)  # whatever torch's defaults are
+    weights = F.interpolate(alone, size=(cells + 1) * cell, mode="linear", align_corners=False)
     return torch.stack([weights[0, :, offset : offset + length] for offset in range(cell)])
 
 

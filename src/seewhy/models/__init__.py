@@ -65,7 +65,8 @@ class Gradients:
         maps: (N, C, h, w) the layer's output (the input itself for layer "").
         outputs: of the forward pass.
         values: (N, T) the numbers that are differentiated, attached to their graph.
-        of: t -> (N, C, h, w) float32 gradient of values[:, t] with respect to maps.
+        of: t -> (N, C, h, w) float32 gradient of values[:, t] with respect to maps; to be called once for each t, in
+            order, because the last one frees the graph.
         layer: the layer's name.
         warnings: what was decided that the reader should know.
     """
@@ -111,6 +112,10 @@ class FeatureModel(Model, Protocol):
 
     def layers(self) -> list[str]:
         """The names that ``features`` takes."""
+        ...
+
+    def auto_layer(self, inputs: Tensor) -> str:
+        """The layer that "auto" stands for; raises NoSpatialOutput where there is none."""
         ...
 
     def features(self, inputs: Tensor, layer: str) -> Features:

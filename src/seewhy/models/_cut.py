@@ -68,7 +68,8 @@ def cut(network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, 
         shape: of the layer's output without its batch dimension, which tells its node from others of the module.
     """
     known = _cuts.setdefault(network, {})
-    key = (fingerprint(network), tuple(inputs.shape[1:]), inputs.dtype, inputs.device, layer, tuple(kwargs))
+    half = torch.is_autocast_enabled(inputs.device.type) and torch.get_autocast_dtype(inputs.device.type)
+    key = (fingerprint(network), tuple(inputs.shape[1:]), inputs.dtype, inputs.device, half, layer, tuple(kwargs))
     if key not in known:
         try:
             known[key] = _make(network, inputs, kwargs, layer, shape)
@@ -116,7 +117,7 @@ def _node(graph: Graph, layer: str, shape: tuple[int, ...]) -> Node:
 
 
 def _split(module: GraphModule, chosen: Node, spec: Any) -> Cut:
-    (source,) = [n for n in module.graph.nodes if n.op == "placeholder"][:1]
+    source, *arguments = [n for n in module.graph.nodes if n.op == "placeholder"]
     (result,) = [n for n in module.graph.nodes if n.op == "output"]
     above, from_input = _dependents(chosen), _dependents(source)
     needed = _ancestors(pytree.tree_leaves(result.args), stop=lambda n: n is chosen or (n in from_input and n not in above))
@@ -126,9 +127,24 @@ def _split(module: GraphModule, chosen: Node, spec: Any) -> Cut:
     _copy(head, [n for n in module.graph.nodes if n in needed and n not in known], known, result.args[0])
     tensors = [n for n in rest if isinstance(n.meta.get("val"), Tensor)]
     before = _ancestors(tensors, stop=lambda _: False)
+    _check_batch(source, tensors)
+    if any(n in needed or n in before for n in arguments):
+        raise LookupError("the forward's further arguments enter the computation")
     _copy(trunk, [n for n in module.graph.nodes if n in before], {}, tensors)
     batch = tuple(None if n in tensors else _of_batch(n) for n in rest)
     return Cut(GraphModule(module, head), GraphModule(module, trunk) if tensors else None, batch, spec)
+
+
+def _check_batch(source: Node, tensors: list[Node]) -> None:
+    """Raises unless the batch size stayed free and is the first dimension, and no other, of every one of ``tensors``."""
+    batch = source.meta["val"].shape[0]
+    if isinstance(batch, int):
+        raise LookupError("the network fixes the batch size")
+    for node in tensors:
+        first, *others = node.meta["val"].shape or (0,)
+        symbols = [size.node.expr.free_symbols for size in others if not isinstance(size, int)]
+        if isinstance(first, int) or first.node.expr != batch.node.expr or any(symbols):
+            raise LookupError(f"{node.name} has its batch dimension elsewhere")
 
 
 def _copy(graph: Graph, nodes: list[Node], known: dict[Node, Node], output: Any) -> None:

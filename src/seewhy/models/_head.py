@@ -55,18 +55,17 @@ class Head:
         self._ready = True
         own = features.maps.permute(0, 2, 3, 1) if self.last else features.maps
         found = cut(self.network, features.inputs, self.kwargs, features.layer, tuple(own.shape[1:]))
-        if found is not None:
-            self._rest = found.rest(features.inputs)
-            self.count(len(own) if self._rest else 0)
-            if self._agrees(found, features, own):
-                self._cut = found
-                return
+        if found is not None and self._agrees(found, features, own):
+            self._cut = found
+            return
         features.warnings.append(
             f"The network could not be cut at layer {features.layer!r}; the whole network was run for each position."
         )
 
     def _agrees(self, found: Cut, features: Features, own: Tensor) -> bool:
         """The cut must reproduce the outputs of the pass that gave the maps: an export may have fixed a branch."""
+        self._rest = found.rest(features.inputs)
+        self.count(len(own) if self._rest else 0)
         again = self.read(found.run(own, torch.arange(len(own), device=own.device), self._rest), len(own))
         size = features.outputs.scores.abs().amax().clamp_min(1e-6)
         tolerance = 1e-4 if own.dtype in (torch.float32, torch.float64) else 2e-2
@@ -78,7 +77,7 @@ class Head:
         def put(_module: nn.Module, _args: Any, _output: Any) -> Tensor | None:
             nonlocal calls
             calls += 1
-            return own if calls == self.calls else None
+            return own.clone() if calls == self.calls else None  # the network may change it in place
 
         with hooked(self.network, features.layer, put):
             return self.read(self.run(features.inputs.index_select(0, rows)), len(own))

@@ -30,8 +30,8 @@ class _Seen:
 
 def fingerprint(network: nn.Module) -> tuple[Any, ...]:
     """Changes when modules or parameters are replaced; training in place does not change it."""
-    modules = tuple((name, id(module)) for name, module in network.named_modules())
-    return modules + tuple(id(p) for p in network.parameters())
+    modules = list(network.modules())
+    return (*map(id, modules), *(id(p) for m in modules for p in m._parameters.values()))
 
 
 def check_name(network: nn.Module, layer: Any) -> None:
@@ -39,9 +39,13 @@ def check_name(network: nn.Module, layer: Any) -> None:
     if not isinstance(layer, str):
         hint = _name_of(network, layer)
         raise InvalidType(f"layer is the name of a module, a string, got {type(layer).__name__}.{hint}")
-    known = [name for name, _ in network.named_modules() if name]
-    if layer not in {"", "auto", *known}:
-        raise UnknownLayer(f"The network has no layer {layer!r}. {nearest(layer, known)}")
+    if layer in ("", "auto"):
+        return
+    try:
+        network.get_submodule(layer)
+    except AttributeError as error:
+        known = [name for name, _ in network.named_modules() if name]
+        raise UnknownLayer(f"The network has no layer {layer!r}. {nearest(layer, known)}") from error
 
 
 def _name_of(network: nn.Module, module: Any) -> str:
@@ -53,9 +57,19 @@ def spatial(output: Any, inputs: Tensor) -> str | None:
     """"first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None where it fits neither."""
     if not isinstance(output, Tensor) or output.ndim != 4 or not output.dtype.is_floating_point:
         return None
+    if len(output) != len(inputs) or _is_attention(output):  # windows of a picture are no pictures
+        return None
     first = _fits(output.shape[2:], inputs.shape[2:])
     last = _fits(output.shape[1:3], inputs.shape[2:])
     return "both" if first and last else "first" if first else "last" if last else None
+
+
+def _is_attention(output: Tensor) -> bool:
+    """True for (N, heads, L, L) with rows that sum to 1: as high and wide as a map, but of tokens by tokens."""
+    if output.shape[2] != output.shape[3] or output.shape[3] == 1:
+        return False
+    row = output[:, :, 0].detach()
+    return bool((row >= 0).all()) and bool(((row.float().sum(-1) - 1).abs() < 1e-2).all())
 
 
 def _fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:

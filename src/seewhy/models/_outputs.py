@@ -11,7 +11,7 @@ from torch import Tensor
 from seewhy.errors import BadOutput
 from seewhy.types import Outputs
 
-__all__ = ["Selector", "to_outputs"]
+__all__ = ["Selector", "select", "to_outputs"]
 
 Selector = str | int | Callable[[Any], Any] | None
 
@@ -27,7 +27,7 @@ def to_outputs(raw: Any, n: int, selector: Selector = None) -> Outputs:
     Raises:
         BadOutput: no scores of shape (N, K) were found, or they are not finite.
     """
-    chosen = _select(raw, selector)
+    chosen = select(raw, selector)
     outputs = chosen if isinstance(chosen, Outputs) else Outputs.of_classes(_checked(chosen, n))
     if outputs.scores.shape[0] != n:
         raise BadOutput(f"The network returned scores for {outputs.scores.shape[0]} images, {n} went in.")
@@ -36,7 +36,8 @@ def to_outputs(raw: Any, n: int, selector: Selector = None) -> Outputs:
     return outputs
 
 
-def _select(raw: Any, selector: Selector) -> Any:
+def select(raw: Any, selector: Selector) -> Any:
+    """What the selector picks of the network's output; None looks for the scores."""
     if callable(selector):
         return selector(raw)
     if selector is None:
@@ -57,10 +58,11 @@ def _find(raw: Any) -> Any:
         return raw.logits
     members = list(raw.values()) if isinstance(raw, Mapping) else list(raw) if isinstance(raw, tuple | list) else []
     matrices = [m for m in members if isinstance(m, Tensor) and m.ndim == 2]
-    if len(matrices) == 1 or (len(matrices) > 1 and isinstance(raw, tuple) and raw[0] is matrices[0]):
+    if len(matrices) == 1:
         return matrices[0]
+    found = f"{len(matrices)} matrices could be the scores" if matrices else "no scores of shape (N, K) were found"
     raise BadOutput(
-        f"The network returned {_describe(raw)}, in which no scores of shape (N, K) were found. "
+        f"The network returned {_describe(raw)}, in which {found}. "
         "Wrap it with seewhy.load(network, output=NAME, INDEX or CALLABLE)."
     )
 

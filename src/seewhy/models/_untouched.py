@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["hooked", "untouched"]
 
@@ -14,33 +15,39 @@ __all__ = ["hooked", "untouched"]
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and frozen parameters for the time of the block; then everything is put back, also on errors."""
-    modes = [(m, m.training) for m in network.modules()]
-    frozen = [p for p in network.parameters() if p.requires_grad]
-    buffers = [(b, b.clone(), b._version) for b in network.buffers() if not b.is_inference()]
-    devices = {p.device for p in network.parameters() if p.is_cuda}
+    modules = list(network.modules())  # walked once: with small networks the walk is what a call costs
+    training = [m for m in modules if m.training]
+    parameters = [p for m in modules for p in m._parameters.values() if p is not None]
+    frozen = [p for p in parameters if p.requires_grad and not p.is_inference()]  # of those the flag cannot be set
+    named = [(m, dict(m._buffers)) for m in modules if m._buffers and not isinstance(m, _BatchNorm)]
+    buffers = [(b, b.clone(), b._version) for _, own in named for b in own.values() if b is not None and not b.is_inference()]
+    devices = {p.device.index for p in parameters if p.is_cuda}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[d.index for d in devices]))
-        stack.enter_context(_eager(network))
+        stack.enter_context(torch.random.fork_rng(devices=list(devices)))
+        stack.enter_context(_eager(modules))
         try:
-            _set(modes, frozen)
+            _set(training, frozen)
             yield
         finally:
-            _restore(modes, frozen, buffers)
+            _restore(training, frozen, buffers)
+            for module, own in named:  # a forward pass may also have put another tensor in a buffer's place
+                module._buffers.clear()
+                module._buffers.update(own)
 
 
-def _set(modes: list[tuple[nn.Module, bool]], frozen: list[nn.Parameter]) -> None:
+def _set(training: list[nn.Module], frozen: list[nn.Parameter]) -> None:
     # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
-    for module, _ in modes:
+    for module in training:
         module.training = False
     for parameter in frozen:
         parameter.requires_grad_(False)
 
 
 def _restore(
-    modes: list[tuple[nn.Module, bool]], frozen: list[nn.Parameter], buffers: list[tuple[Tensor, Tensor, int]]
+    training: list[nn.Module], frozen: list[nn.Parameter], buffers: list[tuple[Tensor, Tensor, int]]
 ) -> None:
-    for module, training in modes:
-        module.training = training
+    for module in training:
+        module.training = True
     for parameter in frozen:
         parameter.requires_grad_(True)
     with torch.no_grad():
@@ -50,11 +57,11 @@ def _restore(
 
 
 @contextmanager
-def _eager(network: nn.Module) -> Iterator[None]:
+def _eager(modules: list[nn.Module]) -> Iterator[None]:
     """Runs compiled parts uncompiled: hooks and gradients at a layer need the real modules."""
     compiled = any(
         type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) is not None
-        for m in network.modules()
+        for m in modules
     )
     if not compiled:
         yield

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.errors import InputRefused
+from seewhy.errors import InputRefused, SeewhyError, out_of_memory
 from seewhy.models._outputs import Selector, to_outputs
 from seewhy.types import Outputs, Passes
 
@@ -45,8 +45,8 @@ class FunctionModel:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """A callable has no state that could be changed."""
-        with torch.no_grad():
+        """No gradients; the global random state is put back. What else the callable changes is its own affair."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             yield
 
     def check(self, inputs: Tensor) -> None:
@@ -55,8 +55,10 @@ class FunctionModel:
     def __call__(self, inputs: Tensor) -> Outputs:
         """One call of the function."""
         try:
-            raw = self.function(inputs)
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            raw = self.function(inputs.clone())  # it may change its input in place
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+            if isinstance(error, SeewhyError) or out_of_memory(error):
+                raise
             raise InputRefused(f"{self.name} raised on an input of shape {tuple(inputs.shape)}: {error}") from error
         self.passes.forward += inputs.shape[0]
         if isinstance(raw, np.ndarray):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InputRefused, InvalidInput, SeewhyError, UnknownLayer, out_of_memory
-from seewhy.models import Features, Gradients
+from seewhy.models import Features, Gradients, PooledLinear
 from seewhy.models._head import Head
 from seewhy.models._layers import channels_last, check_name, find_layer
-from seewhy.models._outputs import Selector, to_outputs
+from seewhy.models._outputs import Selector, select, to_outputs
 from seewhy.models._tape import Tape
 from seewhy.models._untouched import hooked, untouched
 from seewhy.types import Outputs, Passes
@@ -88,6 +88,10 @@ class TorchModel:
         """Every module's name."""
         return [name for name, _ in self.module.named_modules() if name]
 
+    def auto_layer(self, inputs: Tensor) -> str:
+        """The layer that "auto" means for these inputs; the first time it costs a forward pass of one image."""
+        return self._resolve(inputs, "auto")
+
     def features(self, inputs: Tensor, layer: str = "auto") -> Features:
         """One forward pass; see `FeatureModel`.
 
@@ -110,7 +114,7 @@ class TorchModel:
             outputs=outputs,
             layer=name,
             inputs=inputs,
-            linear=watch.tape.head(raw) if isinstance(raw, Tensor) else None,
+            linear=self._linear(watch.tape, raw),
             warnings=watch.warnings,
             state=head,
         )
@@ -125,6 +129,7 @@ class TorchModel:
 
         Nothing below the layer needs a gradient, so torch keeps nothing of it and its backward pass stops there.
         """
+        self._check_differentiable()
         name = self._resolve(inputs, layer)
         watch = _Watch(inputs, name)
         with torch.enable_grad():
@@ -156,9 +161,21 @@ class TorchModel:
             self.passes.backward += len(leaf)
             with torch.enable_grad():
                 value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
-            return _first(_gradient(value, leaf), last)
+            return _first(_gradient(value, leaf, keep=t + 1 < values.shape[1]), last)
 
         return of
+
+    def _check_differentiable(self) -> None:
+        module = self.module
+        if any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
+            raise InvalidInput(
+                f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or load it "
+                "outside, or use ReciproCAM, RISE or Occlusion."
+            )
+
+    def _linear(self, tape: Tape, raw: Any) -> PooledLinear | None:
+        # A callable may pick, reorder or change the scores: then the head's own rows are not the classes.
+        return None if callable(self.output) else tape.head(select(raw, self.output))
 
     def _resolve(self, inputs: Tensor, layer: str) -> str:
         check_name(self.module, layer)
@@ -250,11 +267,15 @@ def _first(maps: Tensor, last: bool) -> Tensor:
     return maps.permute(0, 3, 1, 2) if last else maps
 
 
-def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
-    """float32 gradient; in float16 the value is scaled first, because small gradients would become zero."""
-    scale = 2.0**14 if leaf.dtype == torch.float16 else 1.0
+def _gradient(value: Tensor, leaf: Tensor, keep: bool) -> Tensor:
+    """float32 gradient; in float16 the value is scaled first, because small gradients would become zero.
+
+    Without ``keep`` the graph is freed as it is walked, which saves memory and time.
+    """
+    half = leaf.dtype == torch.float16
+    scale = 2.0**14 if half else 1.0
     while True:
-        (found,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=True, allow_unused=True)
+        (found,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=keep or half, allow_unused=True)
         if found is None:
             return torch.zeros_like(leaf, dtype=torch.float32)
         if scale <= 1 or bool(torch.isfinite(found).all()):

@@ -1,0 +1,31 @@
+# Everything runs in a virtual environment of its own, .venv; nothing but Python, make and git need be installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.demo: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[all]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[all,test]'
+	touch $@
+
+demo: $(VENV)/.demo  ## real photographs, a real classifier, every explainer: writes demo-out/contact-sheet.png
+	$(BIN)/seewhy demo --out demo-out --no-view
+
+test: $(VENV)/.test  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,213 @@
+"""What each method costs, as a ratio to what it cannot do without, beside Captum, grad-cam and torchcam.
+
+Method and reference run in turn (A B A B ...) in one process, so a machine that slows down slows both; the ratio of
+each pair is taken, and the median of the ratios is what counts. Run:
+
+    python benchmarks/explainers.py [--rounds 9] [--threads 2] [--networks resnet50,efficientnet_lite0]
+
+The peers are optional: pip install captum grad-cam torchcam.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import seewhy
+
+PEERS = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam"}
+MASKS, WINDOW, STRIDE, CHUNK = 32, 56, 28, 8
+
+
+def network(name: str) -> tuple[nn.Module, str]:
+    """A network with random weights (values do not change the cost) and the layer that the CAMs use."""
+    known = {"resnet50": ("resnet50", "layer4"), "efficientnet_lite0": ("tf_efficientnet_lite0", "bn2")}
+    made, layer = known[name]
+    return timm.create_model(made).eval(), layer
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def pairs(work: Callable[[], object], reference: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of the work and ratios to the reference, from alternating runs after one warm-up of each."""
+    reference(), work()
+    seconds, ratios = [], []
+    gc.disable()
+    for _ in range(rounds):
+        before, own, after = timed(reference), timed(work), timed(reference)
+        seconds.append(own)
+        ratios.append(own / ((before + after) / 2))
+    gc.enable()
+    return seconds, ratios
+
+
+class Report:
+    """Prints one line a measurement."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+
+    def __call__(
+        self, what: str, work: Callable[[], object], reference: Callable[[], object], *, images: int = 1,
+        units: float = 1.0, goal: float | None = None, passes: str = "",
+    ) -> None:  # fmt: skip
+        """``units``: how many times the reference the work has to do at least."""
+        seconds, ratios = pairs(work, reference, self.rounds)
+        per = sorted(r / units for r in ratios)
+        spread = f"{per[len(per) // 4]:.3f}..{per[-1 - len(per) // 4]:.3f}"
+        met = "" if goal is None else f"goal {goal:.2f} {'met' if statistics.median(per) <= goal else 'MISSED'}"
+        milliseconds = statistics.median(seconds) * 1000 / images
+        print(f"  {what:<44}{milliseconds:10.1f} {statistics.median(per):9.3f}  {spread:<16}{passes:<18}{met}", flush=True)
+
+
+def forward(net: nn.Module, inputs: Tensor) -> Callable[[], object]:
+    def work() -> object:
+        with torch.no_grad():
+            return net(inputs)
+
+    return work
+
+
+def forward_and_backward(net: nn.Module, inputs: Tensor) -> Callable[[], object]:
+    """The least a pixel gradient can cost: parameters frozen, gradient down to the input alone."""
+
+    def work() -> object:
+        net.requires_grad_(False)
+        leaf = inputs.clone().requires_grad_()
+        found = torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)
+        net.requires_grad_(True)
+        return found
+
+    return work
+
+
+def passes(explainer: seewhy.explainers.Explainer, inputs: Tensor, targets: object) -> str:
+    spent = explainer.run(inputs, targets).passes
+    return f"{spent.forward} fwd {spent.backward} bwd"
+
+
+def cams(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
+    n = len(inputs)
+    plain = forward(net, inputs)
+    several = torch.arange(20).repeat(n, 1)
+    cam, recipro = seewhy.GradCAM(net, layer=layer), seewhy.ReciproCAM(net, layer=layer)
+    for title, made, targets, goal in [
+        ("GradCAM, one target", cam, 1, 1.05),
+        ("GradCAM, 20 targets", cam, several, 1.4),
+        ("ReciproCAM, one target", recipro, 1, 1.08),
+        ("ReciproCAM, all 1000", recipro, "all", 1.15),
+        ("ActivationMap", seewhy.ActivationMap(net, layer=layer), 1, None),
+    ]:
+        work = lambda made=made, targets=targets: made.attribute(inputs, targets, native=True)  # noqa: E731
+        report(title, work, plain, images=n, goal=goal, passes=passes(made, inputs, targets))
+
+
+def pixel_gradients(report: Report, net: nn.Module, inputs: Tensor) -> None:
+    least = forward_and_backward(net, inputs)
+    for kind in (seewhy.Gradient, seewhy.GuidedBackprop, seewhy.Deconvolution):
+        made = kind(net)
+        title = f"{kind.__name__} / (forward + backward)"
+        goal = 1.05 if kind is not seewhy.Gradient else None
+        report(title, lambda made=made: made.attribute(inputs, 1), least, images=len(inputs), goal=goal,
+               passes=passes(made, inputs, 1))  # fmt: skip
+
+
+def perturbations(report: Report, net: nn.Module, inputs: Tensor) -> None:
+    """Against as many plain passes, in batches of the same size, as the method has to make."""
+    one, chunk = inputs[:1], inputs[:1].expand(CHUNK, -1, -1, -1).contiguous()
+    plain = forward(net, chunk)
+    rise = seewhy.RISE(net, num_masks=MASKS, perturbation_per_eval=CHUNK)
+    for title, targets, goal in [("RISE a mask, one class", 1, 1.05), ("RISE a mask, all 1000", "all", 1.10)]:
+        work = lambda targets=targets: rise.attribute(one, targets)  # noqa: E731
+        report(title, work, plain, units=(MASKS + 1) / CHUNK, goal=goal, passes=passes(rise, one, targets))
+    occlusion = seewhy.Occlusion(net, window=WINDOW, stride=STRIDE, perturbation_per_eval=CHUNK)
+    windows = ((inputs.shape[2] - WINDOW) // STRIDE + 1) ** 2
+    report("Occlusion a window", lambda: occlusion.attribute(one, 1), plain, units=(windows + 1) / CHUNK, goal=1.05,
+           passes=passes(occlusion, one, 1))  # fmt: skip
+
+
+def peers(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
+    n, plain, least = len(inputs), forward(net, inputs), forward_and_backward(net, inputs)
+    where = net.get_submodule(layer)
+    if find_spec("captum"):
+        from captum import attr
+
+        cam = attr.LayerGradCam(net, where)
+        report("Captum LayerGradCam, one target", lambda: cam.attribute(inputs, 1), plain, images=n)
+        twenty = lambda: [cam.attribute(inputs, t) for t in range(20)]  # noqa: E731
+        report("Captum LayerGradCam, 20 targets", twenty, plain, images=n)
+        guided = attr.GuidedBackprop(net)
+        report("Captum GuidedBackprop / (forward + backward)", lambda: guided.attribute(inputs, 1), least, images=n)
+        occlusion = attr.Occlusion(net)
+        windows = ((inputs.shape[2] - WINDOW) // STRIDE + 1) ** 2
+        slide = dict(sliding_window_shapes=(3, WINDOW, WINDOW), strides=(3, STRIDE, STRIDE), perturbations_per_eval=CHUNK)
+        chunk = forward(net, inputs[:1].expand(CHUNK, -1, -1, -1).contiguous())
+        run = lambda: occlusion.attribute(inputs[:1], target=1, **slide)  # noqa: E731
+        report("Captum Occlusion a window", run, chunk, units=(windows + 1) / CHUNK)
+    if find_spec("pytorch_grad_cam"):
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        with GradCAM(model=net, target_layers=[where]) as jacobgil:
+            work = lambda: jacobgil(inputs, [ClassifierOutputTarget(1)] * n)  # noqa: E731
+            report("grad-cam GradCAM, one target", work, plain, images=n)
+    if find_spec("torchcam"):
+        from torchcam.methods import GradCAM as TorchCAM
+
+        with TorchCAM(net, target_layer=layer) as extractor:
+            work = lambda: extractor([1] * n, net(inputs))  # noqa: E731
+            report("torchcam GradCAM, one target", work, plain, images=n)
+
+
+def header(arguments: argparse.Namespace) -> None:
+    with open("/proc/cpuinfo") as file:
+        cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), platform.processor())
+    print(f"{cpu}, {arguments.threads} threads, Python {platform.python_version()}, {platform.system()}")
+    for package in ("torch", "seewhy", *PEERS):
+        try:
+            print(f"{package} {version(package)}", end="  ")
+        except PackageNotFoundError:
+            print(f"{package} not installed", end="  ")
+    print(f"\nrounds {arguments.rounds}; RISE {MASKS} masks, Occlusion window {WINDOW} stride {STRIDE}, chunks of {CHUNK}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--networks", default="resnet50,efficientnet_lite0")
+    parser.add_argument("--batches", default="1,8")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    header(arguments)
+    report = Report(arguments.rounds)
+    for name in arguments.networks.split(","):
+        net, layer = network(name)
+        for batch in map(int, arguments.batches.split(",")):
+            inputs = torch.randn(batch, 3, 224, 224)
+            milliseconds = statistics.median(timed(forward(net, inputs)) for _ in range(5)) * 1000 / batch
+            print(f"\n{name}, batch {batch}: plain forward {milliseconds:.1f} ms an image")
+            print(f"  {'':<44}{'ms/image':>10} {'ratio':>9}  {'quartiles':<16}passes")
+            cams(report, net, layer, inputs)
+            pixel_gradients(report, net, inputs)
+            if batch == 1:
+                perturbations(report, net, inputs)
+            peers(report, net, layer, inputs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The door: one call from a picture to an explanation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from seewhy import registry
+from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
+from seewhy.explainers import Explainer, check_inputs
+from seewhy.explanation import Explanation
+from seewhy.images import Preprocessing, View, check_statistics, read, stretched
+from seewhy.models import FeatureModel, Model
+from seewhy.models.loading import load
+from seewhy.progress import Listener, listening
+from seewhy.targets import Request
+from seewhy.types import Activation, Attribution, activation
+
+__all__ = ["explain", "resolve_labels"]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    inputs: Tensor
+    pictures: list[Image.Image]
+    views: list[View]
+    names: list[str]
+    warnings: tuple[str, ...] = ()
+
+
+def explain(
+    model: Any, image: Any, targets: Any = None, method: Any = "auto", *,
+    activation_fn: str | Activation | None = "softmax", progress: bool | Listener = True, **parameters: Any,
+) -> Explanation:  # fmt: skip
+    """Why the model says what it says about a picture.
+
+    Args:
+        model: what `seewhy.load` takes: a torch module, "timm:NAME", a callable, a loaded model.
+        image: a path, a PIL image, an array (H, W, 3), a list of those; or a tensor (C,H,W) or (N,C,H,W), which is
+            taken as the network's input and not preprocessed again.
+        targets: None (the predicted class), class indices or names, one or a list; "all"; `Target` objects.
+        method: a registry name ("grad_cam"), an explainer class, or "auto": ReciproCAM where the network has a feature
+            map, else RISE.
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        progress: a bar on the terminal (with exact totals, in forward passes), False, or a callback (done, total).
+        parameters: of the method; an unknown one is an error that names the nearest.
+
+    Returns:
+        The maps with everything that is needed to judge them.
+
+    Raises:
+        SeewhyError: see the message.
+    """
+    network = load(model)
+    batch = _prepare(network, image)
+    asked = resolve_labels(targets, getattr(network, "labels", None), len(batch.inputs))
+    chosen, reason = _choose(network, batch.inputs, method)
+    explainer = _build(chosen, network, activation_fn, parameters)
+    started = time.perf_counter()
+    with _Bar(type(explainer).__name__, progress) as listener, listening(listener):
+        found = explainer.run(batch.inputs, asked)
+    seconds = time.perf_counter() - started
+    notes = (*getattr(network, "notes", ()), *reason, *batch.warnings, *found.warnings)
+    return Explanation(
+        raw=found.raw,
+        size=(batch.inputs.shape[2], batch.inputs.shape[3]),
+        targets=found.targets,
+        method=_registered(explainer),
+        parameters=explainer.parameters,
+        model=network.name,
+        layer=found.layer,
+        passes=found.passes,
+        seconds=seconds,
+        warnings=notes,
+        pictures=batch.pictures,
+        views=batch.views,
+        names=batch.names,
+        **_said(network, found, Request.parse(asked, len(batch.inputs)), activation_fn),
+    )
+
+
+def resolve_labels(targets: Any, labels: Sequence[str] | None, n: int) -> Any:
+    """Class names -> indices; a flat list for a single image becomes its several targets.
+
+    Raises:
+        InvalidTarget: the name is unknown (the nearest are offered), ambiguous, or the model has no class names.
+    """
+    if isinstance(targets, str) and targets != "all":
+        return _label_index(targets, labels)
+    if isinstance(targets, list | tuple) and targets and not callable(targets[0]):
+        indices = [_label_index(t, labels) if isinstance(t, str) else t for t in targets]
+        flat = not any(isinstance(t, list | tuple | np.ndarray | Tensor) for t in indices)
+        return [indices] if n == 1 and flat else indices
+    return targets
+
+
+def _label_index(name: str, labels: Sequence[str] | None) -> int:
+    if name.isdecimal():
+        return int(name)
+    if not labels:
+        raise InvalidTarget(f"The model has no class names, so {name!r} cannot be looked up. Pass the class's index.")
+    wanted = name.strip().casefold()
+    exact = [i for i, label in enumerate(labels) if label.casefold() == wanted]
+    found = exact or [i for i, label in enumerate(labels) if wanted in label.casefold().split(", ")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InvalidTarget(f"{name!r} names several classes: {', '.join(map(str, found))}. Pass an index.")
+    raise InvalidTarget(f"The model has no class {name!r}. {nearest(name, labels)}")
+
+
+def _prepare(network: Model, image: Any) -> _Batch:
+    if isinstance(image, Tensor):
+        return _prepared_already(network, image)
+    many = isinstance(image, list | tuple)
+    pictures = [read(one) for one in image] if many else [read(image)]
+    if not pictures:
+        raise InvalidInput("There is no picture to explain: the list is empty.")
+    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
+    if preprocessing is None:
+        raise InvalidInput(
+            f"How a picture becomes an input of {network.name} is not known. Pass "
+            "seewhy.load(model, preprocessing=seewhy.Preprocessing(size=..., mean=..., std=...)), or a tensor that is "
+            "ready for the network."
+        )
+    made = [preprocessing(picture) for picture in pictures]
+    inputs = _placed(network, torch.cat([tensor for tensor, _ in made]))
+    names = [_name(one, i) for i, one in enumerate(image if many else [image])]
+    return _Batch(inputs, pictures, [view for _, view in made], names)
+
+
+def _prepared_already(network: Model, image: Tensor) -> _Batch:
+    inputs = image.unsqueeze(0) if image.ndim == 3 else image
+    check_inputs(inputs)
+    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
+    fits = preprocessing is not None and len(preprocessing.mean) == inputs.shape[1]
+    warnings = check_statistics(inputs, preprocessing) if preprocessing is not None and fits else []
+    show = preprocessing.denormalise if preprocessing is not None and fits else stretched
+    n, _, height, width = inputs.shape
+    names = [f"image {i}" for i in range(n)]
+    return _Batch(inputs, [show(one) for one in inputs], [View.identity(height, width)] * n, names, tuple(warnings))
+
+
+def _placed(network: Model, inputs: Tensor) -> Tensor:
+    """Pictures go where the network is; tensors that the caller made are left alone."""
+    module = getattr(network, "module", None)
+    first = next((p for p in module.parameters() if p.dtype.is_floating_point), None) if module is not None else None
+    return inputs if first is None else inputs.to(first.device, first.dtype)
+
+
+def _name(image: Any, number: int) -> str:
+    path = image if isinstance(image, str | Path) else getattr(image, "filename", None)
+    return Path(path).name if path else f"image {number}"
+
+
+def _choose(network: Model, inputs: Tensor, method: Any) -> tuple[Any, tuple[str, ...]]:
+    if not isinstance(method, str) or method != "auto":
+        return method, ()
+    if not isinstance(network, FeatureModel):
+        return "rise", (f"Method 'auto' chose RISE: {network.name} gives scores only.",)
+    try:
+        with network.opened():
+            layer = network.auto_layer(inputs)
+    except NoSpatialOutput as error:
+        return "rise", (f"Method 'auto' chose RISE. {error}",)
+    return "recipro_cam", (f"Method 'auto' chose ReciproCAM at layer {layer!r}.",)
+
+
+def _build(method: Any, network: Model, activation_fn: Any, parameters: dict[str, Any]) -> Explainer:
+    if isinstance(method, Explainer):
+        raise InvalidType(f"method is a name or a class, got {method!r}. Call it directly: explainer(inputs, targets).")
+    kind = registry.load("explainers", method) if isinstance(method, str) else method
+    if not (isinstance(kind, type) and issubclass(kind, Explainer)):
+        raise InvalidType(f"method is a registry name or an Explainer class, got {method!r}.")
+    takes = {f.name for f in fields(kind)}
+    made: Explainer = kind(
+        network, **({"activation_fn": activation_fn} if "activation_fn" in takes else {}), **parameters
+    )
+    return made
+
+
+def _said(network: Model, found: Attribution, request: Request, activation_fn: Any) -> dict[str, Any]:
+    """What the network says about the pictures and the targets, in names and probabilities."""
+    labels: Sequence[str] | None = getattr(network, "labels", None)
+    activated = found.outputs.activate(activation(activation_fn))
+    targets = request.resolve(found.outputs)
+    best, predicted = (v.tolist() for v in activated.classes.max(1))
+    preprocessing = getattr(network, "preprocessing", None)
+    n, count = found.raw.shape[:2]
+    if found.targets is None:
+        names = [[f"target {t}" for t in range(count)]] * n
+    else:
+        names = [[_label(c, labels) for c in row] for row in found.targets.tolist()]
+    return {
+        "labels": names,
+        "probabilities": targets.values(activated if targets.activates else found.outputs),
+        "predicted": [(_label(c, labels), p) for c, p in zip(predicted, best, strict=True)],
+        "preprocessing": str(preprocessing) if preprocessing else None,
+    }
+
+
+def _label(index: int, labels: Sequence[str] | None) -> str:
+    return labels[index] if labels and index < len(labels) else f"class {index}"
+
+
+def _registered(explainer: Explainer) -> str:
+    own = type(explainer).__module__.rpartition(".")[2]
+    return own if own in registry.names("explainers") else type(explainer).__name__
+
+
+class _Bar:
+    """A progress bar that appears with the first report and only on a terminal, or the caller's own listener."""
+
+    def __init__(self, title: str, progress: bool | Listener) -> None:
+        self.title, self.progress = title, progress
+        self.bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Listener | None:
+        if isinstance(self.progress, bool):
+            return self._draw if self.progress else None
+        return self.progress
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _draw(self, done: int, total: int) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=self.title, unit="pass", leave=False, disable=None)
+        self.bar.update(done - self.bar.n)

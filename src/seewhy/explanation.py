@@ -1,0 +1,179 @@
+"""The result of one explain call: maps, what they are about, what they cost, and what to be careful about."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from seewhy import render
+from seewhy.explainers import scale, upsample
+from seewhy.images import View
+from seewhy.types import Passes
+
+__all__ = ["Explanation"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Explanation:
+    """Maps for N images and T targets each.
+
+    Attributes:
+        raw: (N, T, h, w) signed, unscaled, at the method's own resolution.
+        size: (H, W) of the network's input.
+        targets: (N, T) class indices, or None where the targets are not classes.
+        labels: N lists of T names.
+        probabilities: (N, T) of the targets, after the activation.
+        predicted: N pairs (name, probability) of what the network says.
+        method: the registry's name.
+        parameters: of the method.
+        model: the model's name.
+        layer: the layer that was explained, or None.
+        passes: images that went forward and backward through the network.
+        seconds: wall-clock time of the maps.
+        warnings: what the reader should know; empty when nothing is suspicious.
+        preprocessing: how the pictures became the input, in words.
+        pictures: the originals.
+        views: where each picture was seen by the network.
+        names: what each picture is called.
+    """
+
+    raw: Tensor
+    size: tuple[int, int]
+    targets: Tensor | None
+    labels: list[list[str]]
+    probabilities: Tensor
+    predicted: list[tuple[str, float]]
+    method: str
+    parameters: dict[str, Any]
+    model: str
+    layer: str | None
+    passes: Passes
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    preprocessing: str | None = None
+    pictures: list[Image.Image] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def saliency(self) -> Tensor:
+        """(N, T, H, W) in [0, 1] at the input's size; made when it is looked at."""
+        return scale(upsample(self.raw, self.size))
+
+    def overlay(self, i: int = 0, t: int = 0, *, opacity: float = 0.6, colour_map: str = "inferno") -> Image.Image:
+        """The map of image ``i`` and target ``t`` over the whole original picture.
+
+        What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark.
+        """
+        one = scale(upsample(self.raw[i : i + 1, t : t + 1], self.size))[0, 0]
+        seen = self.views[i].to_original(one)
+        return render.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
+
+    def save(self, directory: str | Path, *, values: bool = True) -> list[Path]:
+        """Writes an overlay for every map, one JSON, and with ``values`` one .npz with the raw maps.
+
+        Args:
+            directory: made if it is not there.
+            values: write the .npz too: raw (N,T,h,w), targets (N,T), probabilities (N,T).
+
+        Returns:
+            The files, the overlays first.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = _stem(self.names[0]) if len(self.names) == 1 else "explanation"
+        written = []
+        for i, t in np.ndindex(*self.raw.shape[:2]):
+            path = folder / f"{self._map_stem(i)}-{self.method}-{_stem(self._target_stem(i, t))}.png"
+            self.overlay(i, t).save(path)
+            written.append(path)
+        if values:
+            written.append(self._save_values(folder / f"{stem}-{self.method}.npz"))
+        path = folder / f"{stem}-{self.method}.json"
+        files = [p.name for p in written]
+        text = json.dumps(self.summary() | {"files": files}, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        return [*written, path]
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the maps and pictures, ready for JSON."""
+        shape = list(self.raw.shape)
+        images = [self._image_summary(i) for i in range(len(self.raw))]
+        return {
+            "model": self.model, "method": self.method,
+            "parameters": {name: _plain(value) for name, value in self.parameters.items()},
+            "layer": self.layer, "preprocessing": self.preprocessing, "input_size": list(self.size), "raw_shape": shape,
+            "forward_passes": self.passes.forward, "backward_passes": self.passes.backward,
+            "seconds": round(self.seconds, 4), "warnings": list(self.warnings), "images": images,
+        }  # fmt: skip
+
+    def plot(self) -> Any:
+        """A matplotlib figure with all overlays (extra ``plot``)."""
+        from seewhy import plot
+
+        where = list(np.ndindex(*self.raw.shape[:2]))
+        titles = [f"{self.names[i]}: {self.labels[i][t]} {self.probabilities[i, t]:.2f}" for i, t in where]
+        return plot.figure([self.overlay(i, t) for i, t in where], titles)
+
+    def _repr_png_(self) -> bytes:
+        rows = [[self.overlay(i, t) for t in range(self.raw.shape[1])] for i in range(len(self.raw))]
+        single = len(rows) == len(rows[0]) == 1
+        sheet = rows[0][0] if single else render.grid(rows, column_titles=self.labels[0], row_titles=self.names)
+        out = BytesIO()
+        sheet.save(out, format="PNG")
+        return out.getvalue()
+
+    def __repr__(self) -> str:
+        """What it is about, in one line."""
+        n, t = self.raw.shape[:2]
+        return f"Explanation({self.method} of {self.model}: {n} x {t} maps {tuple(self.raw.shape[2:])}, {self.labels})"
+
+    def _image_summary(self, i: int) -> dict[str, Any]:
+        low, high = self.raw[i].amin((1, 2)).tolist(), self.raw[i].amax((1, 2)).tolist()
+        targets = [
+            {"target": None if self.targets is None else int(self.targets[i, t]), "label": self.labels[i][t],
+             "probability": float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
+            for t in range(self.raw.shape[1])
+        ]  # fmt: skip
+        label, probability = self.predicted[i]
+        view = self.views[i]
+        return {
+            "name": self.names[i], "size": list(view.original), "seen": list(view.box),
+            "predicted": {"label": label, "probability": probability}, "targets": targets,
+        }  # fmt: skip
+
+    def _map_stem(self, i: int) -> str:
+        stem = _stem(self.names[i])
+        return f"{stem}-{i}" if self.names.count(self.names[i]) > 1 else stem
+
+    def _target_stem(self, i: int, t: int) -> str:
+        return self.labels[i][t] if self.targets is None else f"{int(self.targets[i, t])}"
+
+    def _save_values(self, path: Path) -> Path:
+        values = {"raw": self.raw, "probabilities": self.probabilities}
+        values |= {} if self.targets is None else {"targets": self.targets}
+        np.savez_compressed(path, allow_pickle=False, **{name: value.cpu().numpy() for name, value in values.items()})
+        return path
+
+
+def _stem(name: str) -> str:
+    """A file name that every system takes; the true name stands in the JSON."""
+    return re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("_")[:80] or "picture"
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    return getattr(value, "__name__", repr(value))

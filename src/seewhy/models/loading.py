@@ -1,0 +1,211 @@
+"""A model from what people write: "timm:resnet50", "torchvision:resnet50", "package.module:factory", an object.
+
+Preprocessing and class names come from the model's own metadata where it has any.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest
+from seewhy.images import Preprocessing
+from seewhy.models import Model, as_model
+from seewhy.models import _checkpoint as checkpoints
+from seewhy.models._outputs import Selector
+from seewhy.models.function import FunctionModel
+from seewhy.models.torch import TorchModel
+
+__all__ = ["load", "read_labels"]
+
+FORMS = (
+    "Expected 'timm:NAME', 'torchvision:NAME', 'package.module:factory', a torch.nn.Module, a seewhy model or a "
+    "callable (N,C,H,W) -> (N,K)."
+)
+_LATER = {".onnx", ".xml", ".pt2", ".pt", ".pth", ".safetensors", ".tflite"}
+
+
+@dataclass(frozen=True)
+class _Built:
+    model: Any
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def load(
+    spec: Any, *, checkpoint: str | Path | None = None, trust: bool = False, num_classes: int | None = None,
+    preprocessing: Preprocessing | None = None, labels: Sequence[str] | str | Path | None = None,
+    output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None,
+) -> Model:  # fmt: skip
+    """A model that can be explained.
+
+    Args:
+        spec: "timm:NAME", "torchvision:NAME", "package.module:factory", a ``torch.nn.Module``, a callable, a model.
+        checkpoint: weights (.pth, .pt, .safetensors). Without it named models fetch their published weights.
+        trust: read pickles that run code.
+        num_classes: of a fine-tuned head, for timm and torchvision.
+        preprocessing: how a picture becomes the input, where the model's own metadata do not say or are not right.
+        labels: class names, or a text file with one a line.
+        output: where the scores are in what the network returns: a name, an index or a callable.
+        forward_kwargs: further arguments of the network's forward.
+
+    Raises:
+        UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
+    """
+    built = _build(spec, checkpoint is None, num_classes)
+    model = as_model(built.model)
+    notes = _weights(model, checkpoint, trust)
+    names = read_labels(labels) if labels is not None else built.labels
+    if not isinstance(model, TorchModel | FunctionModel):
+        return model
+    changes: dict[str, Any] = {
+        "preprocessing": preprocessing or model.preprocessing or built.preprocessing or _of_module(model),
+        "labels": names or model.labels,
+        "output": output if output is not None else model.output,
+    }
+    if isinstance(model, TorchModel):
+        title = model.title or (spec if isinstance(spec, str) else None)
+        changes |= {"title": title, "notes": (*model.notes, *notes)}
+        changes |= {"forward_kwargs": forward_kwargs} if forward_kwargs is not None else {}
+    elif forward_kwargs is not None:
+        raise InvalidInput("forward_kwargs are for torch modules. Give a callable its arguments by functools.partial.")
+    return replace(model, **changes)
+
+
+def _build(spec: Any, pretrained: bool, num_classes: int | None) -> _Built:
+    if not isinstance(spec, str | Path):
+        return _Built(spec)
+    kind, _, name = str(spec).partition(":")
+    if Path(str(spec)).suffix in _LATER:
+        raise InvalidInput(f"Model files such as {str(spec)!r} are not supported by this version. {FORMS}")
+    if not name:
+        raise InvalidInput(f"There is no model {str(spec)!r}. {FORMS}")
+    makers: dict[str, Callable[..., _Built]] = {"timm": _timm, "torchvision": _torchvision}
+    if kind in makers:
+        return makers[kind](name, pretrained, {} if num_classes is None else {"num_classes": num_classes})
+    return _Built(_factory(kind, name))
+
+
+def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> _Built:
+    try:
+        import timm
+        from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+    except ImportError as error:
+        raise MissingDependency("timm models need timm. Install it: pip install 'seewhy[demo]' or timm.") from error
+    if not timm.is_model(name):
+        raise UnknownName(f"timm has no model {name!r}. {nearest(name, timm.list_models())}")
+    network = _fetched(lambda: timm.create_model(name, pretrained=pretrained, **options), name, pretrained)
+    subset = infer_imagenet_subset(network) if not options else None
+    info = ImageNetInfo(subset) if subset else None
+    labels = tuple(info.index_to_description(i) for i in range(info.num_classes())) if info else None
+    return _Built(network, _timm_preprocessing(network), labels)
+
+
+def _timm_preprocessing(network: nn.Module) -> Preprocessing | None:
+    config = getattr(network, "pretrained_cfg", None)
+    if not isinstance(config, Mapping) or not {"input_size", "mean", "std"} <= config.keys():
+        return None
+    channels, height, width = config["input_size"]
+    if channels not in (1, 3):
+        return None
+    return Preprocessing(
+        size=(height, width),
+        mean=tuple(config["mean"])[:channels],
+        std=tuple(config["std"])[:channels],
+        fit="squash" if config.get("crop_mode") == "squash" else "crop",
+        crop_fraction=config.get("crop_pct") or 0.875,
+        interpolation=config.get("interpolation") or "bicubic",
+        channels="RGB" if channels == 3 else "L",
+    )
+
+
+def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> _Built:
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise MissingDependency("torchvision models need torchvision: pip install torchvision.") from error
+    if name not in models.list_models():
+        raise UnknownName(f"torchvision has no model {name!r}. {nearest(name, models.list_models())}")
+    weights = models.get_model_weights(name).DEFAULT
+    chosen = weights if pretrained else None
+    network = _fetched(lambda: models.get_model(name, weights=chosen, **options), name, pretrained)
+    labels = tuple(weights.meta.get("categories", ())) if not options else ()
+    return _Built(network, _torchvision_preprocessing(weights.transforms()), labels or None)
+
+
+def _torchvision_preprocessing(transforms: Any) -> Preprocessing | None:
+    crop, resize = getattr(transforms, "crop_size", None), getattr(transforms, "resize_size", None)
+    if not crop or not resize:
+        return None
+    return Preprocessing(
+        size=(crop[0], crop[0]),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        crop_fraction=crop[0] / resize[0],
+        interpolation=transforms.interpolation.value,
+    )
+
+
+def _fetched(make: Callable[[], nn.Module], name: str, pretrained: bool) -> nn.Module:
+    try:
+        return make()
+    except Exception as error:
+        if not pretrained:
+            raise
+        # The hubs' clients raise many types; whichever it is, the weights are not there.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"The published weights of {name!r} could not be fetched: {reason} "
+            "Pass a file: checkpoint=PATH (--checkpoint)."
+        ) from error
+
+
+def _factory(module: str, name: str) -> Any:
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise UnknownName(f"There is no model {f'{module}:{name}'!r}: {error}. {FORMS}") from error
+    if not hasattr(found, name):
+        known = [n for n in dir(found) if not n.startswith("_")]
+        raise UnknownName(f"Module {module!r} has no {name!r}. {nearest(name, known)}")
+    made = getattr(found, name)
+    if isinstance(made, nn.Module | Model):
+        return made
+    made = made()
+    if not isinstance(made, nn.Module | Model) and not callable(made):
+        raise InvalidType(f"{module}:{name} must return a network, got {type(made).__name__}. {FORMS}")
+    return made
+
+
+def _weights(model: Model, checkpoint: str | Path | None, trust: bool) -> tuple[str, ...]:
+    if checkpoint is None:
+        return ()
+    if not isinstance(model, TorchModel):
+        raise InvalidInput(f"A checkpoint can be loaded into a torch network only; {model.name} is not one.")
+    path = Path(checkpoint)
+    return checkpoints.fit(model.module, checkpoints.read(path, trust), repr(path.name))
+
+
+def _of_module(model: Model) -> Preprocessing | None:
+    return _timm_preprocessing(model.module) if isinstance(model, TorchModel) else None
+
+
+def read_labels(labels: Sequence[str] | str | Path) -> tuple[str, ...]:
+    """Class names from a list, or from a UTF-8 text file with one name a line.
+
+    Raises:
+        InvalidInput: no such file, or it is empty.
+    """
+    if not isinstance(labels, str | Path):
+        return tuple(str(label) for label in labels)
+    if not Path(labels).is_file():
+        raise InvalidInput(f"There is no file of class names {str(labels)!r}. Expected a text file, one name a line.")
+    names = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
+    if not any(names):
+        raise InvalidInput(f"The file of class names {str(labels)!r} is empty.")
+    return names
