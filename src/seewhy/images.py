@@ -1,0 +1,398 @@
+"""Pictures: read them, bring them to the form a network wants, check that form, and find the way back.
+
+A file, PIL image or array becomes an upright RGB picture (`read`); `Preprocessing` turns that into the network's
+input and remembers in a `View` which part of the picture the network saw; `View.to_original` lays a saliency map
+back on the picture's own pixels; `check_statistics` says when an input does not look as the network expects it.
+
+Positions are in pixels with the half-pixel convention: pixel i covers i to i + 1, its centre is at i + 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from seewhy.errors import InvalidInput, InvalidType, SeewhyError, UnreadableImage
+
+__all__ = ["Preprocessing", "View", "constants", "read", "stretched", "to_unit"]
+
+Source = str | os.PathLike[str] | Image.Image | NDArray[Any]
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def read(image: Source) -> Image.Image:
+    """The picture as an upright RGB image of 8 bits a channel.
+
+    Rotated as its EXIF data say; the first frame of a file with several; transparency laid on white; grey of 16 bits
+    (and of 32-bit integers) scaled from 0..65535, so that nothing is cut off.
+
+    Args:
+        image: a file's path, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), either
+            uint8 or floating with values in [0, 1].
+
+    Raises:
+        UnreadableImage: names the source and the reason.
+        InvalidType: for anything else than a path, a PIL image or an array.
+    """
+    if isinstance(image, np.ndarray):
+        with _reading(f"the array of shape {image.shape} and type {image.dtype}"):
+            return _to_rgb(_array_to_image(image))
+    if isinstance(image, Image.Image):
+        with _reading(f"the PIL image {image.mode} {image.width}x{image.height}"):
+            return _to_rgb(image)
+    if isinstance(image, str | os.PathLike):
+        with _reading(repr(os.fspath(image))):
+            return _read_file(Path(image))
+    raise InvalidType(
+        f"Expected a path, a PIL image or a numpy array, got {type(image).__name__}. "
+        "Turn a tensor (C, H, W) in [0, 1] into an array with tensor.permute(1, 2, 0).numpy()."
+    )
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except SeewhyError:
+        raise
+    except Exception as error:  # decoders meet broken files with errors of any kind, struct.error and IndexError too
+        raise UnreadableImage(f"Cannot read {name}: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture in any format that Pillow knows"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{str(error).rstrip('.')}; if you trust it, store it smaller or raise PIL.Image.MAX_IMAGE_PIXELS"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _read_file(path: Path) -> Image.Image:
+    status = path.stat()
+    # Checked before opening: a pipe or a device would be waited for or read without end.
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("expected a file, got a directory; pass the pictures in it one by one")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("expected an ordinary file, got a pipe, socket or device")
+    if status.st_size == 0:
+        raise ValueError("the file is empty")
+    with Image.open(path) as image:
+        return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray(_to_bytes(np.asarray(image), 65535))
+    elif image.mode == "F":
+        image = Image.fromarray(_to_bytes(np.asarray(image), 1))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_bytes(values: NDArray[Any], top: int) -> NDArray[np.uint8]:
+    """Values of 0..top as 0..255, rounded."""
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError("it has pixels that are NaN or infinite")
+    slack = 1e-6 * top  # float arithmetic may overshoot by a rounding error
+    if low < -slack or high > top + slack:
+        hint = "; divide values of 0..255 by 255" if top == 1 and low >= 0 and high <= 255 else "; rescale it"
+        raise ValueError(f"expected values in 0..{top}, got {low:g}..{high:g}{hint}")
+    scaled: NDArray[np.uint8] = np.rint(values.clip(0, top) * (255.0 / top)).astype(np.uint8)
+    return scaled
+
+
+def _array_to_image(array: NDArray[Any]) -> Image.Image:
+    channels_last = array.ndim == 3 and array.shape[2] in (1, 3, 4)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and not channels_last:
+        raise ValueError("expected channels last, got channels first; use array.transpose(1, 2, 0)")
+    if array.ndim != 2 and not channels_last:
+        raise ValueError("expected one picture of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    if array.size == 0:
+        raise ValueError("it has no pixels")
+    if np.issubdtype(array.dtype, np.floating):
+        array = _to_bytes(array, 1)
+    elif array.dtype != np.uint8:
+        raise ValueError("expected uint8, or floating values in [0, 1]; convert it to one of these first")
+    return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2:] == (1,) else array))
+
+
+def stretched(tensor: Tensor) -> Image.Image:
+    """An RGB picture of an input (C, H, W) whose preprocessing is unknown: its range is stretched to black and white.
+
+    One and three channels are shown as they are, of any other number their mean.
+    """
+    pixels = tensor.detach().to("cpu", torch.float32)
+    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
+    low, high = pixels.amin(), pixels.amax()
+    grey = ((pixels - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
+    array = grey.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if len(grey) == 1 else array).convert("RGB")
+
+
+# ---------------------------------------------------------------------------------------------------------- view
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The part of a picture that a network's input covers.
+
+    Attributes:
+        original: (height, width) of the picture in pixels.
+        box: x0, y0, x1, y1 in the picture's pixels. It exceeds the picture where the input was padded (letterbox).
+    """
+
+    original: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    def __post_init__(self) -> None:
+        x0, y0, x1, y1 = self.box
+        if not (x0 < x1 and y0 < y1 and min(self.original) > 0):
+            raise InvalidInput(f"Expected a picture and a box with an area, got {self.original} and {self.box}.")
+
+    @classmethod
+    def identity(cls, height: int, width: int) -> View:
+        """The view of a picture that is itself the input."""
+        return cls(original=(height, width), box=(0.0, 0.0, float(width), float(height)))
+
+    def to_original(self, saliency: Tensor | NDArray[Any]) -> NDArray[np.float32]:
+        """Maps of any resolution, laid on the picture's pixels; NaN where the network did not look.
+
+        Bilinear between the centres of the map's cells and constant beyond the outer ones; where the map is finer
+        than the picture, cells are averaged with the same triangle (nothing falls between two pixels). A map that
+        has the picture's size already and covers it comes back unchanged.
+
+        Args:
+            saliency: (..., h, w), finite; it covers `box`.
+
+        Returns:
+            (..., H, W) float32 of the original's height and width.
+
+        Raises:
+            InvalidInput: the map has fewer than two dimensions, no cells, or values that are not finite.
+        """
+        maps = torch.as_tensor(saliency).detach().to("cpu", torch.float32)
+        if maps.ndim < 2 or maps.numel() == 0:
+            raise InvalidInput(f"Expected maps of shape (..., h, w) with at least one cell, got {tuple(maps.shape)}.")
+        if not bool(torch.isfinite(maps).all()):
+            raise InvalidInput("Expected finite maps, got NaN or infinity; NaN is kept for pixels that were not seen.")
+        x0, y0, x1, y1 = self.box
+        rows = _hat_weights(self.original[0], (y0, y1), maps.shape[-2])
+        columns = _hat_weights(self.original[1], (x0, x1), maps.shape[-1])
+        spread: NDArray[np.float32] = (rows @ maps @ columns.T).numpy()
+        return spread
+
+
+def _hat_weights(pixels: int, span: tuple[float, float], cells: int) -> Tensor:
+    """(pixels, cells): the share of each cell in each pixel along one axis; rows of NaN for pixels outside."""
+    low, high = span
+    # float64: at a few thousand pixels float32 would move weights by 1e-4.
+    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
+    cells_per_pixel = cells / (high - low)
+    positions = ((centres - low) * cells_per_pixel - 0.5).clamp(0, cells - 1)
+    distances = (positions[:, None] - torch.arange(cells)).abs()
+    weights = (1 - distances / max(1.0, cells_per_pixel)).clamp_min(0)
+    weights /= weights.sum(dim=1, keepdim=True)
+    weights[(centres < low) | (centres > high)] = math.nan
+    return weights.float()
+
+
+# ------------------------------------------------------------------------------------------------- preprocessing
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_FITS = {"crop": "centre crop", "squash": "squashed", "letterbox": "letterboxed"}
+_DEPTH = {"RGB": 3, "BGR": 3, "L": 1}
+_MOST_PIXELS = 2**26  # of a resized picture: an 8192 x 8192 one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a picture becomes a network's input: resize, lay out the channels, subtract the mean, divide.
+
+    Attributes:
+        size: (height, width) of the input in pixels.
+        mean: one number a channel, in the network's order of channels, on the scale 0..value_range.
+        std: likewise.
+        fit: "crop" covers the size and cuts the rest off at the centre, "squash" changes the aspect ratio,
+            "letterbox" shows everything and fills up with `pad`.
+        crop_fraction: share of the resized picture's short side (squash: of both sides; letterbox: of the long
+            side) that the size stands for (timm's crop_pct).
+        interpolation: Pillow's filter, antialiased.
+        channels: their order in the input.
+        value_range: pixels run over 0..value_range before the mean is subtracted (255 for Caffe-like networks).
+        pad: grey of the letterbox's margins in [0, 1].
+
+    Raises:
+        InvalidInput: a field that cannot be, with the reason.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Literal["crop", "squash", "letterbox"] = "crop"
+    crop_fraction: float = 1.0
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    value_range: float = 1.0
+    pad: float = 114 / 255
+
+    def __post_init__(self) -> None:
+        for name, known in (("fit", _FITS), ("interpolation", _RESAMPLING), ("channels", _DEPTH)):
+            _require(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
+        for name in ("size", "mean", "std"):  # metadata read from JSON has lists
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
+        depth = _DEPTH[self.channels]
+        whole = len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)
+        _require(whole, "size", "(height, width) in whole pixels", self.size)
+        top = self.value_range
+        _require(0 < top < math.inf, "value_range", "a positive number", top)
+        fair = len(self.mean) == depth and all(0 <= m <= top for m in self.mean)
+        _require(
+            fair, "mean", f"{depth} numbers in 0..{top:g} (value_range), one a channel of {self.channels}", self.mean
+        )
+        fair = len(self.std) == depth and all(0 < s < math.inf for s in self.std)
+        _require(fair, "std", f"{depth} positive numbers, one a channel of {self.channels}", self.std)
+        _require(0 < self.crop_fraction <= 1, "crop_fraction", "a number above 0, at most 1", self.crop_fraction)
+        _require(0 <= self.pad <= 1, "pad", "a grey in [0, 1]", self.pad)
+
+    def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self) -> str:
+        """One line for people: size, fit, filter and constants."""
+        height, width = self.size
+        part = "" if self.crop_fraction == 1 else f" of {self.crop_fraction:g}"
+        means, stds = _numbers(self.mean), _numbers(self.std)
+        return (
+            f"{height}x{width} {self.channels}, {_FITS[self.fit]}{part}, {self.interpolation}; "
+            f"values 0..{self.value_range:g}, mean {means}, deviation {stds}"
+        )
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
+        """The input for an RGB picture, and the view back.
+
+        Returns:
+            (1, C, H, W) float32, and the view that lays maps of this input on the picture.
+
+        Raises:
+            InvalidType: not an RGB PIL image (`read` makes one of anything).
+            InvalidInput: a picture so long and thin that it cannot be resized in reasonable memory.
+        """
+        if not isinstance(image, Image.Image) or image.mode != "RGB":
+            got = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
+            raise InvalidType(f"Expected an RGB PIL image, got {got}. Pass it through seewhy.images.read first.")
+        resized = self._resized_size(image.height, image.width)
+        top, left = (_offset(r, s) for r, s in zip(resized, self.size, strict=True))
+        pixels = np.asarray(self._fitted(image, resized, (-left, -top)), dtype=np.float32)
+        tensor = torch.from_numpy(pixels.reshape(*self.size, -1)).permute(2, 0, 1)
+        tensor = tensor.flip(0) if self.channels == "BGR" else tensor
+        mean, std = constants(self.mean, self.std, 2)
+        tensor = (tensor * (self.value_range / 255) - mean) / std
+        across, down = image.width / resized[1], image.height / resized[0]
+        x1, y1 = left + self.size[1], top + self.size[0]
+        box = (left * across, top * down, x1 * across, y1 * down)
+        return tensor.unsqueeze(0).contiguous(), View(original=(image.height, image.width), box=box)
+
+    def denormalise(self, tensor: Tensor) -> Image.Image:
+        """The way back for display: an RGB picture of an input (C, H, W).
+
+        Values that no pixel has (below black, above white) are shown as black and white.
+
+        Raises:
+            InvalidInput: wrong shape, or values that are not finite.
+        """
+        depth = len(self.mean)
+        if tensor.ndim != 3 or tensor.shape[0] != depth or tensor.numel() == 0:
+            raise InvalidInput(f"Expected one input of shape ({depth}, H, W), got {tuple(tensor.shape)}.")
+        pixels = tensor.detach().to("cpu", torch.float32)
+        if not bool(torch.isfinite(pixels).all()):
+            raise InvalidInput("Expected finite values, got NaN or infinity; such an input cannot be shown.")
+        grey = to_unit(pixels, self.mean, self.std, self.value_range).clamp(0, 1) * 255
+        grey = grey.flip(0) if self.channels == "BGR" else grey
+        array = grey.round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return Image.fromarray(array[:, :, 0] if depth == 1 else array).convert("RGB")
+
+    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the whole picture at the input's scale, rounded as timm and torchvision round."""
+        target = [math.floor(s / self.crop_fraction) for s in self.size]
+        ratios = [height / target[0], width / target[1]]
+        if self.fit == "squash":
+            size = (target[0], target[1])
+        elif self.fit == "crop" and target[0] == target[1]:
+            short = min(height, width)
+            size = (target[0] * height // short, target[1] * width // short)
+        else:
+            ratio = min(ratios) if self.fit == "crop" else max(ratios)
+            size = (max(1, round(height / ratio)), max(1, round(width / ratio)))
+        if size[0] * size[1] > _MOST_PIXELS:
+            raise InvalidInput(
+                f"A picture of {height}x{width} would be resized to {size[0]}x{size[1]} before the crop. "
+                "Use fit='squash' or fit='letterbox', or cut the picture."
+            )
+        return size
+
+    def _fitted(self, image: Image.Image, resized: tuple[int, int], corner: tuple[int, int]) -> Image.Image:
+        """The resized picture on a canvas of the input's size, its upper left corner at `corner` (x, y)."""
+        image = image.convert("L") if self.channels == "L" else image
+        image = image.resize((resized[1], resized[0]), _RESAMPLING[self.interpolation])
+        grey = round(255 * self.pad)
+        canvas = Image.new(image.mode, (self.size[1], self.size[0]), (grey,) * len(image.getbands()))
+        canvas.paste(image, corner)
+        return canvas
+
+
+def _require(good: bool, name: str, expected: str, got: object) -> None:
+    if not good:
+        raise InvalidInput(f"Preprocessing.{name}: expected {expected}, got {got!r}.")
+
+
+def _as_tuple(name: str, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list) or not all(isinstance(v, int | float) for v in value):
+        raise InvalidType(f"Preprocessing.{name}: expected a tuple of numbers, got {value!r}.")
+    return tuple(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{v:g}" for v in (values if len(set(values)) > 1 else values[:1]))
+
+
+def _offset(resized: int, size: int) -> int:
+    """Where the input's window begins on the resized picture; negative where it must be padded."""
+    return round((resized - size) / 2) if resized >= size else -((size - resized) // 2)
+
+
+def constants(mean: Sequence[float], std: Sequence[float], trailing: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation as (C, 1, ...) tensors with ``trailing`` dimensions of size 1."""
+    shape = (-1,) + (1,) * trailing
+    return torch.tensor(mean, dtype=torch.float32).view(shape), torch.tensor(std, dtype=torch.float32).view(shape)
+
+
+def to_unit(values: Tensor, mean: Sequence[float], std: Sequence[float], value_range: float) -> Tensor:
+    """Normalised values (C, ...) as grey in [0, 1]."""
+    centre, spread = constants(mean, std, values.ndim - 1)
+    return (values * spread + centre) / value_range
