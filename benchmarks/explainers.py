@@ -71,7 +71,9 @@ class Report:
         spread = f"{per[len(per) // 4]:.3f}..{per[-1 - len(per) // 4]:.3f}"
         met = "" if goal is None else f"goal {goal:.2f} {'met' if statistics.median(per) <= goal else 'MISSED'}"
         milliseconds = statistics.median(seconds) * 1000 / images
-        print(f"  {what:<44}{milliseconds:10.1f} {statistics.median(per):9.3f}  {spread:<16}{passes:<18}{met}", flush=True)
+        print(
+            f"  {what:<44}{milliseconds:10.1f} {statistics.median(per):9.3f}  {spread:<16}{passes:<18}{met}", flush=True
+        )
 
 
 def forward(net: nn.Module, inputs: Tensor) -> Callable[[], object]:
@@ -154,7 +156,9 @@ def peers(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
         report("Captum GuidedBackprop / (forward + backward)", lambda: guided.attribute(inputs, 1), least, images=n)
         occlusion = attr.Occlusion(net)
         windows = ((inputs.shape[2] - WINDOW) // STRIDE + 1) ** 2
-        slide = dict(sliding_window_shapes=(3, WINDOW, WINDOW), strides=(3, STRIDE, STRIDE), perturbations_per_eval=CHUNK)
+        slide = dict(
+            sliding_window_shapes=(3, WINDOW, WINDOW), strides=(3, STRIDE, STRIDE), perturbations_per_eval=CHUNK
+        )
         chunk = forward(net, inputs[:1].expand(CHUNK, -1, -1, -1).contiguous())
         run = lambda: occlusion.attribute(inputs[:1], target=1, **slide)  # noqa: E731
         report("Captum Occlusion a window", run, chunk, units=(windows + 1) / CHUNK)
@@ -182,7 +186,9 @@ def header(arguments: argparse.Namespace) -> None:
             print(f"{package} {version(package)}", end="  ")
         except PackageNotFoundError:
             print(f"{package} not installed", end="  ")
-    print(f"\nrounds {arguments.rounds}; RISE {MASKS} masks, Occlusion window {WINDOW} stride {STRIDE}, chunks of {CHUNK}")
+    print(
+        f"\nrounds {arguments.rounds}; RISE {MASKS} masks, Occlusion window {WINDOW} stride {STRIDE}, chunks of {CHUNK}"
+    )
 
 
 def main() -> None:

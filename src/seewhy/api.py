@@ -18,7 +18,8 @@ from seewhy import registry
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer, check_inputs
 from seewhy.explanation import Explanation
-from seewhy.images import Preprocessing, View, check_statistics, read, stretched
+from seewhy.images import Preprocessing, View, read, stretched
+from seewhy.input_statistics import check_statistics
 from seewhy.models import FeatureModel, Model
 from seewhy.models.loading import load
 from seewhy.progress import Listener, listening

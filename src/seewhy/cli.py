@@ -84,7 +84,7 @@ class Demo:
     out: Path = Path("demo-out")
     """Where the results are written."""
     view: bool = True
-    """Open the contact sheet when it is done."""
+    """The contact sheet is opened when it is done; --no-view leaves it."""
     masks: int = 600
     """Masks of RISE."""
 
@@ -93,7 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     commands: dict[str, Any] = {"explain": Explain, "list": List, "demo": Demo}
     command = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="seewhy", description="Why a vision model said what it said.", args=arguments
+        commands,
+        prog="seewhy",
+        description="Why a vision model said what it said.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
     sys.path.append(os.getcwd())  # package.module:factory is looked for beside the user too
     try:

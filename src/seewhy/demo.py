@@ -15,10 +15,11 @@ from typing import Any
 
 from PIL import Image
 
-from seewhy import registry, render
+from seewhy import registry
+from seewhy import sheet as sheets
 from seewhy.api import explain
 from seewhy.errors import MissingDependency
-from seewhy.explanation import Explanation
+from seewhy.explanation import COLOURS, Explanation
 from seewhy.models import Model
 from seewhy.models.loading import load
 
@@ -75,7 +76,7 @@ def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
         label, probability = found[0].predicted[0]
         spent = " ".join(f"{name} {one.seconds:.1f}s" for name, one in zip(named, found, strict=True))
         say(f"{title}: {label} {probability:.3f}  ({spent})")
-        rows.append([found[0].pictures[0], *(one.overlay() for one in found)])
+        rows.append([found[0].seen(), *map(_column, found)])
         titles.append(f"{label} {probability:.2f}")
     sheet = out / "contact-sheet.png"
     _sheet(rows, titles, named).save(sheet)
@@ -97,11 +98,16 @@ def _explained(network: Model, path: Path, name: str, masks: int, out: Path) -> 
 
 def _sheet(rows: list[list[Image.Image]], titles: list[str], named: list[str]) -> Image.Image:
     columns = ["photograph", *(registry.load("explainers", n).__name__ for n in named)]
-    return render.grid(
+    return sheets.grid(
         [[*row] for row in rows],
         column_titles=columns,
         row_titles=titles,
         title="Why EfficientNet-Lite0 says so",
-        footer="Bright: speaks for the predicted class, each map scaled from its lowest to its highest value. "
-        f"Grey margins: outside the network's view. seewhy {version('seewhy')}",
+        footer=f"Of each photograph the part that the network sees. {COLOURS} seewhy {version('seewhy')}",
     )
+
+
+def _column(found: Explanation) -> Image.Image:
+    """Over the photograph, or alone where the map has a pixel's detail."""
+    kind = registry.load("explainers", found.method)
+    return found.heatmap() if kind.pixelwise else found.seen(picture=found.overlay())

@@ -112,7 +112,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     if close:
         return "Did you mean " + " or ".join(repr(n) for n in close) + "?"
     shown = ", ".join(repr(n) for n in names[:8])
-    return f"Known: {shown}{', ...' if len(names) > 8 else ''}." if names else "None is known."
+    return f"Known: {shown}{', ...' if len(names) > 8 else '.'}" if names else "None is known."
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -14,11 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy import render
+from seewhy import sheet as sheets
 from seewhy.explainers import scale, upsample
 from seewhy.images import View
 from seewhy.types import Passes
 
-__all__ = ["Explanation"]
+__all__ = ["COLOURS", "Explanation"]
+
+CLIP = 99.5
+COLOURS = (
+    "Bright: speaks for the class. Each map is scaled from its lowest value to its "
+    f"{CLIP}th percentile. Grey and dark: outside the network's view."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -68,14 +75,39 @@ class Explanation:
         """(N, T, H, W) in [0, 1] at the input's size; made when it is looked at."""
         return scale(upsample(self.raw, self.size))
 
-    def overlay(self, i: int = 0, t: int = 0, *, opacity: float = 0.6, colour_map: str = "inferno") -> Image.Image:
+    def overlay(
+        self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str = "inferno", clip: float = CLIP
+    ) -> Image.Image:
         """The map of image ``i`` and target ``t`` over the whole original picture.
 
         What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark.
+
+        Args:
+            i: the image.
+            t: its target.
+            opacity: 0 shows the picture alone.
+            colour_map: a name of the ``cmap`` catalogue.
+            clip: the percentile of the map from which on the brightest colour is used; 100 for the maximum.
         """
-        one = scale(upsample(self.raw[i : i + 1, t : t + 1], self.size))[0, 0]
-        seen = self.views[i].to_original(one)
+        seen = self.views[i].to_original(self._shown(i, t, clip))
         return render.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
+
+    def heatmap(self, i: int = 0, t: int = 0, *, colour_map: str = "inferno", clip: float = CLIP) -> Image.Image:
+        """The map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
+        return render.colourise(self._shown(i, t, clip), colour_map)
+
+    def seen(self, i: int = 0, picture: Image.Image | None = None) -> Image.Image:
+        """The part of an image (or of an overlay on it) that the network saw."""
+        x0, y0, x1, y1 = self.views[i].box
+        shown = self.pictures[i] if picture is None else picture
+        return shown.crop(
+            (max(0, round(x0)), max(0, round(y0)), min(shown.width, round(x1)), min(shown.height, round(y1)))
+        )
+
+    def _shown(self, i: int, t: int, clip: float) -> Tensor:
+        one = scale(upsample(self.raw[i : i + 1, t : t + 1], self.size))[0, 0].cpu()
+        top = float(np.percentile(one.numpy(), clip))
+        return one.div(top).clamp_max(1) if top > 0 else one
 
     def save(self, directory: str | Path, *, values: bool = True) -> list[Path]:
         """Writes an overlay for every map, one JSON, and with ``values`` one .npz with the raw maps.
@@ -123,12 +155,29 @@ class Explanation:
         titles = [f"{self.names[i]}: {self.labels[i][t]} {self.probabilities[i, t]:.2f}" for i, t in where]
         return plot.figure([self.overlay(i, t) for i, t in where], titles)
 
+    def sheet(self) -> Image.Image:
+        """Every original beside its overlays, each with its key: the colours and the raw values they stand for."""
+        rows: list[list[Image.Image | None]] = []
+        titles = []
+        for i in range(len(self.raw)):
+            rows.append([self.pictures[i], *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
+            named = zip(self.labels[i], self.probabilities[i].tolist(), strict=True)
+            titles.append("\n".join([self.names[i], *(f"{label} {value:.2f}" for label, value in named)]))
+        return sheets.grid(rows, row_titles=titles, cell=320, title=f"{self.method} of {self.model}", footer=COLOURS)
+
+    def _with_key(self, i: int, t: int) -> Image.Image:
+        shown = self.overlay(i, t)
+        shown = shown.resize((320, max(1, round(320 * shown.height / shown.width))), Image.Resampling.LANCZOS)
+        low, high = float(self.raw[i, t].amin()), float(np.percentile(self.raw[i, t].cpu().numpy(), CLIP))
+        key = render.colour_bar(low, high, width=320)
+        both = Image.new("RGB", (320, shown.height + key.height + 4), "white")
+        both.paste(shown, (0, 0))
+        both.paste(key, (0, shown.height + 4))
+        return both
+
     def _repr_png_(self) -> bytes:
-        rows = [[self.overlay(i, t) for t in range(self.raw.shape[1])] for i in range(len(self.raw))]
-        single = len(rows) == len(rows[0]) == 1
-        sheet = rows[0][0] if single else render.grid(rows, column_titles=self.labels[0], row_titles=self.names)
         out = BytesIO()
-        sheet.save(out, format="PNG")
+        self.sheet().save(out, format="PNG")
         return out.getvalue()
 
     def __repr__(self) -> str:

@@ -217,7 +217,9 @@ class Request:
             looks, hint = ("one-hot", "targets.argmax(1)") if once else ("multi-hot", "the indices of the ones")
             raise InvalidTarget(f"targets looks {looks}, shape {tuple(classes.shape)}. Pass {hint}.")
         if int(classes.max()) >= k:
-            raise InvalidTarget(f"Target {int(classes.max())} is out of range: the network has {k} classes, 0 to {k - 1}.")
+            raise InvalidTarget(
+                f"Target {int(classes.max())} is out of range: the network has {k} classes, 0 to {k - 1}."
+            )
         # A tensor made in inference mode cannot take part in a graph; its copy can.
         return TargetSet(classes=classes.clone().to(device) if classes.is_inference() else classes.to(device))
 
@@ -242,12 +244,12 @@ def _indices(targets: Any, n: int) -> Tensor:
         found = targets if isinstance(targets, Tensor) else torch.as_tensor(np.array(targets, order="C"))
     except (TypeError, ValueError) as error:
         raise InvalidTarget(f"targets must be class indices, 'all' or Target objects, got {targets!r}.") from error
+    if found.numel() == 0:
+        raise InvalidTarget("targets is empty. Pass None for the predicted class.")
     if found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool:
         hint = " If they are one-hot, pass targets.argmax(1)." if found.ndim and found.shape[-1] > 1 else ""
         raise InvalidTarget(f"targets must be integers, got {str(found.dtype).removeprefix('torch.')}.{hint}")
     found = found.long()
-    if found.numel() == 0:
-        raise InvalidTarget("targets is empty. Pass None for the predicted class.")
     if int(found.min()) < 0:
         raise InvalidTarget(f"Target {int(found.min())} is negative. Classes are counted from 0.")
     return _shaped(found, n)

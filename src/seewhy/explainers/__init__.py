@@ -23,9 +23,9 @@ from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapabilit
 from seewhy.explainers._checks import FLAT, review
 from seewhy.models import FeatureModel, GradientModel, Model, as_model
 from seewhy.targets import Request
-from seewhy.types import Attribution, Passes
+from seewhy.types import Attribution
 
-__all__ = ["Explainer", "scale", "upsample"]
+__all__ = ["Explainer", "full_precision", "scale", "upsample"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,12 +34,16 @@ class Explainer:
 
     Attributes:
         network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
+
+    A class also says whether its map is the same for every class (``class_agnostic``) and whether it has a pixel's
+    detail (``pixelwise``), so that it is better looked at beside the picture than over it.
     """
 
     network: Any
 
     needs: ClassVar[type] = Model
     class_agnostic: ClassVar[bool] = False
+    pixelwise: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
         """Refuses parameters that the method does not have, naming the nearest."""
@@ -120,6 +124,11 @@ class Explainer:
         return hash((type(self), id(self.network)))
 
 
+def full_precision(like: Tensor) -> torch.autocast:
+    """No autocast for the block: the caller's is meant for the network, not for sums over masks and positions."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def scale(raw: Tensor) -> Tensor:
     """Each map to [0, 1]: (x - min) / (max - min); a map that is flat but for rounding gives zeros."""
     low, high = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
@@ -146,7 +155,9 @@ def check_inputs(inputs: Any) -> None:
         hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else ""
         raise InvalidInput(f"inputs must have shape (N, C, H, W), got {tuple(inputs.shape)}.{hint}")
     if inputs.dtype == torch.uint8:
-        raise InvalidInput("inputs must be floating point, got uint8. Scale it as the network was trained: x.float() / 255.")
+        raise InvalidInput(
+            "inputs must be floating point, got uint8. Scale it as the network was trained: x.float() / 255."
+        )
     if not inputs.dtype.is_floating_point:
         raise InvalidInput(f"inputs must be floating point, got {str(inputs.dtype).removeprefix('torch.')}.")
     if 0 in inputs.shape:
@@ -161,8 +172,9 @@ def _check_finite(raw: Tensor, method: str) -> None:
     bad = (~torch.isfinite(low + high)).nonzero().flatten().tolist()
     if bad:
         raise BadOutput(
-            f"{method} came to NaN or infinite values in image {', '.join(map(str, bad))}: the network's numbers overflow, "
-            "or it has an operation without a finite gradient there. Try a float32 network, RISE or Occlusion."
+            f"{method} came to NaN or infinite values in image {', '.join(map(str, bad))}: the network's numbers "
+            "overflow, or it has an operation without a finite gradient there. Try a float32 network, RISE or "
+            "Occlusion."
         )
 
 

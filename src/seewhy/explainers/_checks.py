@@ -67,7 +67,7 @@ def _degenerate(raw: Tensor) -> Tensor:
     low, high = maps.amin((1, 2)), maps.amax((1, 2))
     largest = torch.maximum(high.abs(), low.abs())
     never = torch.zeros_like(high, dtype=torch.bool)
-    flat = (high - low) <= 1e-6 * largest
+    flat = (high - low) <= FLAT * largest
     spike = ~flat & (largest.square() > 0.9 * _energy(maps)) if h * w >= 16 else never
     border = ~flat & (maps[:, 1:-1, 1:-1].amax((1, 2)) < 0.05 * high) if min(h, w) >= 5 else never
     return torch.stack([flat if h * w > 1 else never, spike, border]).view(3, *raw.shape[:2])

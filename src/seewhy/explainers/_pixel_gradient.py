@@ -41,7 +41,7 @@ def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:
 
 def pixel_gradients(
     model: GradientModel, inputs: Tensor, request: Request, reduce: str, *,
-    prepare: Callable[[Tensor], None] = lambda _: None,
+    prepare: Callable[[Tensor], list[str]] = lambda _: [],
 ) -> Attribution:  # fmt: skip
     """One forward pass and one backward pass a target, down to the pixels and nowhere else.
 
@@ -50,17 +50,17 @@ def pixel_gradients(
         inputs: (N, C, H, W).
         request: the targets.
         reduce: how the channels become one map.
-        prepare: called with the (N, T) values before anything is differentiated.
+        prepare: called with the (N, T) values before anything is differentiated; returns warnings.
     """
     chosen: list[TargetSet] = []
     gradients = model.gradients(inputs, pick(request, chosen), "")
-    prepare(gradients.values)
+    said = prepare(gradients.values)
     maps, lost = [], 0.0
     for t in range(chosen[0].count):
         gradient = gradients.of(t)
         lost = max(lost, float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0)
         maps.append(_REDUCTIONS[reduce](gradient))
-    warnings = [*gradients.warnings, *_underflow(lost)]
+    warnings = [*gradients.warnings, *said, *_underflow(lost)]
     return Attribution(
         raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0].classes, warnings=tuple(warnings)
     )

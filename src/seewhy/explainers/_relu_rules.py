@@ -21,6 +21,10 @@ from seewhy.errors import NoReLURule
 
 __all__ = ["put_rule"]
 
+_NO_SWITCHES = (
+    "The network has no max pooling, through which alone Deconvolution sees the picture (its rule ignores what the "
+    "ReLUs let through): the map hardly depends on the picture, or not at all."
+)
 _OTHER = {
     "GeluBackward": "GELU", "SiluBackward": "SiLU", "HardswishBackward": "Hardswish", "MishBackward": "Mish",
     "EluBackward": "ELU", "LeakyReluBackward": "LeakyReLU", "PreluKernelBackward": "PReLU", "GluBackward": "GLU",
@@ -31,7 +35,7 @@ _OTHER = {
 }  # fmt: skip
 
 
-def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: str, allow_other: bool) -> None:
+def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: str, allow_other: bool) -> list[str]:
     """Puts the rule on every ReLU and ReLU6 in the graph of ``values``.
 
     Args:
@@ -39,6 +43,9 @@ def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: s
         rule: "guided" or "deconvolution".
         method: the explainer's name, for messages.
         allow_other: differentiate activations without a rule as they are.
+
+    Returns:
+        What the reader of the map should know.
 
     Raises:
         NoReLURule: there are such activations and they are not allowed, or there is no ReLU at all.
@@ -49,6 +56,8 @@ def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: s
         _check(sorted({title for n in nodes if (title := _other(n))}), bool(relus), method)
     for node in relus:
         node.register_hook(_guided if rule == "guided" else _deconvolution)
+    switches = any("MaxPool" in n.name() for n in nodes)
+    return [_NO_SWITCHES] if rule == "deconvolution" and not switches else []
 
 
 def _guided(downward: tuple[Tensor, ...], _upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

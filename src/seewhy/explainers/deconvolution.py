@@ -35,12 +35,13 @@ class Deconvolution(Explainer):
     allow_other_activations: bool = False
 
     needs: ClassVar[type] = GradientModel
+    pixelwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_reduce(self.reduce)
 
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        def prepare(values: Tensor) -> None:
-            put_rule(values, "deconvolution", "Deconvolution", self.allow_other_activations)
+        def prepare(values: Tensor) -> list[str]:
+            return put_rule(values, "deconvolution", "Deconvolution", self.allow_other_activations)
 
         return pixel_gradients(model, inputs, request, self.reduce, prepare=prepare)

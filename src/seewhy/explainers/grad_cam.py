@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seewhy.explainers import Explainer
+from seewhy.explainers import Explainer, full_precision
 from seewhy.explainers._checks import name
 from seewhy.explainers._pixel_gradient import pick
 from seewhy.models import GradientModel
@@ -40,11 +40,13 @@ class GradCAM(Explainer):
         chosen: list[TargetSet] = []
         found = model.gradients(inputs, pick(request, chosen), self.layer)
         weights = torch.stack([found.of(t).mean((2, 3)) for t in range(chosen[0].count)], 1)
-        cam = torch.einsum("ntc,nchw->nthw", weights, found.maps.float())
+        with full_precision(weights):
+            cam = torch.einsum("ntc,nchw->nthw", weights, found.maps.float())
         result = Attribution(raw=cam.relu(), outputs=found.outputs, targets=chosen[0].classes, layer=found.layer)
         negative = (cam.amax((2, 3)) <= 0) & (cam.amin((2, 3)) < 0)
         said = [
-            f"{name(result, i, t).capitalize()}: its CAM is negative everywhere at layer {found.layer!r}, so the map is empty."
+            f"{name(result, i, t).capitalize()}: its CAM is negative everywhere at layer {found.layer!r}, so the map "
+            "is empty."
             for i, t in negative.nonzero().tolist()[:8]
         ]
         return Attribution(

@@ -32,6 +32,7 @@ class Gradient(Explainer):
     reduce: Reduce = "max_abs"
 
     needs: ClassVar[type] = GradientModel
+    pixelwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_reduce(self.reduce)

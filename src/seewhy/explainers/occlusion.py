@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
-from seewhy.explainers import Explainer, _baseline
+from seewhy.explainers import Explainer, _baseline, full_precision
 from seewhy.explainers._checks import unmoved
 from seewhy.explainers._perturbation import batch_size, check_activation, perturbed_scores, probabilities
 from seewhy.models import Model
@@ -109,4 +109,5 @@ def _inside(length: int, window: int, step: int, device: torch.device) -> Tensor
 def _mean_over_windows(drops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(N, T, rows, columns) -> (N, T, H, W): two matrix products instead of a sum of masks at the picture's size."""
     covered = rows.sum(0).unsqueeze(1) * columns.sum(0)
-    return rows.T @ drops @ columns / covered
+    with full_precision(drops):
+        return rows.T @ drops @ columns / covered

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seewhy.explainers import Explainer
+from seewhy.explainers import Explainer, full_precision
 from seewhy.explainers._perturbation import batch_size, chunked
 from seewhy.models import FeatureModel, Features
 from seewhy.targets import Request, TargetSet
@@ -57,13 +57,15 @@ class ReciproCAM(Explainer):
 
 def closed_form(found: Features, targets: TargetSet) -> Tensor:
     """(N, T, h, w) for a pooled linear head: a linear layer on every position at once."""
-    assert found.linear is not None and targets.classes is not None
+    assert found.linear is not None
+    assert targets.classes is not None
     n, _, h, w = found.maps.shape
     flat = found.maps.flatten(2).float()
     weight, bias = found.linear.weight.float(), found.linear.bias
     rows = targets.classes
     everything = rows.shape[1] == len(weight) and bool((rows == torch.arange(len(weight), device=rows.device)).all())
-    maps = torch.matmul(weight if everything else weight[rows], flat) / (h * w)
+    with full_precision(flat):
+        maps = torch.matmul(weight if everything else weight[rows], flat) / (h * w)
     if bias is not None:
         maps += (bias.float() if everything else bias.float()[rows]).unsqueeze(-1)
     return maps.view(n, -1, h, w)

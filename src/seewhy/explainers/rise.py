@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
-from seewhy.explainers import Explainer
+from seewhy.explainers import Explainer, full_precision
 from seewhy.explainers._checks import unmoved
 from seewhy.explainers._perturbation import batch_size, check_activation, perturbed_scores
 from seewhy.models import Model
@@ -94,7 +94,8 @@ class RISE(Explainer):
 
     def _estimate(self, masks: Masks, scores: Tensor) -> Tensor:
         """(R, masks) -> (R, H, W); in place, because maps of all classes fill hundreds of megabytes."""
-        total = masks.weighted_sum(scores)
+        with full_precision(scores):
+            total = masks.weighted_sum(scores)
         if self.estimator == "plain":
             return total.mul_(1 / (self.num_masks * self.p))
         return total.div_(self.num_masks * masks.variance())
@@ -136,7 +137,8 @@ class Masks:
     def at(self, index: Tensor) -> Tensor:
         """(B, H, W): the masks of these numbers at the picture's size."""
         down, right = self.offsets[index].unbind(1)
-        return self.rows[down].transpose(1, 2) @ self.grids[index] @ self.columns[right]
+        with full_precision(self.grids):
+            return self.rows[down].transpose(1, 2) @ self.grids[index] @ self.columns[right]
 
     def weighted_sum(self, weights: Tensor, chunk: int = 256) -> Tensor:
         """(R, M) -> (R, H, W): sum over masks of weight times mask.

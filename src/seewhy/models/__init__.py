@@ -153,5 +153,6 @@ def as_model(network: Any) -> Model:
 
         return FunctionModel(network)
     raise InvalidType(
-        f"A network is a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K), got {type(network).__name__}."
+        "A network is a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K), got "
+        f"{type(network).__name__}."
     )

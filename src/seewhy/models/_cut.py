@@ -82,10 +82,12 @@ def cut(network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, 
 
 def _make(network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, shape: tuple[int, ...]) -> Cut:
     two = inputs[:1].expand(2, *inputs.shape[1:]).contiguous()
-    fixed = {name: None for name in kwargs}
+    fixed = dict.fromkeys(kwargs)
     with torch.no_grad():
         free = ({0: torch.export.Dim.AUTO},)
-        program = torch.export.export(network, (two,), kwargs or None, dynamic_shapes={**_named(network, free), **fixed})
+        program = torch.export.export(
+            network, (two,), kwargs or None, dynamic_shapes={**_named(network, free), **fixed}
+        )
         module = program.run_decompositions({}).module(check_guards=False)
     graph = module.graph
     chosen = _node(graph, layer, shape)
@@ -120,7 +122,9 @@ def _split(module: GraphModule, chosen: Node, spec: Any) -> Cut:
     source, *arguments = [n for n in module.graph.nodes if n.op == "placeholder"]
     (result,) = [n for n in module.graph.nodes if n.op == "output"]
     above, from_input = _dependents(chosen), _dependents(source)
-    needed = _ancestors(pytree.tree_leaves(result.args), stop=lambda n: n is chosen or (n in from_input and n not in above))
+    needed = _ancestors(
+        pytree.tree_leaves(result.args), stop=lambda n: n is chosen or (n in from_input and n not in above)
+    )
     rest = [n for n in module.graph.nodes if n in needed and n in from_input and n not in above and n is not chosen]
     head, trunk = Graph(), Graph()
     known = {node: head.placeholder(f"rest_{i}") for i, node in enumerate([chosen, *rest])}
@@ -136,7 +140,7 @@ def _split(module: GraphModule, chosen: Node, spec: Any) -> Cut:
 
 
 def _check_batch(source: Node, tensors: list[Node]) -> None:
-    """Raises unless the batch size stayed free and is the first dimension, and no other, of every one of ``tensors``."""
+    """Raises unless the batch size stayed free and is the first dimension, and no other, of all ``tensors``."""
     batch = source.meta["val"].shape[0]
     if isinstance(batch, int):
         raise LookupError("the network fixes the batch size")
@@ -180,4 +184,4 @@ def _of_batch(node: Node) -> Callable[[int], int]:
     symbols = list(expression.free_symbols)
     if len(symbols) > 1:
         raise LookupError(f"{node.name} depends on more than the batch size")
-    return lambda n: int(expression.subs({s: n for s in symbols}))
+    return lambda n: int(expression.subs(dict.fromkeys(symbols, n)))

@@ -54,7 +54,7 @@ def _name_of(network: nn.Module, module: Any) -> str:
 
 
 def spatial(output: Any, inputs: Tensor) -> str | None:
-    """"first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None where it fits neither."""
+    """Says "first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None for neither."""
     if not isinstance(output, Tensor) or output.ndim != 4 or not output.dtype.is_floating_point:
         return None
     if len(output) != len(inputs) or _is_attention(output):  # windows of a picture are no pictures
@@ -75,7 +75,7 @@ def _is_attention(output: Tensor) -> bool:
 def _fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
     """True when size is the image's divided by one factor, up to one position of rounding or padding at each border."""
     h, w, height, width = *size, *image
-    if not 1 < h * w or h > height + 2 or w > width + 2:
+    if h * w <= 1 or h > height + 2 or w > width + 2:
         return False
     factor = math.sqrt((height / h) * (width / w))
     return abs(h - height / factor) <= 1.5 and abs(w - width / factor) <= 1.5
@@ -95,7 +95,18 @@ def channels_last(output: Any, inputs: Tensor, layer: str) -> tuple[bool, tuple[
         )
     if order != "both":
         return order == "last", ()
-    return False, (f"The output of layer {layer!r}, {_shape(output)}, was read as (N, C, h, w).",)
+    first, last = _divides(output.shape[2:], inputs), _divides(output.shape[1:3], inputs)
+    if first and not last:
+        return False, ()
+    last = last and not first
+    read = "(N, h, w, C)" if last else "(N, C, h, w)"
+    return last, (f"The output of layer {layer!r}, {_shape(output)}, was read as {read}.",)
+
+
+def _divides(size: tuple[int, ...], inputs: Tensor) -> bool:
+    """True when the picture is ``size`` times a whole number, the same in height and width."""
+    factor, rest = divmod(inputs.shape[2], size[0])
+    return rest == 0 and inputs.shape[3] == factor * size[1]
 
 
 def _shape(output: Any) -> str:

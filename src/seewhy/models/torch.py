@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from seewhy.errors import InputRefused, InvalidInput, SeewhyError, UnknownLayer, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear
@@ -67,14 +68,22 @@ class TorchModel:
             yield
 
     def check(self, inputs: Tensor) -> None:
-        """Raises InvalidInput where the dtype or device of the inputs is not that of the network."""
+        """Raises InvalidInput where the inputs' dtype or device is not the network's, or images see each other."""
+        for name, module in self.module.named_modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is None:
+                raise InvalidInput(
+                    f"BatchNorm {name!r} has no running statistics: what the network says about a picture depends on "
+                    "the others in the batch. Use track_running_stats=True and train or calibrate it."
+                )
         first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
-        if first is None or torch.is_autocast_enabled(inputs.device.type):
+        if first is None:
             return
         if first.device != inputs.device:
             raise InvalidInput(
                 f"The network is on {first.device}, the input on {inputs.device}. Use inputs.to({str(first.device)!r})."
             )
+        if torch.is_autocast_enabled(inputs.device.type):
+            return
         if first.dtype != inputs.dtype:
             want, got = (str(d).removeprefix("torch.") for d in (first.dtype, inputs.dtype))
             raise InvalidInput(f"The network is {want}, the input {got}. Use inputs.to(torch.{want}).")
@@ -169,8 +178,8 @@ class TorchModel:
         module = self.module
         if any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
             raise InvalidInput(
-                f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or load it "
-                "outside, or use ReciproCAM, RISE or Occlusion."
+                f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or load "
+                "it outside, or use ReciproCAM, RISE or Occlusion."
             )
 
     def _linear(self, tape: Tape, raw: Any) -> PooledLinear | None:
@@ -256,7 +265,9 @@ class _Watch:
         self.last, warnings = channels_last(output, self.inputs, self.layer)
         self.warnings[:] = warnings
         if self.calls > 1:
-            self.warnings.append(f"Layer {self.layer!r} ran {self.calls} times in a pass; its last output is explained.")
+            self.warnings.append(
+                f"Layer {self.layer!r} ran {self.calls} times in a pass; its last output is explained."
+            )
 
 
 def _layer(name: str) -> str:
@@ -275,9 +286,12 @@ def _gradient(value: Tensor, leaf: Tensor, keep: bool) -> Tensor:
     half = leaf.dtype == torch.float16
     scale = 2.0**14 if half else 1.0
     while True:
-        (found,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=keep or half, allow_unused=True)
+        start = torch.full_like(value, scale)
+        found: Any  # None where the value does not depend on the leaf, which torch does not declare
+        (found,) = torch.autograd.grad(value, leaf, start, retain_graph=keep or half, allow_unused=True)
         if found is None:
             return torch.zeros_like(leaf, dtype=torch.float32)
         if scale <= 1 or bool(torch.isfinite(found).all()):
-            return found.float() / scale
+            unscaled: Tensor = found.float() / scale
+            return unscaled
         scale /= 64
