@@ -1,0 +1,122 @@
+"""The registry: names from files, classes by name, mistakes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import networks
+import seewhy
+import seewhy.explainers
+from networks import build, pictures
+from seewhy import registry
+from seewhy.errors import UnknownName
+
+
+def test_names_are_the_public_files() -> None:
+    folder = Path(seewhy.explainers.__path__[0])
+    assert registry.names("explainers") == sorted(p.stem for p in folder.glob("*.py") if not p.name.startswith("_"))
+
+
+def test_every_class_is_found_by_both_names_and_at_the_top() -> None:
+    for cls, name in registry.class_names("explainers").items():
+        assert registry.load("explainers", cls) is registry.load("explainers", name)
+        assert getattr(seewhy, cls) is getattr(seewhy.explainers, cls)
+        assert registry.load("explainers", cls).__name__ == cls
+        assert cls in seewhy.__all__
+        assert cls in dir(seewhy.explainers)
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(
+        UnknownName,
+        match="^" + re.escape("There is no explainer 'grad_camm'. Did you mean 'grad_cam' or 'recipro_cam'?") + "$",
+    ):
+        registry.load("explainers", "grad_camm")
+    with pytest.raises(AttributeError, match=r"^module 'seewhy\.explainers' has no attribute 'GradCAMM'$"):
+        _ = seewhy.explainers.GradCAMM
+
+
+close = torch.testing.assert_close
+
+
+class _Point:
+    name = "from_outside"
+
+    def load(self) -> Any:
+        return dict
+
+
+def test_entry_points_are_listed_after_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [_Point()] if group == "seewhy.explainers" else [])
+    assert "from_outside" in registry.names("explainers")
+    assert registry.load("explainers", "from_outside") is dict
+
+
+def test_a_file_without_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty_one.py").write_text('"""Nothing."""\n')
+    monkeypatch.setattr(seewhy.explainers, "__path__", [*seewhy.explainers.__path__, str(tmp_path)])
+    registry._files.cache_clear()
+    registry.class_names.cache_clear()
+    try:
+        with pytest.raises(UnknownName, match=r"^empty_one\.py has no class called 'emptyone' in any case\.$"):
+            registry.load("explainers", "empty_one")
+    finally:
+        monkeypatch.undo()
+        registry._files.cache_clear()
+        registry.class_names.cache_clear()
+
+
+FOUND = registry.names("explainers")
+NEW = '''"""Brightness, as an example. Source: Nobody, 2026."""
+from dataclasses import dataclass
+from seewhy.explainers import Explainer
+from seewhy.types import Attribution
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class BrightSpot(Explainer):
+    """The picture's brightness."""
+
+    gain: float = 1.0
+
+    def _explain(self, model, inputs, request):
+        outputs = model(inputs)
+        targets = request.resolve(outputs)
+        raw = self.gain * inputs.mean(1, keepdim=True).expand(-1, targets.count, -1, -1)
+        return Attribution(raw=raw, outputs=outputs, targets=targets.classes)
+'''
+
+
+@pytest.fixture
+def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def forget() -> None:
+        registry._files.cache_clear()
+        registry.class_names.cache_clear()
+        sys.modules.pop("seewhy.explainers.bright_spot", None)
+
+    (tmp_path / "bright_spot.py").write_text(NEW)
+    monkeypatch.setattr(seewhy.explainers, "__path__", [*seewhy.explainers.__path__, str(tmp_path)])
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.mark.usefixtures("new_file")
+def test_a_new_explainer_is_one_new_file() -> None:
+    assert "bright_spot" in registry.names("explainers")
+    assert set(FOUND) < set(registry.names("explainers"))
+    assert registry.load("explainers", "BrightSpot") is registry.load("explainers", "bright_spot")
+    assert "BrightSpot" in seewhy.__all__
+    x = pictures()
+    close(seewhy.BrightSpot(build(networks.Pooled), gain=2.0).attribute(x, 1), 2 * x.mean(1, keepdim=True))
+
+
+def test_the_new_file_is_gone() -> None:
+    assert registry.names("explainers") == FOUND
