@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 import seewhy
 
 PEERS = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam"}
-MASKS, WINDOW, STRIDE, CHUNK = 32, 56, 28, 8
+WINDOW, STRIDE, CHUNK = 56, 28, 8
 
 
 def network(name: str) -> tuple[nn.Module, str]:
@@ -42,38 +43,39 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def pairs(work: Callable[[], object], reference: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of the work and ratios to the reference, from alternating runs after one warm-up of each."""
-    reference(), work()
-    seconds, ratios = [], []
-    gc.disable()
-    for _ in range(rounds):
-        before, own, after = timed(reference), timed(work), timed(reference)
-        seconds.append(own)
-        ratios.append(own / ((before + after) / 2))
-    gc.enable()
-    return seconds, ratios
-
-
 class Report:
-    """Prints one line a measurement."""
+    """Measures and prints one line a method."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
 
     def __call__(
         self, what: str, work: Callable[[], object], reference: Callable[[], object], *, images: int = 1,
-        units: float = 1.0, goal: float | None = None, passes: str = "",
+        units: float = 1.0, goal: float | None = None, rounds: int | None = None,
     ) -> None:  # fmt: skip
-        """``units``: how many times the reference the work has to do at least."""
-        seconds, ratios = pairs(work, reference, self.rounds)
-        per = sorted(r / units for r in ratios)
-        spread = f"{per[len(per) // 4]:.3f}..{per[-1 - len(per) // 4]:.3f}"
-        met = "" if goal is None else f"goal {goal:.2f} {'met' if statistics.median(per) <= goal else 'MISSED'}"
+        """``units``: how many times the reference the work has to do at least; ``goal``: for the median ratio."""
+        reference()
+        if rounds is None:
+            work()
+        seconds, ratios, result = [], [], None
+        for _ in range(rounds or self.rounds):
+            gc.collect()  # some libraries leave cycles that hold whole graphs
+            before = timed(reference)
+            began = time.perf_counter()
+            result = work()
+            seconds.append(time.perf_counter() - began)
+            ratios.append(seconds[-1] / ((before + timed(reference)) / 2) / units)
+        ratios.sort()
+        spread = f"{ratios[len(ratios) // 4]:.3f}..{ratios[-1 - len(ratios) // 4]:.3f}"
+        median = statistics.median(ratios)
+        met = "" if goal is None else f"goal {goal:.2f} {'met' if median <= goal else 'MISSED'}"
         milliseconds = statistics.median(seconds) * 1000 / images
-        print(
-            f"  {what:<44}{milliseconds:10.1f} {statistics.median(per):9.3f}  {spread:<16}{passes:<18}{met}", flush=True
-        )
+        print(f"  {what:<44}{milliseconds:10.1f} {median:9.3f}  {spread:<16}{spent(result):<18}{met}", flush=True)
+
+
+def spent(result: object) -> str:
+    passes = getattr(result, "passes", None)
+    return "" if passes is None else f"{passes.forward} fwd {passes.backward} bwd"
 
 
 def forward(net: nn.Module, inputs: Tensor) -> Callable[[], object]:
@@ -97,11 +99,6 @@ def forward_and_backward(net: nn.Module, inputs: Tensor) -> Callable[[], object]
     return work
 
 
-def passes(explainer: seewhy.explainers.Explainer, inputs: Tensor, targets: object) -> str:
-    spent = explainer.run(inputs, targets).passes
-    return f"{spent.forward} fwd {spent.backward} bwd"
-
-
 def cams(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
     n = len(inputs)
     plain = forward(net, inputs)
@@ -114,32 +111,33 @@ def cams(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
         ("ReciproCAM, all 1000", recipro, "all", 1.15),
         ("ActivationMap", seewhy.ActivationMap(net, layer=layer), 1, None),
     ]:
-        work = lambda made=made, targets=targets: made.attribute(inputs, targets, native=True)  # noqa: E731
-        report(title, work, plain, images=n, goal=goal, passes=passes(made, inputs, targets))
+        report(title, partial(made.run, inputs, targets), plain, images=n, goal=goal)
 
 
 def pixel_gradients(report: Report, net: nn.Module, inputs: Tensor) -> None:
     least = forward_and_backward(net, inputs)
     for kind in (seewhy.Gradient, seewhy.GuidedBackprop, seewhy.Deconvolution):
-        made = kind(net)
-        title = f"{kind.__name__} / (forward + backward)"
         goal = 1.05 if kind is not seewhy.Gradient else None
-        report(title, lambda made=made: made.attribute(inputs, 1), least, images=len(inputs), goal=goal,
-               passes=passes(made, inputs, 1))  # fmt: skip
+        work = partial(kind(net).run, inputs, 1)
+        report(f"{kind.__name__} / (forward + backward)", work, least, images=len(inputs), goal=goal)
 
 
-def perturbations(report: Report, net: nn.Module, inputs: Tensor) -> None:
+def perturbations(report: Report, net: nn.Module, inputs: Tensor, masks: int) -> None:
     """Against as many plain passes, in batches of the same size, as the method has to make."""
     one, chunk = inputs[:1], inputs[:1].expand(CHUNK, -1, -1, -1).contiguous()
-    plain = forward(net, chunk)
-    rise = seewhy.RISE(net, num_masks=MASKS, perturbation_per_eval=CHUNK)
+    single = forward(net, chunk)
+
+    def plain() -> None:
+        for _ in range(10):
+            single()
+
+    rise = seewhy.RISE(net, num_masks=masks, perturbation_per_eval=CHUNK)
     for title, targets, goal in [("RISE a mask, one class", 1, 1.05), ("RISE a mask, all 1000", "all", 1.10)]:
-        work = lambda targets=targets: rise.attribute(one, targets)  # noqa: E731
-        report(title, work, plain, units=(MASKS + 1) / CHUNK, goal=goal, passes=passes(rise, one, targets))
+        units = (masks + 1) / (10 * CHUNK)
+        report(title, partial(rise.run, one, targets), plain, units=units, goal=goal, rounds=3)
     occlusion = seewhy.Occlusion(net, window=WINDOW, stride=STRIDE, perturbation_per_eval=CHUNK)
     windows = ((inputs.shape[2] - WINDOW) // STRIDE + 1) ** 2
-    report("Occlusion a window", lambda: occlusion.attribute(one, 1), plain, units=(windows + 1) / CHUNK, goal=1.05,
-           passes=passes(occlusion, one, 1))  # fmt: skip
+    report("Occlusion a window", partial(occlusion.run, one, 1), plain, units=(windows + 1) / (10 * CHUNK), goal=1.05)
 
 
 def peers(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
@@ -156,11 +154,9 @@ def peers(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
         report("Captum GuidedBackprop / (forward + backward)", lambda: guided.attribute(inputs, 1), least, images=n)
         occlusion = attr.Occlusion(net)
         windows = ((inputs.shape[2] - WINDOW) // STRIDE + 1) ** 2
-        slide = dict(
-            sliding_window_shapes=(3, WINDOW, WINDOW), strides=(3, STRIDE, STRIDE), perturbations_per_eval=CHUNK
-        )
+        sides = {"sliding_window_shapes": (3, WINDOW, WINDOW), "strides": (3, STRIDE, STRIDE)}
         chunk = forward(net, inputs[:1].expand(CHUNK, -1, -1, -1).contiguous())
-        run = lambda: occlusion.attribute(inputs[:1], target=1, **slide)  # noqa: E731
+        run = lambda: occlusion.attribute(inputs[:1], target=1, perturbations_per_eval=CHUNK, **sides)  # noqa: E731
         report("Captum Occlusion a window", run, chunk, units=(windows + 1) / CHUNK)
     if find_spec("pytorch_grad_cam"):
         from pytorch_grad_cam import GradCAM
@@ -186,9 +182,8 @@ def header(arguments: argparse.Namespace) -> None:
             print(f"{package} {version(package)}", end="  ")
         except PackageNotFoundError:
             print(f"{package} not installed", end="  ")
-    print(
-        f"\nrounds {arguments.rounds}; RISE {MASKS} masks, Occlusion window {WINDOW} stride {STRIDE}, chunks of {CHUNK}"
-    )
+    print(f"\nrounds {arguments.rounds}; RISE {arguments.masks} masks; ", end="")
+    print(f"Occlusion window {WINDOW}, stride {STRIDE}; chunks of {CHUNK}")
 
 
 def main() -> None:
@@ -197,6 +192,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--networks", default="resnet50,efficientnet_lite0")
     parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--masks", type=int, default=800)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     header(arguments)
@@ -211,7 +207,7 @@ def main() -> None:
             cams(report, net, layer, inputs)
             pixel_gradients(report, net, inputs)
             if batch == 1:
-                perturbations(report, net, inputs)
+                perturbations(report, net, inputs, arguments.masks)
             peers(report, net, layer, inputs)
 
 

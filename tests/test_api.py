@@ -86,10 +86,13 @@ def test_auto_says_what_it_chose(model: object) -> None:
     assert found.method == "recipro_cam"
     assert "Method 'auto' chose ReciproCAM at layer 'stem'." in found.warnings
     net = Red().eval()
-    black_box = seewhy.load(lambda x: net(x), preprocessing=HALF)
-    found = seewhy.explain(black_box, picture(), num_masks=20, progress=False)
+
+    def black_box(x: torch.Tensor) -> torch.Tensor:
+        return net(x)
+
+    found = seewhy.explain(seewhy.load(black_box, preprocessing=HALF), picture(), num_masks=20, progress=False)
     assert found.method == "rise"
-    assert found.warnings[0].startswith("Method 'auto' chose RISE: <lambda> gives scores only.")
+    assert found.warnings[0].startswith("Method 'auto' chose RISE: black_box gives scores only.")
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
     found = seewhy.explain(seewhy.load(flat, preprocessing=HALF), picture(), num_masks=20, progress=False)
     assert found.method == "rise"
@@ -220,7 +223,7 @@ def test_plot_and_show(model: object, monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = seewhy.explain(model, picture(), [4, 0], "grad_cam")
     figure = found.plot()
-    assert [axis.get_title() for axis in figure.axes][0].startswith("image 0: red thing 0.96")
+    assert next(axis.get_title() for axis in figure.axes).startswith("image 0: red thing 0.96")
     drawn: list[int] = []
     monkeypatch.setattr(pyplot, "show", lambda: drawn.append(len(pyplot.gcf().axes)))
     inputs = torch.cat([HALF(picture())[0]] * 2)

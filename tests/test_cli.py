@@ -81,7 +81,8 @@ def test_one_line_a_picture_and_its_files(place: Path, capsys: pytest.CaptureFix
     names = sorted(p.name for p in (place / "seewhy-out").iterdir())
     assert names == [
         "one-grad_cam-1.png", "one-grad_cam-2.png", "one-grad_cam.json", "one-grad_cam.npz",
-        "two_words_ß-grad_cam-1.png", "two_words_ß-grad_cam-2.png", "two_words_ß-grad_cam.json", "two_words_ß-grad_cam.npz",
+        "two_words_ß-grad_cam-1.png", "two_words_ß-grad_cam-2.png", "two_words_ß-grad_cam.json",
+        "two_words_ß-grad_cam.npz",
     ]  # fmt: skip
     told = json.loads((place / "seewhy-out/one-grad_cam.json").read_text())
     assert [t["label"] for t in told["images"][0]["targets"]] == ["tiger cat", "dog, hound"]

@@ -75,7 +75,7 @@ def test_names_that_nobody_knows() -> None:
         InvalidInput, match=re.escape("Model files such as 'net.onnx' are not supported by this version.")
     ):
         load("net.onnx")
-    with pytest.raises(InvalidType, match="A network is a torch.nn.Module, a seewhy model or a callable"):
+    with pytest.raises(InvalidType, match=r"A network is a torch\.nn\.Module, a seewhy model or a callable"):
         load(3)
 
 
@@ -87,7 +87,10 @@ def test_published_weights_out_of_reach_are_an_error_not_random_weights(monkeypa
         raise OSError("no route")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    message = "The published weights of 'resnet18' could not be fetched: no route Pass a file: checkpoint=PATH (--checkpoint)."
+    message = (
+        "The published weights of 'resnet18' could not be fetched: no route. "
+        "Pass a file: checkpoint=PATH (--checkpoint)."
+    )
     with pytest.raises(CheckpointError, match=re.escape(message)):
         load("timm:resnet18")
 
@@ -142,10 +145,13 @@ def test_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     net = small()
     net[5] = nn.Linear(4, 7)
     torch.save(net.state_dict(), path)
-    message = "'w.pth': '5.weight' has shape (7, 4), the network expects (5, 4). If it was trained for 7 classes pass num_classes=7."
+    message = (
+        "'w.pth': '5.weight' has shape (7, 4), the network expects (5, 4). "
+        "If it was trained for 7 classes pass num_classes=7."
+    )
     with pytest.raises(CheckpointError, match=re.escape(message)):
         load(small(), checkpoint=path)
-    swapped = {k: v for k, v in reversed(list(small().state_dict().items()))}
+    swapped = dict(reversed(list(small().state_dict().items())))
     torch.save({f"x{k}": v for k, v in swapped.items()}, path)
     with pytest.raises(CheckpointError, match="does not fit"):
         load(Renamed(), checkpoint=path)

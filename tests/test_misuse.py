@@ -275,7 +275,7 @@ def test_degenerate_maps_are_named() -> None:
 def test_a_class_that_the_network_does_not_see_is_named() -> None:
     scores, map_ = torch.tensor([[9.0, 0.0, 0.0, 0.0, 0.0]]), torch.rand(1, 1, 8, 8)
     found = said(map_, scores, torch.tensor([[3]]), "classes")
-    assert found == ["Image 0, class 3: its probability is 0.00012; the network says class 0 (1.00)."]
+    assert found == ["Image 0, class 3: its softmax probability is 0.00012; the network says class 0 (1.00)."]
     assert said(map_, scores, torch.tensor([[0]]), "classes") == []
     assert said(map_, scores, torch.tensor([[3]]), "all") == []
 

@@ -233,7 +233,7 @@ class _Attention(nn.Module):
     def __init__(self, windows: int) -> None:
         super().__init__()
         self.conv, self.soft, self.drop, self.fc = (
-            nn.Conv2d(3, 4, 4, 4),
+            nn.Conv2d(3, 4, 8, 8),
             nn.Softmax(-1),
             nn.Dropout(),
             nn.Linear(4, CLASSES),
@@ -248,11 +248,11 @@ class _Attention(nn.Module):
 
 @pytest.mark.parametrize("windows", [1, 4])
 def test_attention_is_no_map(windows: int) -> None:
-    model = TorchModel(build(_Attention, windows))
+    model, x = TorchModel(build(_Attention, windows)), pictures(height=64, width=64)
     for layer in ("soft", "drop"):
         with pytest.raises(NoSpatialOutput, match=f"^Layer '{layer}' has no spatial map: it gives "):
-            model.features(pictures(), layer)
-    assert model.auto_layer(pictures()) == "conv"
+            model.features(x, layer)
+    assert model.auto_layer(x) == "conv"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import networks
 from networks import build, pictures
 from seewhy.errors import InvalidInput, NoSpatialOutput, UnknownLayer
+from seewhy.explainers.grad_cam import GradCAM
 from seewhy.models.torch import TorchModel
 
 close = torch.testing.assert_close
@@ -78,3 +79,22 @@ def test_a_compiled_function_inside_the_network_is_run_uncompiled() -> None:
     with model.opened():
         close(model.features(x, "act2").maps, want)
     assert len(compiled) == before > 0
+
+
+def test_a_batch_norm_that_a_forward_switches_to_training_is_put_back() -> None:
+    class Adaptive(nn.Module):
+        """Takes its statistics from the batch at hand, as test-time adaptation does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.norm.train()
+            return self.norm(self.conv(x)).relu().mean((2, 3))
+
+    net = Adaptive().eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    GradCAM(net, layer="conv").run(torch.randn(2, 3, 8, 8), 1)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not net.norm.training

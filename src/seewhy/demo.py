@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,7 +91,9 @@ def _methods() -> list[str]:
 
 
 def _explained(network: Model, path: Path, name: str, masks: int, out: Path) -> Explanation:
-    options: dict[str, Any] = {"num_masks": masks} if name == "rise" else {}
+    known = {f.name for f in fields(registry.load("explainers", name))}
+    options: dict[str, Any] = {"num_masks": masks, "perturbation_per_eval": "auto"}
+    options = {option: value for option, value in options.items() if option in known}
     found = explain(network, path, method=name, **options)
     found.save(out)
     return found

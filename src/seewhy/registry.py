@@ -18,8 +18,6 @@ from seewhy.errors import UnknownName, nearest
 
 __all__ = ["class_names", "load", "names"]
 
-KINDS = ("explainers",)
-
 
 @cache
 def _files(kind: str) -> dict[str, Path]:

@@ -87,8 +87,8 @@ def _unlikely(found: Attribution) -> list[str]:
     best, predicted = likely.max(1)
     where = ((asked < 0.01) & (found.targets != predicted[:, None])).nonzero().tolist()
     sentences = [
-        f"{name(found, i, t).capitalize()}: its probability is {float(asked[i, t]):.2g}; the network says class "
-        f"{int(predicted[i])} ({float(best[i]):.2f})."
+        f"{name(found, i, t).capitalize()}: its softmax probability is {float(asked[i, t]):.2g}; the network says "
+        f"class {int(predicted[i])} ({float(best[i]):.2f})."
         for i, t in where[:MOST]
     ]
     rest = [f"... and {len(where) - MOST} more targets that the network does not see."] if len(where) > MOST else []

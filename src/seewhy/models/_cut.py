@@ -112,7 +112,7 @@ def _node(graph: Graph, layer: str, shape: tuple[int, ...]) -> Node:
         value = node.meta.get("val")
         return isinstance(value, Tensor) and tuple(value.shape[1:]) == shape
 
-    found = [node for node in graph.nodes if inside(node) and fits(node)]
+    found: list[Node] = [node for node in graph.nodes if inside(node) and fits(node)]
     if not found:
         raise LookupError(f"no node of the exported graph gives the output of layer {layer!r}")
     return found[-1]

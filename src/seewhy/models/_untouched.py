@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ def untouched(network: nn.Module) -> Iterator[None]:
     buffers = [
         (b, b.clone(), b._version) for _, own in named for b in own.values() if b is not None and not b.is_inference()
     ]
+    norms = _snapshots(m for m in modules if isinstance(m, _BatchNorm) and not isinstance(m, ScriptModule))
     devices = {p.device.index for p in parameters if p.is_cuda}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=list(devices)))
@@ -34,9 +36,30 @@ def untouched(network: nn.Module) -> Iterator[None]:
             yield
         finally:
             _restore(modes, frozen, buffers)
+            _restore_norms(norms)
             for module, own in named:  # a forward pass may also have put another tensor in a buffer's place
                 module._buffers.clear()
                 module._buffers.update(own)
+
+
+def _snapshots(norms: Iterable[nn.Module]) -> list[tuple[list[Tensor], Tensor]]:
+    """The statistics of all BatchNorms in one tensor for each type: a hundred small copies would cost a millisecond."""
+    groups: dict[Any, list[Tensor]] = {}
+    for buffer in (b for m in norms for b in m._buffers.values() if b is not None and not b.is_inference()):
+        groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    return [(group, _joined(group)) for group in groups.values()]
+
+
+def _joined(group: list[Tensor]) -> Tensor:
+    return torch.cat([b.flatten() for b in group])
+
+
+def _restore_norms(norms: list[tuple[list[Tensor], Tensor]]) -> None:
+    with torch.no_grad():
+        for group, values in norms:
+            if not torch.equal(_joined(group), values):  # BatchNorm in training counts no version of its statistics
+                for buffer, value in zip(group, values.split([b.numel() for b in group]), strict=True):
+                    buffer.copy_(value.view_as(buffer))
 
 
 def _set(modules: list[nn.Module], frozen: list[nn.Parameter]) -> None:

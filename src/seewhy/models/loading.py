@@ -158,9 +158,9 @@ def _fetched(make: Callable[[], nn.Module], name: str, pretrained: bool) -> nn.M
         if not pretrained:
             raise
         # The hubs' clients raise many types; whichever it is, the weights are not there.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise CheckpointError(
-            f"The published weights of {name!r} could not be fetched: {reason} "
+            f"The published weights of {name!r} could not be fetched: {reason}. "
             "Pass a file: checkpoint=PATH (--checkpoint)."
         ) from error
 

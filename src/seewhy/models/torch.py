@@ -225,14 +225,13 @@ class _Watch:
         self.warnings: list[str] = []
         self.tape = Tape()
         self._maps: Tensor | None = None
-        self._recording = False
+        self._recording = ExitStack()
 
     def __enter__(self) -> _Watch:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._recording:
-            self.tape.__exit__(None, None, None)
+        self._recording.close()
 
     def keep(self, _module: nn.Module, _args: Any, output: Any) -> None:
         """A hook that keeps the output and records what happens to it."""
@@ -240,9 +239,8 @@ class _Watch:
         self._maps = output.clone()  # an in-place activation may follow
         self.tape.spatial = (1, 2) if self.last else (2, 3)
         self.tape.follow(output)
-        if not self._recording:
-            self._recording = True
-            self.tape.__enter__()
+        if self.calls == 1:
+            self._recording.enter_context(self.tape)
 
     def branch(self, _module: nn.Module, _args: Any, output: Any) -> Tensor:
         """A hook that makes the output the leaf of a new graph."""
