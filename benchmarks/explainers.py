@@ -148,7 +148,7 @@ def peers(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
 
         cam = attr.LayerGradCam(net, where)
         report("Captum LayerGradCam, one target", lambda: cam.attribute(inputs, 1), plain, images=n)
-        twenty = lambda: [cam.attribute(inputs, t) for t in range(20)]  # noqa: E731
+        twenty = lambda: [cam.attribute(inputs, t).detach() for t in range(20)]  # noqa: E731
         report("Captum LayerGradCam, 20 targets", twenty, plain, images=n)
         guided = attr.GuidedBackprop(net)
         report("Captum GuidedBackprop / (forward + backward)", lambda: guided.attribute(inputs, 1), least, images=n)
