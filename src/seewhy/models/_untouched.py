@@ -42,24 +42,22 @@ def untouched(network: nn.Module) -> Iterator[None]:
                 module._buffers.update(own)
 
 
-def _snapshots(norms: Iterable[nn.Module]) -> list[tuple[list[Tensor], Tensor]]:
+def _snapshots(norms: Iterable[nn.Module]) -> list[tuple[list[Tensor], Tensor, list[int]]]:
     """The statistics of all BatchNorms in one tensor for each type: a hundred small copies would cost a millisecond."""
     groups: dict[Any, list[Tensor]] = {}
     for buffer in (b for m in norms for b in m._buffers.values() if b is not None and not b.is_inference()):
         groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
-    return [(group, _joined(group)) for group in groups.values()]
+    return [(g, torch.cat([b.flatten() for b in g]), [b._version for b in g]) for g in groups.values()]
 
 
-def _joined(group: list[Tensor]) -> Tensor:
-    return torch.cat([b.flatten() for b in group])
-
-
-def _restore_norms(norms: list[tuple[list[Tensor], Tensor]]) -> None:
+def _restore_norms(norms: list[tuple[list[Tensor], Tensor, list[int]]]) -> None:
+    # A BatchNorm that a forward pass switched to training shows it by its counter; its statistics count no version.
+    if all([b._version for b in group] == versions for group, _, versions in norms):
+        return
     with torch.no_grad():
-        for group, values in norms:
-            if not torch.equal(_joined(group), values):  # BatchNorm in training counts no version of its statistics
-                for buffer, value in zip(group, values.split([b.numel() for b in group]), strict=True):
-                    buffer.copy_(value.view_as(buffer))
+        for group, values, _ in norms:
+            for buffer, value in zip(group, values.split([b.numel() for b in group]), strict=True):
+                buffer.copy_(value.view_as(buffer))
 
 
 def _set(modules: list[nn.Module], frozen: list[nn.Parameter]) -> None:
