@@ -28,7 +28,7 @@ GREY = Preprocessing(size=(64, 64), mean=(0.1307,), std=(0.3081,), channels="L")
 
 
 def solid(mode: str, colour: object, size: tuple[int, int] = (4, 3)) -> Image.Image:
-    return Image.new(mode, size, colour)  # type: ignore[arg-type]
+    return Image.new(mode, size, colour)
 
 
 def pixel(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:

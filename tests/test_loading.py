@@ -51,8 +51,8 @@ X = torch.randn(2, 3, 16, 16)
 
 
 def scores(model: object) -> torch.Tensor:
-    with model.opened():  # type: ignore[attr-defined]
-        return model(X).classes  # type: ignore[operator]
+    with model.opened():
+        return model(X).classes
 
 
 def test_a_module_a_callable_and_a_model_are_taken_as_they_are() -> None:

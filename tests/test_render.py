@@ -16,7 +16,7 @@ WHITE = (255, 255, 255)
 
 
 def solid(colour: object, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
-    return Image.new(mode, size, colour)  # type: ignore[arg-type]
+    return Image.new(mode, size, colour)
 
 
 def noise(height: int, width: int) -> Image.Image:
@@ -89,7 +89,7 @@ def test_unknown_colour_map_names_the_nearest() -> None:
         with pytest.raises(UnknownName):
             overlay(solid("red"), np.zeros((2, 2)), colour_map=name)
     with pytest.raises(InvalidType, match="Expected the name of a colour map, got int"):
-        colourise(np.zeros((2, 2)), 3)  # type: ignore[arg-type]
+        colourise(np.zeros((2, 2)), 3)
     with pytest.raises(InvalidType, match="Expected a map of real numbers, got complex128"):
         colourise(np.zeros((2, 2), complex))
 
@@ -154,10 +154,10 @@ def test_flat_zero_shows_the_picture_in_grey() -> None:
 
 def test_red_stays_red() -> None:
     for value in (0.0, np.nan):
-        r, g, b = overlay(solid("red"), np.full((4, 6), value), opacity=0.5).getpixel((2, 2))  # type: ignore[misc]
+        r, g, b = overlay(solid("red"), np.full((4, 6), value), opacity=0.5).getpixel((2, 2))
         assert r > g + 100
         assert r > b + 100
-    r, g, b = saliency_to_image(np.zeros((4, 6)), solid("blue"), opacity=0.5).getpixel((2, 2))  # type: ignore[misc]
+    r, g, b = saliency_to_image(np.zeros((4, 6)), solid("blue"), opacity=0.5).getpixel((2, 2))
     assert b > r + 100
 
 
@@ -212,7 +212,7 @@ def test_arguments_of_overlay() -> None:
     with pytest.raises(InvalidType, match=r"Expected an RGB or grey PIL image, got mode RGBA. Pass it through seewhy"):
         overlay(solid("red", mode="RGBA"), np.zeros((2, 2)))
     with pytest.raises(InvalidType, match="got ndarray"):
-        overlay(np.zeros((2, 2, 3)), np.zeros((2, 2)))  # type: ignore[arg-type]
+        overlay(np.zeros((2, 2, 3)), np.zeros((2, 2)))
 
 
 def test_saliency_to_image_takes_every_form_of_a_picture() -> None:

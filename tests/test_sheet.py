@@ -13,7 +13,7 @@ WHITE = (255, 255, 255)
 
 
 def solid(colour: object, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
-    return Image.new(mode, size, colour)  # type: ignore[arg-type]
+    return Image.new(mode, size, colour)
 
 
 def noise(height: int, width: int) -> Image.Image:
@@ -105,5 +105,5 @@ def test_ragged_rows_and_extreme_shapes() -> None:
 )
 def test_sheets_that_cannot_be(rows: list[list[None]], arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        grid(rows, **arguments)  # type: ignore[arg-type]
+        grid(rows, **arguments)
     assert str(caught.value) == message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -98,9 +98,9 @@ def _eager(modules: list[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(network: nn.Module, name: str, hook: object) -> Iterator[None]:
+def hooked(network: nn.Module, name: str, hook: Callable[..., Any]) -> Iterator[None]:
     """A forward hook on the module called ``name`` for the time of the block."""
-    handle = network.get_submodule(name).register_forward_hook(hook)  # type: ignore[arg-type]
+    handle = network.get_submodule(name).register_forward_hook(hook)
     try:
         yield
     finally:
