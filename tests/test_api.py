@@ -216,6 +216,15 @@ def test_notebook_picture_and_one_line(model: object) -> None:
     assert repr(found).startswith("Explanation(grad_cam of Red: 1 x 2 maps (16, 16), [['red thing'")
 
 
+@pytest.mark.parametrize("method", ["grad_cam", "gradient", "occlusion"])
+def test_the_key_names_the_raw_values_of_the_first_and_last_colour(model: object, method: str) -> None:
+    found = seewhy.explain(model, picture(), 4, method, progress=False)
+    raw = torch.nn.functional.interpolate(found.raw, found.size, mode="bilinear")[0, 0]
+    low, high = found._limits(0, 0, 99.5)
+    expected = ((raw - low) / (high - low)).clamp(0, 1)
+    torch.testing.assert_close(found._shown(0, 0, 99.5), expected, atol=1e-5, rtol=0)
+
+
 def test_plot_and_show(model: object, monkeypatch: pytest.MonkeyPatch) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

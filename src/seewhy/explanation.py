@@ -105,9 +105,18 @@ class Explanation:
         )
 
     def _shown(self, i: int, t: int, clip: float) -> Tensor:
-        one = scale(upsample(self.raw[i : i + 1, t : t + 1], self.size))[0, 0].cpu()
+        one = scale(self._at_input(i, t))[0, 0].cpu()
         top = float(np.percentile(one.numpy(), clip))
         return one.div(top).clamp_max(1) if top > 0 else one
+
+    def _at_input(self, i: int, t: int) -> Tensor:
+        return upsample(self.raw[i : i + 1, t : t + 1], self.size)
+
+    def _limits(self, i: int, t: int, clip: float) -> tuple[float, float]:
+        """The raw values that the first and the last colour of `_shown` stand for."""
+        one = self._at_input(i, t).cpu().numpy()
+        low, high = float(one.min()), float(np.percentile(one, clip))
+        return low, high if high > low else float(one.max())
 
     def save(self, directory: str | Path, *, values: bool = True) -> list[Path]:
         """Writes an overlay for every map, one JSON, and with ``values`` one .npz with the raw maps.
@@ -168,8 +177,7 @@ class Explanation:
     def _with_key(self, i: int, t: int) -> Image.Image:
         shown = self.overlay(i, t)
         shown = shown.resize((320, max(1, round(320 * shown.height / shown.width))), Image.Resampling.LANCZOS)
-        low, high = float(self.raw[i, t].amin()), float(np.percentile(self.raw[i, t].cpu().numpy(), CLIP))
-        key = render.colour_bar(low, high, width=320)
+        key = render.colour_bar(*self._limits(i, t, CLIP), width=320)
         both = Image.new("RGB", (320, shown.height + key.height + 4), "white")
         both.paste(shown, (0, 0))
         both.paste(key, (0, shown.height + 4))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
+from seewhy.explainers import full_precision
 
 __all__ = ["blur", "check", "make"]
 
@@ -53,6 +54,6 @@ def blur(inputs: Tensor, sigma: float | None = None) -> Tensor:
     kernel = (kernel / kernel.sum()).view(1, 1, -1)
     n, c, h, w = inputs.shape
     flat = F.pad(inputs.float().reshape(n * c, 1, h, w), (reach,) * 4, mode="replicate")
-    with torch.autocast(inputs.device.type, enabled=False):
+    with full_precision(inputs):
         rows = F.conv2d(flat, kernel.unsqueeze(-1))
         return F.conv2d(rows, kernel.unsqueeze(2)).reshape(n, c, h, w).to(inputs.dtype)
