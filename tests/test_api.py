@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -216,9 +217,8 @@ def test_notebook_picture_and_one_line(model: object) -> None:
     assert repr(found).startswith("Explanation(grad_cam of Red: 1 x 2 maps (16, 16), [['red thing'")
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "gradient", "occlusion"])
-def test_the_key_names_the_raw_values_of_the_first_and_last_colour(model: object, method: str) -> None:
-    found = seewhy.explain(model, picture(), 4, method, progress=False)
+def test_the_key_names_the_raw_values_of_the_first_and_last_colour(model: object) -> None:
+    found = replace(seewhy.explain(model, picture(), 4, "grad_cam"), raw=torch.randn(1, 1, 7, 7))
     raw = torch.nn.functional.interpolate(found.raw, found.size, mode="bilinear")[0, 0]
     low, high = found._limits(0, 0, 99.5)
     expected = ((raw - low) / (high - low)).clamp(0, 1)
