@@ -2,8 +2,11 @@
 
     map = ReLU( sum_k  mean_ij( d logit_c / d A_k(i, j) ) * A_k )
 
-Only the part above the layer is differentiated; below it no graph is made. Source: Selvaraju et al., "Grad-CAM:
-Visual Explanations from Deep Networks via Gradient-based Localization", 2017 (arXiv 1610.02391).
+Only the part above the layer is differentiated; below it no graph is made. Where that part is a mean over h x w
+positions and a linear layer W, the gradient is W_ck / (h w) and nothing is differentiated at all.
+
+Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017
+(arXiv 1610.02391).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 from seewhy.explainers import Explainer, full_precision
 from seewhy.explainers._checks import name
 from seewhy.explainers._pixel_gradient import pick
-from seewhy.models import GradientModel
+from seewhy.models import GradientModel, Gradients
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution
 
@@ -39,7 +42,7 @@ class GradCAM(Explainer):
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
         chosen: list[TargetSet] = []
         found = model.gradients(inputs, pick(request, chosen), self.layer)
-        weights = torch.stack([found.of(t).mean((2, 3)) for t in range(chosen[0].count)], 1)
+        weights = channel_weights(found, chosen[0])
         with full_precision(weights):
             cam = torch.einsum("ntc,nchw->nthw", weights, found.maps.float())
         result = Attribution(raw=cam.relu(), outputs=found.outputs, targets=chosen[0].classes, layer=found.layer)
@@ -56,3 +59,10 @@ class GradCAM(Explainer):
             layer=found.layer,
             warnings=(*found.warnings, *said),
         )
+
+
+def channel_weights(found: Gradients, targets: TargetSet) -> Tensor:
+    """(N, T, C): each target's gradient, averaged over the positions."""
+    if found.linear is not None and targets.classes is not None:
+        return found.linear.weight.float()[targets.classes] / (found.maps.shape[2] * found.maps.shape[3])
+    return torch.stack([found.of(t).mean((2, 3)) for t in range(targets.count)], 1)

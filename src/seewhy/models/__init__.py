@@ -68,6 +68,7 @@ class Gradients:
         of: t -> (N, C, h, w) float32 gradient of values[:, t] with respect to maps; to be called once for each t, in
             order, because the last one frees the graph.
         layer: the layer's name.
+        linear: set when the scores are a mean over positions of the maps and a linear layer.
         warnings: what was decided that the reader should know.
     """
 
@@ -76,6 +77,7 @@ class Gradients:
     values: Tensor
     of: Callable[[int], Tensor]
     layer: str
+    linear: PooledLinear | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -94,7 +96,7 @@ class Model(Protocol):
         ...
 
     def opened(self) -> AbstractContextManager[None]:
-        """For the time of a call: in evaluation mode, parameters frozen; afterwards everything as it was."""
+        """For the time of a call: in evaluation mode, without a graph; afterwards everything as it was."""
         ...
 
     def check(self, inputs: Tensor) -> None:

@@ -12,42 +12,75 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["hooked", "untouched"]
+__all__ = ["frozen", "hooked", "untouched", "walk"]
+
+
+def walk(network: nn.Module) -> list[nn.Module]:
+    """Every module once; `Module.modules` makes a name for each, and with small networks that is what a call costs."""
+    found, known = [network], {id(network)}
+    for module in found:
+        for child in module._modules.values():
+            if child is not None and id(child) not in known:
+                known.add(id(child))
+                found.append(child)
+    return found
 
 
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and frozen parameters for the time of the block; then everything is put back, also on errors."""
-    modules = list(network.modules())  # walked once: with small networks the walk is what a call costs
-    modes = [(m, m.training) for m in modules]
-    parameters = [p for m in modules for p in m._parameters.values() if p is not None]
-    frozen = [p for p in parameters if p.requires_grad and not p.is_inference()]  # of those the flag cannot be set
-    named = [(m, dict(m._buffers)) for m in modules if not isinstance(m, _BatchNorm | ScriptModule) and m._buffers]
+    """Evaluation mode for the time of the block; then modes, buffers and random state are put back, also on errors."""
+    modules = walk(network)
+    modes = [m.training for m in modules]
+    holders = [m for m in modules if m._buffers]
+    norms = [m for m in holders if isinstance(m, _BatchNorm) and not isinstance(m, ScriptModule)]
+    others = [m for m in holders if not isinstance(m, _BatchNorm) or isinstance(m, ScriptModule)]
+    named = [(m, dict(m._buffers)) for m in others if not isinstance(m, ScriptModule)]
     buffers = [
         (b, b.clone(), b._version) for _, own in named for b in own.values() if b is not None and not b.is_inference()
     ]
-    norms = _snapshots(m for m in modules if isinstance(m, _BatchNorm) and not isinstance(m, ScriptModule))
-    devices = {p.device.index for p in parameters if p.is_cuda}
+    statistics = _snapshots(norms)
+    devices = {p.device.index for p in network.parameters() if p.is_cuda} if torch.cuda.is_initialized() else set()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=list(devices)))
         stack.enter_context(_eager(modules))
         try:
-            _set(modules, frozen)
+            # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
+            _switch(modules, [False] * len(modules))
             yield
         finally:
-            _restore(modes, frozen, buffers)
-            _restore_norms(norms)
+            _switch(modules, modes)
+            _restore(buffers)
+            _restore_norms(statistics)
             for module, own in named:  # a forward pass may also have put another tensor in a buffer's place
                 module._buffers.clear()
                 module._buffers.update(own)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No parameter needs a gradient for the time of the block; then as before, also on errors."""
+    found = [p for m in walk(network) for p in m._parameters.values() if p is not None and p.requires_grad]
+    try:
+        for parameter in found:
+            parameter.requires_grad = False
+        yield
+    finally:
+        for parameter in found:
+            parameter.requires_grad = True
+
+
+def _switch(modules: list[nn.Module], modes: list[bool]) -> None:
+    for module, training in zip(modules, modes, strict=True):
+        if module.training != training:
+            module.training = training
 
 
 def _snapshots(norms: Iterable[nn.Module]) -> list[tuple[list[Tensor], Tensor, list[int]]]:
     """The statistics of all BatchNorms in one tensor for each type: a hundred small copies would cost a millisecond."""
     groups: dict[Any, list[Tensor]] = {}
     for buffer in (b for m in norms for b in m._buffers.values() if b is not None and not b.is_inference()):
-        groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
-    return [(g, torch.cat([b.flatten() for b in g]), [b._version for b in g]) for g in groups.values()]
+        groups.setdefault((buffer.dtype, buffer.device, buffer.ndim), []).append(buffer)
+    return [(g, torch.cat(g) if g[0].ndim == 1 else torch.stack(g), [b._version for b in g]) for g in groups.values()]
 
 
 def _restore_norms(norms: list[tuple[list[Tensor], Tensor, list[int]]]) -> None:
@@ -56,27 +89,12 @@ def _restore_norms(norms: list[tuple[list[Tensor], Tensor, list[int]]]) -> None:
         return
     with torch.no_grad():
         for group, values, _ in norms:
-            for buffer, value in zip(group, values.split([b.numel() for b in group]), strict=True):
-                buffer.copy_(value.view_as(buffer))
+            parts = values.split([len(b) for b in group]) if group[0].ndim == 1 else values
+            for buffer, value in zip(group, parts, strict=True):
+                buffer.copy_(value)
 
 
-def _set(modules: list[nn.Module], frozen: list[nn.Parameter]) -> None:
-    # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
-    for module in modules:
-        if module.training:
-            module.training = False
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-
-
-def _restore(
-    modes: list[tuple[nn.Module, bool]], frozen: list[nn.Parameter], buffers: list[tuple[Tensor, Tensor, int]]
-) -> None:
-    for module, training in modes:
-        if module.training != training:
-            module.training = training
-    for parameter in frozen:
-        parameter.requires_grad_(True)
+def _restore(buffers: list[tuple[Tensor, Tensor, int]]) -> None:
     with torch.no_grad():
         for buffer, value, version in buffers:
             if buffer._version != version or not torch.equal(buffer, value):  # through .data no version is counted

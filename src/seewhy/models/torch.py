@@ -17,7 +17,7 @@ from seewhy.models._head import Head
 from seewhy.models._layers import channels_last, check_name, find_layer
 from seewhy.models._outputs import Selector, select, to_outputs
 from seewhy.models._tape import Tape
-from seewhy.models._untouched import hooked, untouched
+from seewhy.models._untouched import frozen, hooked, untouched, walk
 from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
@@ -59,7 +59,7 @@ class TorchModel:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Evaluation mode, frozen parameters, no inference mode; afterwards everything as it was."""
+        """Evaluation mode, no graph, no inference mode; afterwards everything as it was."""
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(False))
@@ -69,12 +69,13 @@ class TorchModel:
 
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype or device is not the network's, or images see each other."""
-        for name, module in self.module.named_modules():
-            if isinstance(module, _BatchNorm) and module.running_mean is None:
-                raise InvalidInput(
-                    f"BatchNorm {name!r} has no running statistics: what the network says about a picture depends on "
-                    "the others in the batch. Use track_running_stats=True and train or calibrate it."
-                )
+        without = [m for m in walk(self.module) if isinstance(m, _BatchNorm) and m.running_mean is None]
+        if without:
+            name = next(name for name, module in self.module.named_modules() if module in without)
+            raise InvalidInput(
+                f"BatchNorm {name!r} has no running statistics: what the network says about a picture depends on "
+                "the others in the batch. Use track_running_stats=True and train or calibrate it."
+            )
         first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
         if first is None:
             return
@@ -141,11 +142,11 @@ class TorchModel:
         self._check_differentiable()
         name = self._resolve(inputs, layer)
         watch = _Watch(inputs, name)
-        with torch.enable_grad():
+        with torch.enable_grad(), frozen(self.module):
             if name == "":
                 raw = self._run(watch.leaf(inputs))
             else:
-                with hooked(self.module, name, watch.branch):
+                with hooked(self.module, name, watch.branch), watch:
                     raw = self._run(inputs)
             outputs = self._outputs(raw, inputs.shape[0])
             values = pick(outputs)
@@ -162,6 +163,7 @@ class TorchModel:
             values=values,
             of=self._differentiate(values, leaf, watch.last),
             layer=name,
+            linear=self._linear(watch.tape, raw),
             warnings=watch.warnings,
         )  # fmt: skip
 
@@ -237,15 +239,14 @@ class _Watch:
         """A hook that keeps the output and records what happens to it."""
         self._look(output)
         self._maps = output.clone()  # an in-place activation may follow
-        self.tape.spatial = (1, 2) if self.last else (2, 3)
-        self.tape.follow(output)
-        if self.calls == 1:
-            self._recording.enter_context(self.tape)
+        self._follow(output)
 
     def branch(self, _module: nn.Module, _args: Any, output: Any) -> Tensor:
         """A hook that makes the output the leaf of a new graph."""
         self._look(output)
-        return self.leaf(output)
+        copy = self.leaf(output)
+        self._follow(copy)
+        return copy
 
     def leaf(self, tensor: Tensor) -> Tensor:
         """A copy of ``tensor`` from which the graph starts, to be given to the network."""
@@ -257,6 +258,12 @@ class _Watch:
         if self._maps is None:
             raise UnknownLayer(f"Layer {self.layer!r} did not run in the forward pass. Choose one that does.")
         return self._maps
+
+    def _follow(self, output: Tensor) -> None:
+        self.tape.spatial = (1, 2) if self.last else (2, 3)
+        self.tape.follow(output)
+        if self.calls == 1:
+            self._recording.enter_context(self.tape)
 
     def _look(self, output: Any) -> None:
         self.calls += 1
