@@ -20,7 +20,8 @@ import networks
 from networks import CLASSES, build, pictures
 from seewhy import registry
 from seewhy.errors import InputRefused, UnknownParameter
-from seewhy.explainers import Explainer, upsample
+from seewhy.explainers import Explainer
+from seewhy.maps import upsample
 from seewhy.models import GradientModel
 
 NAMES = registry.names("explainers")

@@ -16,7 +16,7 @@ import networks
 from networks import CLASSES, build, detector, pictures
 from seewhy.errors import InvalidInput
 from seewhy.explainers import RISE
-from seewhy.explainers.rise import Masks
+from seewhy.explainers._masks import Masks
 from seewhy.targets import BoxTarget, ClassTarget
 
 close = torch.testing.assert_close

@@ -10,7 +10,7 @@ import torch
 
 from seewhy import errors
 from seewhy.errors import BadOutput, InvalidInput, nearest, out_of_memory
-from seewhy.explainers import scale, upsample
+from seewhy.maps import scale, upsample
 from seewhy.progress import listening, report
 from seewhy.types import Outputs, Passes, activation
 

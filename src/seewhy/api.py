@@ -15,8 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seewhy import registry
+from seewhy.checks import check_inputs
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
-from seewhy.explainers import Explainer, check_inputs
+from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation
 from seewhy.images import Preprocessing, View, read, stretched
 from seewhy.input_statistics import check_statistics

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from seewhy import render
 from seewhy import sheet as sheets
-from seewhy.explainers import scale, upsample
 from seewhy.images import View
+from seewhy.maps import scale, upsample
 from seewhy.types import Passes
 
 __all__ = ["COLOURS", "Explanation"]

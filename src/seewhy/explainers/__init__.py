@@ -15,17 +15,18 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
-from seewhy.explainers._checks import FLAT, review
+from seewhy.checks import check_inputs
+from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
+from seewhy.explainers._checks import review
+from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model
 from seewhy.targets import Request
 from seewhy.types import Attribution
 
-__all__ = ["Explainer", "full_precision", "scale", "upsample"]
+__all__ = ["Explainer"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,50 +123,6 @@ class Explainer:
     def __hash__(self) -> int:
         """By class and network: parameters may hold tensors."""
         return hash((type(self), id(self.network)))
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """No autocast for the block: the caller's is meant for the network, not for sums over masks and positions."""
-    return torch.autocast(like.device.type, enabled=False)
-
-
-def scale(raw: Tensor) -> Tensor:
-    """Each map to [0, 1]: (x - min) / (max - min); a map that is flat but for rounding gives zeros."""
-    low, high = raw.amin((-2, -1), keepdim=True), raw.amax((-2, -1), keepdim=True)
-    span = high - low
-    span = span.where(span > FLAT * torch.maximum(high.abs(), low.abs()), torch.zeros_like(span))
-    return torch.where(span > 0, (raw - low) / span.where(span > 0, torch.ones_like(span)), torch.zeros_like(raw))
-
-
-def upsample(raw: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, T, h, w) -> (N, T, H, W), bilinear between the centres of the positions."""
-    if tuple(raw.shape[2:]) == size:
-        return raw
-    return F.interpolate(raw, size=size, mode="bilinear", align_corners=False)
-
-
-def check_inputs(inputs: Any) -> None:
-    """Raises unless ``inputs`` is a finite float tensor (N, C, H, W)."""
-    if not isinstance(inputs, Tensor):
-        raise InvalidType(
-            f"inputs must be a torch tensor (N, C, H, W), got {type(inputs).__name__}. "
-            "For pictures and files use seewhy.explain."
-        )
-    if inputs.ndim != 4:
-        hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else ""
-        raise InvalidInput(f"inputs must have shape (N, C, H, W), got {tuple(inputs.shape)}.{hint}")
-    if inputs.dtype == torch.uint8:
-        raise InvalidInput(
-            "inputs must be floating point, got uint8. Scale it as the network was trained: x.float() / 255."
-        )
-    if not inputs.dtype.is_floating_point:
-        raise InvalidInput(f"inputs must be floating point, got {str(inputs.dtype).removeprefix('torch.')}.")
-    if 0 in inputs.shape:
-        raise InvalidInput(f"inputs is empty: its shape is {tuple(inputs.shape)}.")
-    # The sum is finite where every value is, and one pass cheaper; where it overflows every value is looked at.
-    if not bool(inputs.sum().isfinite()) and not bool(torch.isfinite(inputs).all()):
-        bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise InvalidInput(f"inputs has NaN or infinite values in image {', '.join(map(str, bad))}.")
 
 
 def _check_finite(raw: Tensor, method: str) -> None:

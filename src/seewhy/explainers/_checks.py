@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from seewhy.maps import FLAT
 from seewhy.targets import TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["FLAT", "name", "review", "unmoved"]
+__all__ = ["name", "review", "unmoved"]
 
-FLAT = 1e-6  # a map that spans less of its largest value than this is flat but for rounding
 MOST = 8  # sentences of one kind; the rest is counted
 _SENTENCES = (
     "the map is constant, nothing stands out",

@@ -17,9 +17,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seewhy.explainers import Explainer, full_precision
+from seewhy.explainers import Explainer
 from seewhy.explainers._checks import name
 from seewhy.explainers._pixel_gradient import pick
+from seewhy.maps import full_precision
 from seewhy.models import GradientModel, Gradients
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution

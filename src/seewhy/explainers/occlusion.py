@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seewhy import baseline as baselines
 from seewhy.errors import InvalidInput
-from seewhy.explainers import Explainer, _baseline, full_precision
+from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
-from seewhy.explainers._perturbation import batch_size, check_activation, perturbed_scores, probabilities
+from seewhy.maps import full_precision
 from seewhy.models import Model
+from seewhy.perturbation import batch_size, check_activation, perturbed_scores, probabilities
 from seewhy.targets import Request
 from seewhy.types import Activation, Attribution, activation
 
@@ -45,13 +47,13 @@ class Occlusion(Explainer):
     def __post_init__(self) -> None:
         activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        _baseline.check(self.baseline)
+        baselines.check(self.baseline)
         for field in ("window", "stride"):
             _pair(field, getattr(self, field))
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         rows, columns = (_inside(*sides, inputs.device) for sides in self._windows(inputs.shape[2], inputs.shape[3]))
-        cover = _baseline.make(self.baseline, inputs)
+        cover = baselines.make(self.baseline, inputs)
         activate = activation(self.activation_fn)
         outputs = model(inputs)
         check_activation(outputs, self.activation_fn)

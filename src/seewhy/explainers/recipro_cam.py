@@ -15,9 +15,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seewhy.explainers import Explainer, full_precision
-from seewhy.explainers._perturbation import batch_size, chunked
+from seewhy.explainers import Explainer
+from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features
+from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution
 

@@ -16,7 +16,7 @@ from seewhy.progress import report
 from seewhy.targets import TargetSet
 from seewhy.types import Activation, Outputs
 
-__all__ = ["Perturb", "batch_size", "check_activation", "chunked", "perturbed_scores"]
+__all__ = ["Perturb", "batch_size", "check_activation", "chunked", "perturbed_scores", "probabilities"]
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """(rows (R,): which image, changes (R,): which change) -> changed images (R, C, H, W)."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
-from seewhy.explainers import full_precision
+from seewhy.maps import full_precision
 
 __all__ = ["blur", "check", "make"]
 

@@ -1,0 +1,245 @@
+"""The protocol of a metric: a frozen dataclass that gives one number to one map.
+
+    metric = DeletionAUC()
+    metric(case)                                      # one map, with everything a metric may need to judge it
+    metric.evaluate(explainer, inputs, targets)       # (N,): the explainer's maps of a batch
+
+NaN means that there is nothing to judge ("no data"); it is counted, never averaged as 0. A new metric is one new file:
+a class that extends `Metric`, says which end is better and within which range it lies, and gives the number in
+``_judge``. The registry finds it by the file's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from seewhy import registry
+from seewhy.checks import check_inputs
+from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
+from seewhy.models import Model, as_model
+from seewhy.perturbation import check_activation, chunked, probabilities
+from seewhy.targets import Request, Target, TargetSet
+from seewhy.types import Activation, activation
+
+__all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "scores"]
+
+
+class Mapper(Protocol):
+    """What a metric needs of an explainer."""
+
+    network: Any
+
+    def attribute(self, inputs: Tensor, targets: Any = None) -> Tensor:
+        """(N, C, H, W) -> (N, T, H, W) raw maps."""
+        ...
+
+
+class Cost(NamedTuple):
+    """What one map costs to judge, besides making it.
+
+    Attributes:
+        forward: images that go through the network.
+        explanations: further maps that the explainer has to make.
+    """
+
+    forward: int = 0
+    explanations: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One map to be judged.
+
+    Attributes:
+        model: what was explained.
+        image: (C, H, W) the network's input.
+        target: a class index or a `Target`.
+        saliency: (H, W) float, raw: signed and unscaled. A map scaled to [0, 1] can be judged too.
+        truth: (H, W) bool, where the object is; None when that is not known.
+        explain: ((R, C, H, W), target or R class indices) -> (R, H, W) raw maps by the same method of the same
+            network, which a metric may have changed; None when only the map is there.
+    """
+
+    model: Model
+    image: Tensor
+    target: int | Target
+    saliency: Tensor
+    truth: Tensor | None = None
+    explain: Callable[[Tensor, Any], Tensor] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3:
+            raise InvalidInput(f"A case's image must have shape (C, H, W), got {tuple(self.image.shape)}.")
+        size = tuple(self.image.shape[1:])
+        if tuple(self.saliency.shape) != size:
+            raise InvalidInput(f"The map must have the image's size, {size}, got {tuple(self.saliency.shape)}.")
+        if not bool(torch.isfinite(self.saliency).all()):
+            raise InvalidInput("The map has NaN or infinite values.")
+        if self.truth is not None and tuple(self.truth.shape) != size:
+            raise InvalidInput(f"The ground truth must have the image's size, {size}, got {tuple(self.truth.shape)}.")
+
+
+@dataclass(frozen=True, kw_only=True, repr=True)
+class Metric:
+    """What every metric can do.
+
+    A class says which end of its scale is ``better``, the scale's ``range``, and whether it ``needs_truth`` (a mask of
+    the object) or ``needs_explainer`` (it explains other images, too).
+    """
+
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    needs_truth: ClassVar[bool] = False
+    needs_explainer: ClassVar[bool] = False
+
+    def __new__(cls, *args: Any, **parameters: Any) -> Metric:
+        """Refuses parameters that the metric does not have, naming the nearest."""
+        known = [f.name for f in fields(cls) if f.init]
+        for name in parameters:
+            if name not in known:
+                raise UnknownParameter(f"{cls.__name__} has no parameter {name!r}. {nearest(name, known)}")
+        return super().__new__(cls)
+
+    def __call__(self, case: Case) -> float:
+        """The number; NaN when there is nothing to judge.
+
+        Raises:
+            InvalidInput: the case lacks something that the metric needs, or its ground truth is empty.
+        """
+        name = type(self).__name__
+        if self.needs_truth:
+            if case.truth is None:
+                raise InvalidInput(f"{name} compares the map with the truth. Pass mask=..., (N, H, W) bool.")
+            if not bool(case.truth.any()):
+                raise InvalidInput(f"The ground truth is empty: {name} needs at least one pixel of the object.")
+        if self.needs_explainer and case.explain is None:
+            raise InvalidInput(f"{name} explains other images too. Pass the explainer.")
+        with case.model.opened():
+            value = float(self._judge(case))
+        low, high = self.range
+        if value == value and not low - 1e-4 <= value <= high + 1e-4:
+            raise BadOutput(f"{name} came to {value}, outside of its range {low} to {high}.")
+        return min(max(value, low), high) if value == value else value
+
+    def evaluate(
+        self, explainer: Mapper, inputs: Tensor, targets: Any = None, mask: Any = None, saliency: Any = None
+    ) -> Tensor:
+        """(N,) float64: one number for each image; NaN where there is nothing to judge.
+
+        Args:
+            explainer: whose maps are judged.
+            inputs: (N, C, H, W) as the network takes it.
+            targets: None (each image's predicted class), an int, (N,), a `Target`; one an image.
+            mask: (N, H, W) or (N, 1, H, W), true where the object is, for metrics that compare with the truth.
+            saliency: (N, H, W) or (N, 1, H, W) the explainer's maps, if they are there already.
+
+        Raises:
+            InvalidInput, InvalidType: see the message.
+        """
+        found = cases(explainer, inputs, targets, mask=mask, saliency=saliency)
+        return torch.tensor([self(case) for case in found], dtype=torch.float64)
+
+    def cost(self, height: int, width: int) -> Cost:
+        """What judging one map of an image of this size costs, besides making the map."""
+        return Cost()
+
+    def _judge(self, case: Case) -> float:
+        raise InvalidType(f"{type(self).__name__} does not say how it judges: define _judge.")
+
+
+def cases(
+    explainer: Mapper, inputs: Tensor, targets: Any = None, *, mask: Any = None, saliency: Any = None
+) -> list[Case]:
+    """One case for each image; see `Metric.evaluate`.
+
+    Raises:
+        InvalidInput: the shapes do not fit, or there is more than one target an image.
+    """
+    check_inputs(inputs)
+    model = as_model(explainer.network)
+    model.check(inputs)
+    n = inputs.shape[0]
+    request = Request.parse(targets, n)
+    if request.kind == "predicted":
+        with model.opened():
+            chosen = request.resolve(model(inputs))
+    else:
+        chosen = TargetSet(classes=request.classes, targets=request.targets)
+    if request.kind == "all" or chosen.count != 1:
+        raise InvalidInput("A metric judges one map an image: pass one target for each, not several.")
+    asked: list[Any] = [*chosen.targets] * n if chosen.classes is None else chosen.classes[:, 0].tolist()
+    maps = explainer.attribute(inputs, _asked(asked)) if saliency is None else saliency
+    maps = _per_image(maps, inputs, "saliency").float()
+    truths = None if mask is None else _per_image(mask, inputs, "mask") > 0
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        return explainer.attribute(images, target)[:, 0]
+
+    return [
+        Case(
+            model=model, image=inputs[i].detach(), target=asked[i], saliency=maps[i],
+            truth=None if truths is None else truths[i], explain=explain,
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def _asked(targets: list[Any]) -> Any:
+    return torch.tensor(targets) if all(isinstance(t, int) for t in targets) else targets[0]
+
+
+def _per_image(values: Any, inputs: Tensor, what: str) -> Tensor:
+    """(N, H, W) from what the caller passed, on the inputs' device."""
+    found = torch.as_tensor(values, device=inputs.device).detach()
+    if found.ndim == 4 and found.shape[1] == 1:
+        found = found[:, 0]
+    want = (inputs.shape[0], *inputs.shape[2:])
+    if found.ndim == 2 and inputs.shape[0] == 1:
+        found = found[None]
+    if tuple(found.shape) != want:
+        raise InvalidInput(f"{what} must have shape {want}, one for each image, got {tuple(found.shape)}.")
+    return found
+
+
+def scores(
+    case: Case, change: Callable[[Tensor], Tensor], count: int, *, activation_fn: str | Activation | None = "softmax",
+    per_eval: int | str = 32,
+) -> Tensor:  # fmt: skip
+    """(count,) float32: the target's score under each of ``count`` changes of the image, in batches that fit.
+
+    Args:
+        case: the image and its target.
+        change: numbers of changes (R,) -> changed images (R, C, H, W).
+        count: how many changes there are.
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        per_eval: images a forward pass, or "auto".
+
+    Raises:
+        InvalidTarget: the network has no such class.
+    """
+    activate = activation(activation_fn)
+    found = case.image.new_zeros(count, dtype=torch.float32)
+
+    def work(start: int, stop: int) -> None:
+        outputs = case.model(change(torch.arange(start, stop, device=found.device)))
+        check_activation(outputs, activation_fn)
+        targets = Request.parse(case.target, stop - start).resolve(outputs)
+        found[start:stop] = targets.values(probabilities(outputs, targets, activate))[:, 0]
+
+    chunked(work, count, per_eval)
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    if name in registry.class_names("metrics"):
+        return registry.load("metrics", name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *registry.class_names("metrics")])
