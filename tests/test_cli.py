@@ -153,13 +153,14 @@ def test_parameters_reach_the_method(place: Path) -> None:
     assert told["forward_passes"] == 13
 
 
-def test_list_names_every_explainer_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_every_explainer_and_metric_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     assert (
-        "grad_cam           Feature maps of a layer, weighted by their mean gradient for the class (Selvaraju 2017)."
+        f"  {'grad_cam':<26} Feature maps of a layer, weighted by their mean gradient for the class (Selvaraju 2017)."
         in out
     )
+    assert f"  {'relevance_mass':<26} Share of the positive relevance that lies on the object (Arras 2022)" in out
     assert "num_masks=4000" in out
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from pictures import CAFFE, GREY, HALF, IMAGENET, PHOTOS, pixel, solid
 from seewhy.errors import InvalidInput, InvalidType
-from seewhy.images import Preprocessing, View, read
+from seewhy.images import Preprocessing, read
+from seewhy.view import View
 
 
 def shapes(path: Path) -> list[Image.Image]:

@@ -16,14 +16,17 @@ from typing import Any
 
 _PLACES = {
     "BoxTarget": "targets",
+    "Comparison": "comparison",
     "ClassTarget": "targets",
     "Explanation": "explanation",
     "FunctionModel": "models.function",
     "MaskTarget": "targets",
     "Outputs": "types",
     "Preprocessing": "images",
+    "Sample": "types",
     "SimilarityTarget": "targets",
     "TorchModel": "models.torch",
+    "compare": "comparing",
     "explain": "api",
     "load": "models.loading",
     "saliency_to_image": "render",

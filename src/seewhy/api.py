@@ -19,19 +19,30 @@ from seewhy.checks import check_inputs
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation
-from seewhy.images import Preprocessing, View, read, stretched
+from seewhy.images import Preprocessing, read, stretched
 from seewhy.input_statistics import check_statistics
 from seewhy.models import FeatureModel, Model
 from seewhy.models.loading import load
 from seewhy.progress import Listener, listening
 from seewhy.targets import Request
 from seewhy.types import Activation, Attribution, activation
+from seewhy.view import View
 
-__all__ = ["explain", "resolve_labels"]
+__all__ = ["Bar", "Batch", "build", "explain", "prepare", "resolve_labels"]
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
+    """Pictures as the network takes them, and the way back.
+
+    Attributes:
+        inputs: (N, C, H, W).
+        pictures: the originals.
+        views: where each was seen by the network.
+        names: what each is called.
+        warnings: about the inputs.
+    """
+
     inputs: Tensor
     pictures: list[Image.Image]
     views: list[View]
@@ -63,12 +74,12 @@ def explain(
         SeewhyError: see the message.
     """
     network = load(model)
-    batch = _prepare(network, image)
+    batch = prepare(network, image)
     asked = resolve_labels(targets, getattr(network, "labels", None), len(batch.inputs))
     chosen, reason = _choose(network, batch.inputs, method)
-    explainer = _build(chosen, network, activation_fn, parameters)
+    explainer = build(chosen, network, activation_fn, parameters)
     started = time.perf_counter()
-    with _Bar(type(explainer).__name__, progress) as listener, listening(listener):
+    with Bar(type(explainer).__name__, progress) as listener, listening(listener):
         found = explainer.run(batch.inputs, asked)
     seconds = time.perf_counter() - started
     notes = (*getattr(network, "notes", ()), *reason, *batch.warnings, *found.warnings)
@@ -120,7 +131,8 @@ def _label_index(name: str, labels: Sequence[str] | None) -> int:
     raise InvalidTarget(f"The model has no class {name!r}. {nearest(name, labels)}")
 
 
-def _prepare(network: Model, image: Any) -> _Batch:
+def prepare(network: Model, image: Any) -> Batch:
+    """The network's input from whatever form of picture the caller has; see `explain`."""
     if isinstance(image, Tensor):
         return _prepared_already(network, image)
     many = isinstance(image, list | tuple)
@@ -137,10 +149,10 @@ def _prepare(network: Model, image: Any) -> _Batch:
     made = [preprocessing(picture) for picture in pictures]
     inputs = _placed(network, torch.cat([tensor for tensor, _ in made]))
     names = [_name(one, i) for i, one in enumerate(image if many else [image])]
-    return _Batch(inputs, pictures, [view for _, view in made], names)
+    return Batch(inputs, pictures, [view for _, view in made], names)
 
 
-def _prepared_already(network: Model, image: Tensor) -> _Batch:
+def _prepared_already(network: Model, image: Tensor) -> Batch:
     inputs = image.unsqueeze(0) if image.ndim == 3 else image
     check_inputs(inputs)
     preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
@@ -149,7 +161,7 @@ def _prepared_already(network: Model, image: Tensor) -> _Batch:
     show = preprocessing.denormalise if preprocessing is not None and fits else stretched
     n, _, height, width = inputs.shape
     names = [f"image {i}" for i in range(n)]
-    return _Batch(inputs, [show(one) for one in inputs], [View.identity(height, width)] * n, names, tuple(warnings))
+    return Batch(inputs, [show(one) for one in inputs], [View.identity(height, width)] * n, names, tuple(warnings))
 
 
 def _placed(network: Model, inputs: Tensor) -> Tensor:
@@ -177,7 +189,8 @@ def _choose(network: Model, inputs: Tensor, method: Any) -> tuple[Any, tuple[str
     return "recipro_cam", (f"Method 'auto' chose ReciproCAM at layer {layer!r}.",)
 
 
-def _build(method: Any, network: Model, activation_fn: Any, parameters: dict[str, Any]) -> Explainer:
+def build(method: Any, network: Model, activation_fn: Any, parameters: dict[str, Any]) -> Explainer:
+    """An explainer from its registry name or class; the activation goes to the methods that have one."""
     if isinstance(method, Explainer):
         raise InvalidType(f"method is a name or a class, got {method!r}. Call it directly: explainer(inputs, targets).")
     kind = registry.load("explainers", method) if isinstance(method, str) else method
@@ -219,11 +232,11 @@ def _registered(explainer: Explainer) -> str:
     return own if own in registry.names("explainers") else type(explainer).__name__
 
 
-class _Bar:
+class Bar:
     """A progress bar that appears with the first report and only on a terminal, or the caller's own listener."""
 
-    def __init__(self, title: str, progress: bool | Listener) -> None:
-        self.title, self.progress = title, progress
+    def __init__(self, title: str, progress: bool | Listener, unit: str = "pass") -> None:
+        self.title, self.progress, self.unit = title, progress, unit
         self.bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Listener | None:
@@ -237,5 +250,5 @@ class _Bar:
 
     def _draw(self, done: int, total: int) -> None:
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, unit="pass", leave=False, disable=None)
+            self.bar = tqdm(total=total, desc=self.title, unit=self.unit, leave=False, disable=None)
         self.bar.update(done - self.bar.n)

@@ -1,4 +1,4 @@
-"""The command line: ``seewhy explain``, ``seewhy list``, ``seewhy demo``.
+"""The command line: ``seewhy explain``, ``seewhy compare``, ``seewhy list``, ``seewhy demo``.
 
 Results go to stdout, one line a picture; progress, notes and errors go to stderr. Exit codes: 0 done, 1 nothing could
 be done (or, with --strict, not everything), 2 the command itself was wrong.
@@ -7,6 +7,7 @@ be done (or, with --strict, not everything), 2 the command itself was wrong.
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import inspect
 import os
@@ -27,11 +28,11 @@ PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".ppm", ".tif", ".t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain:
-    """Explain pictures: writes overlays and a JSON for each, and prints one line a picture."""
-
+class _Network:
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Picture files."""
+    data_root: Path | None = None
+    """Take every picture below this folder."""
     model: str
     """timm:NAME, torchvision:NAME or package.module:factory."""
     checkpoint: Path | None = None
@@ -42,22 +43,8 @@ class Explain:
     """Number of classes of a fine-tuned head."""
     labels: Path | None = None
     """Class names, a text file with one a line."""
-    method: str = "auto"
-    """An explainer (see `seewhy list`), or auto."""
-    targets: str | None = None
-    """Class indices or names, separated by commas; quote a name that has a comma. Default: the predicted class."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """A parameter of the method, NAME=VALUE. May be repeated."""
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     """How scores become probabilities."""
-    out: Path = Path("seewhy-out")
-    """Where the results are written."""
-    data_root: Path | None = None
-    """Explain every picture below this folder."""
-    dump: bool = False
-    """Write the raw values of the maps too (.npz)."""
-    strict: bool = False
-    """Exit with 1 when any picture failed, not only when all did."""
     quiet: bool = False
     """No progress bar and no notes."""
     size: tuple[int, int] | None = None
@@ -73,8 +60,48 @@ class Explain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Explain(_Network):
+    """Explain pictures: writes overlays and a JSON for each, and prints one line a picture."""
+
+    method: str = "auto"
+    """An explainer (see `seewhy list`), or auto."""
+    targets: str | None = None
+    """Class indices or names, separated by commas; quote a name that has a comma. Default: the predicted class."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A parameter of the method, NAME=VALUE. May be repeated."""
+    out: Path = Path("seewhy-out")
+    """Where the results are written."""
+    dump: bool = False
+    """Write the raw values of the maps too (.npz)."""
+    strict: bool = False
+    """Exit with 1 when any picture failed, not only when all did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(_Network):
+    """Judge explainers by metrics on the same pictures: a table with intervals, and which differences are real."""
+
+    explainers: str
+    """Names separated by commas, with parameters if wanted: "recipro_cam,rise(num_masks=500)"."""
+    metrics: str
+    """Names separated by commas, with parameters if wanted: "deletion_auc,pointing_game(tolerance=0)"."""
+    samples: Path | None = None
+    """A CSV file with the columns image, target and mask (the last two optional; paths are relative to the file)."""
+    baselines: bool = True
+    """Adds a random map and a map of the centre as rows."""
+    confidence: float = 0.95
+    """Of the intervals; 1 - confidence is the level at which a difference is called real."""
+    seed: int = 0
+    """Of the bootstrap and the test."""
+    out: Path = Path("seewhy-compare")
+    """Where comparison.csv, .json, .png and .txt are written."""
+    strict: bool = False
+    """Exit with 1 when anything failed, not only when everything did."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List:
-    """List the explainers, with one sentence and the parameters of each."""
+    """List the explainers and metrics, with one sentence and the parameters of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +118,7 @@ class Demo:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    commands: dict[str, Any] = {"explain": Explain, "list": List, "demo": Demo}
+    commands: dict[str, Any] = {"explain": Explain, "compare": Compare, "list": List, "demo": Demo}
     command = tyro.extras.subcommand_cli_from_dict(
         commands,
         prog="seewhy",
@@ -103,6 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if isinstance(command, Explain):
             return _explain(command)
+        if isinstance(command, Compare):
+            return _compare(command)
         return _list() if isinstance(command, List) else _demo(command)
     except SeewhyError as error:
         _say(f"seewhy: {error}")
@@ -172,7 +201,7 @@ def _stems(pictures: list[Path]) -> list[tuple[Path, str]]:
     return named
 
 
-def _pictures(command: Explain) -> list[Path]:
+def _pictures(command: _Network) -> list[Path]:
     found = list(command.pictures)
     if command.data_root is not None:
         if not command.data_root.is_dir():
@@ -184,7 +213,7 @@ def _pictures(command: Explain) -> list[Path]:
     return found
 
 
-def _network(command: Explain) -> Any:
+def _network(command: _Network) -> Any:
     from seewhy.models.loading import load
 
     network = load(
@@ -215,7 +244,7 @@ def _check(network: Any, command: Explain, parameters: dict[str, Any]) -> None:
     registry.load("explainers", command.method)(network, **parameters)
 
 
-def _activation(command: Explain) -> str | None:
+def _activation(command: _Network) -> str | None:
     return None if command.activation == "none" else command.activation
 
 
@@ -238,13 +267,66 @@ def _targets(text: str | None) -> Any:
 
 
 def _list() -> int:
-    for name in registry.names("explainers"):
-        kind = registry.load("explainers", name)
-        sentence = (inspect.getdoc(kind) or "").splitlines()[0]
-        defaults = [f for f in dataclasses.fields(kind) if f.name != "network"]
-        shown = ", ".join(f"{f.name}={f.default!r}" for f in defaults)
-        _print(f"{name:<18} {sentence}\n{'':<18}   {shown}" if shown else f"{name:<18} {sentence}")
+    for kind in ("explainers", "metrics"):
+        _print(f"{kind}:")
+        for name in registry.names(kind):
+            _print(_described(name, registry.load(kind, name)))
     return 0
+
+
+def _described(name: str, kind: Any) -> str:
+    sentence = (inspect.getdoc(kind) or "").splitlines()[0]
+    own = [f for f in dataclasses.fields(kind) if f.name != "network" and f.init]
+    shown = ", ".join(f.name if f.default is dataclasses.MISSING else f"{f.name}={f.default!r}" for f in own)
+    return f"  {name:<26} {sentence}" + (f"\n  {'':<26}   {shown}" if shown else "")
+
+
+def _compare(command: Compare) -> int:
+    from seewhy.comparing import compare
+
+    samples = _samples(command)
+    network = _network(command)
+    found = compare(
+        network, samples, _split(command.explainers), _split(command.metrics), activation_fn=_activation(command),
+        baselines=command.baselines, confidence=command.confidence, seed=command.seed, progress=not command.quiet,
+    )  # fmt: skip
+    _print(str(found))
+    for path in found.save(command.out):
+        _say(f"wrote {path}")
+    judged = any(m.n for m in found.means)
+    return 0 if judged and not (command.strict and found.failures) else 1
+
+
+def _samples(command: Compare) -> list[Any]:
+    from seewhy.types import Sample
+
+    named = command.samples is None or command.pictures or command.data_root is not None
+    pictures = [Sample(image=p, name=p.name) for p in _pictures(command)] if named else []
+    if command.samples is None:
+        return pictures
+    try:
+        with command.samples.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InvalidInput(f"--samples cannot be read: {error}.") from error
+    if not rows or "image" not in rows[0]:
+        raise InvalidInput(
+            f"--samples must be a CSV file with a column 'image' and a row a picture: {command.samples}."
+        )
+    return pictures + [_row(command.samples.parent, row) for row in rows]
+
+
+def _row(folder: Path, row: dict[str, str]) -> Any:
+    from seewhy.types import Sample
+
+    target: Any = (row.get("target") or "").strip() or None
+    mask = (row.get("mask") or "").strip()
+    return Sample(image=folder / row["image"], target=target, mask=folder / mask if mask else None, name=row["image"])
+
+
+def _split(text: str) -> list[str]:
+    """Commas inside brackets belong to the parameters."""
+    return [p.strip() for p in re.findall(r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|[^,(])+", text) if p.strip()]
 
 
 def _demo(command: Demo) -> int:

@@ -36,7 +36,7 @@ _PHOTOGRAPHS = {
     "palace": ("sklearn", "datasets/images/china.jpg"),
     "flower": ("sklearn", "datasets/images/flower.jpg"),
 }
-_ORDER = (
+_METHODS = (
     "grad_cam", "recipro_cam", "activation_map", "occlusion", "rise", "gradient", "guided_backprop", "deconvolution",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def photographs() -> dict[str, Path]:
 
 
 def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
-    """Explains every photograph with every explainer.
+    """Explains every photograph with eight explainers of different kinds.
 
     Args:
         out: a folder for the overlays, their values and the contact sheet.
@@ -71,36 +71,31 @@ def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
     """
     network, started = model(), time.perf_counter()
     say(f"{network.name}: {getattr(network, 'preprocessing', None)}")
-    rows, titles, named = [], [], _methods()
+    rows, titles = [], []
     for title, path in photographs().items():
-        found = [_explained(network, path, name, masks, out / title.replace(" ", "_")) for name in named]
+        found = [_explained(network, path, name, masks, out / title.replace(" ", "_")) for name in _METHODS]
         label, probability = found[0].predicted[0]
-        spent = " ".join(f"{name} {one.seconds:.1f}s" for name, one in zip(named, found, strict=True))
+        spent = " ".join(f"{name} {one.seconds:.1f}s" for name, one in zip(_METHODS, found, strict=True))
         say(f"{title}: {label} {probability:.3f}  ({spent})")
         rows.append([found[0].seen(), *map(_column, found)])
         titles.append(f"{label} {probability:.2f}")
     sheet = out / "contact-sheet.png"
-    _sheet(rows, titles, named).save(sheet)
-    say(f"{sheet}: {len(rows)} photographs x {len(named)} explainers in {time.perf_counter() - started:.0f} s")
+    _sheet(rows, titles).save(sheet)
+    say(f"{sheet}: {len(rows)} photographs x {len(_METHODS)} explainers in {time.perf_counter() - started:.0f} s")
     return sheet
-
-
-def _methods() -> list[str]:
-    known = registry.names("explainers")
-    return [n for n in _ORDER if n in known] + [n for n in known if n not in _ORDER]
 
 
 def _explained(network: Model, path: Path, name: str, masks: int, out: Path) -> Explanation:
     known = {f.name for f in fields(registry.load("explainers", name))}
-    options: dict[str, Any] = {"num_masks": masks, "perturbation_per_eval": "auto"}
-    options = {option: value for option, value in options.items() if option in known}
+    options: dict[str, Any] = {"num_masks": masks} if name == "rise" else {}
+    options |= {"perturbation_per_eval": "auto"} if "perturbation_per_eval" in known else {}
     found = explain(network, path, method=name, **options)
     found.save(out)
     return found
 
 
-def _sheet(rows: list[list[Image.Image]], titles: list[str], named: list[str]) -> Image.Image:
-    columns = ["photograph", *(registry.load("explainers", n).__name__ for n in named)]
+def _sheet(rows: list[list[Image.Image]], titles: list[str]) -> Image.Image:
+    columns = ["photograph", *(registry.load("explainers", n).__name__ for n in _METHODS)]
     return sheets.grid(
         [[*row] for row in rows],
         column_titles=columns,

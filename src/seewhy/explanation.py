@@ -15,9 +15,9 @@ from torch import Tensor
 
 from seewhy import render
 from seewhy import sheet as sheets
-from seewhy.images import View
 from seewhy.maps import scale, upsample
 from seewhy.types import Passes
+from seewhy.view import View
 
 __all__ = ["COLOURS", "Explanation"]
 

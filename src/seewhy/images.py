@@ -25,8 +25,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType, SeewhyError, UnreadableImage
+from seewhy.view import View
 
-__all__ = ["Preprocessing", "View", "constants", "read", "stretched", "to_unit"]
+__all__ = ["Preprocessing", "constants", "read", "read_mask", "stretched", "to_unit"]
 
 Source = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
@@ -60,6 +61,20 @@ def read(image: Source) -> Image.Image:
         f"Expected a path, a PIL image or a numpy array, got {type(image).__name__}. "
         "Turn a tensor (C, H, W) in [0, 1] into an array with tensor.permute(1, 2, 0).numpy()."
     )
+
+
+def read_mask(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    """(H, W) true where a mask file shows the object: not black (palette index above 0) and not transparent.
+
+    Raises:
+        UnreadableImage: names the file and the reason.
+    """
+    with _reading(repr(os.fspath(path))), Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        opaque = np.asarray(upright.convert("RGBA"))[..., 3] > 0
+        values = np.asarray(upright if upright.mode in ("1", "L", "P", "I", "F", "I;16") else upright.convert("RGB"))
+        found: NDArray[np.bool_] = opaque & ((values > 0).any(-1) if values.ndim == 3 else values > 0)
+        return found
 
 
 @contextmanager
@@ -148,73 +163,6 @@ def stretched(tensor: Tensor) -> Image.Image:
     grey = ((pixels - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
     array = grey.permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if len(grey) == 1 else array).convert("RGB")
-
-
-# ---------------------------------------------------------------------------------------------------------- view
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """The part of a picture that a network's input covers.
-
-    Attributes:
-        original: (height, width) of the picture in pixels.
-        box: x0, y0, x1, y1 in the picture's pixels. It exceeds the picture where the input was padded (letterbox).
-    """
-
-    original: tuple[int, int]
-    box: tuple[float, float, float, float]
-
-    def __post_init__(self) -> None:
-        x0, y0, x1, y1 = self.box
-        if not (x0 < x1 and y0 < y1 and min(self.original) > 0):
-            raise InvalidInput(f"Expected a picture and a box with an area, got {self.original} and {self.box}.")
-
-    @classmethod
-    def identity(cls, height: int, width: int) -> View:
-        """The view of a picture that is itself the input."""
-        return cls(original=(height, width), box=(0.0, 0.0, float(width), float(height)))
-
-    def to_original(self, saliency: Tensor | NDArray[Any]) -> NDArray[np.float32]:
-        """Maps of any resolution, laid on the picture's pixels; NaN where the network did not look.
-
-        Bilinear between the centres of the map's cells and constant beyond the outer ones; where the map is finer
-        than the picture, cells are averaged with the same triangle (nothing falls between two pixels). A map that
-        has the picture's size already and covers it comes back unchanged.
-
-        Args:
-            saliency: (..., h, w), finite; it covers `box`.
-
-        Returns:
-            (..., H, W) float32 of the original's height and width.
-
-        Raises:
-            InvalidInput: the map has fewer than two dimensions, no cells, or values that are not finite.
-        """
-        maps = torch.as_tensor(saliency).detach().to("cpu", torch.float32)
-        if maps.ndim < 2 or maps.numel() == 0:
-            raise InvalidInput(f"Expected maps of shape (..., h, w) with at least one cell, got {tuple(maps.shape)}.")
-        if not bool(torch.isfinite(maps).all()):
-            raise InvalidInput("Expected finite maps, got NaN or infinity; NaN is kept for pixels that were not seen.")
-        x0, y0, x1, y1 = self.box
-        rows = _hat_weights(self.original[0], (y0, y1), maps.shape[-2])
-        columns = _hat_weights(self.original[1], (x0, x1), maps.shape[-1])
-        spread: NDArray[np.float32] = (rows @ maps @ columns.T).numpy()
-        return spread
-
-
-def _hat_weights(pixels: int, span: tuple[float, float], cells: int) -> Tensor:
-    """(pixels, cells): the share of each cell in each pixel along one axis; rows of NaN for pixels outside."""
-    low, high = span
-    # float64: at a few thousand pixels float32 would move weights by 1e-4.
-    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
-    cells_per_pixel = cells / (high - low)
-    positions = ((centres - low) * cells_per_pixel - 0.5).clamp(0, cells - 1)
-    distances = (positions[:, None] - torch.arange(cells)).abs()
-    weights = (1 - distances / max(1.0, cells_per_pixel)).clamp_min(0)
-    weights /= weights.sum(dim=1, keepdim=True)
-    weights[(centres < low) | (centres > high)] = math.nan
-    return weights.float()
 
 
 # ------------------------------------------------------------------------------------------------- preprocessing

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput
 
-__all__ = ["Activation", "Attribution", "Outputs", "Passes", "activation"]
+__all__ = ["Activation", "Attribution", "Outputs", "Passes", "Sample", "activation"]
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -78,6 +79,24 @@ class Passes:
     def since(self, earlier: Passes) -> Passes:
         """The passes made after ``earlier`` was noted."""
         return Passes(self.forward - earlier.forward, self.backward - earlier.backward)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """One picture of a data set.
+
+    Attributes:
+        image: a path, a PIL image, an array (H, W, 3), or a tensor (C, H, W) that is ready for the network.
+        target: a class index or name, or a `Target`; None for what the network predicts.
+        mask: (H, W) of the picture's size, above 0 where the object is, or the path of such a picture; None when
+            that is not known.
+        name: how it is called in reports.
+    """
+
+    image: Any
+    target: Any = None
+    mask: Any = None
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,278 @@
+"""Compares explainers on the same pictures by the same metrics, beside a random map and a map of the centre."""
+
+from __future__ import annotations
+
+import ast
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy import registry
+from seewhy.api import Bar, build, prepare, resolve_labels
+from seewhy.comparison import Comparison, Failure, Floats
+from seewhy.errors import InvalidInput, InvalidType, SeewhyError
+from seewhy.explainers import Explainer
+from seewhy.images import read_mask
+from seewhy.maps import upsample
+from seewhy.metrics import Case, Metric
+from seewhy.models import Model
+from seewhy.models.loading import load
+from seewhy.progress import Listener
+from seewhy.targets import Request
+from seewhy.types import Activation, Sample
+
+__all__ = ["compare"]
+
+BASELINES = {"random": "random_map", "centre": "centre_map"}
+_SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", flags=re.DOTALL)
+
+
+def compare(
+    network: Any, data: Iterable[Any], explainers: Any, metrics: Any, *,
+    activation_fn: str | Activation | None = "softmax", baselines: bool = True, confidence: float = 0.95,
+    resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
+) -> Comparison:  # fmt: skip
+    """Judges explainers by metrics on the same pictures and says which differences are real.
+
+    Args:
+        network: what `seewhy.load` takes.
+        data: `Sample` objects, (image, target) or (image, target, mask) tuples, or images alone. A target that is None
+            is what the network predicts; a mask has the picture's size and is true where the object is.
+        explainers: registry names, also with parameters ("rise(num_masks=500)"), classes or explainers; a list, or a
+            dict that gives them labels.
+        metrics: the same for metrics.
+        activation_fn: scores -> probabilities, for the explainers that have one and are given by name or class.
+        baselines: adds a random map and a map of the centre as rows.
+        confidence: of the intervals, and 1 - confidence the level at which a difference is called real.
+        resamples: of the bootstrap and of the sign-flip test.
+        seed: of both.
+        progress: a bar on the terminal, False, or a callback (done, total).
+
+    Returns:
+        The table with intervals, differences, costs and failures. A picture or map that fails is a recorded failure,
+        and the others are done.
+
+    Raises:
+        SeewhyError: a name or parameter that does not exist, or no pictures.
+    """
+    _check_chance(confidence, resamples)
+    model = load(network)
+    methods = _explainers(model, explainers, activation_fn)
+    known = [] if not baselines else [label for label in BASELINES if label not in methods]
+    methods |= {label: registry.load("explainers", BASELINES[label])(model) for label in known}
+    judges = _metrics(metrics)
+    if empty := [what for what, made in (("explainer", methods), ("metric", judges)) if not made]:
+        raise InvalidInput(f"There is no {empty[0]} to compare: the list is empty.")
+    samples = [_sample(one, i) for i, one in enumerate(data)]
+    if not samples:
+        raise InvalidInput("There is no picture to compare on: the data are empty.")
+    table = _Table.empty(methods, judges, len(samples))
+    with Bar("compare", progress, unit="picture") as listener:
+        for i, sample in enumerate(samples):
+            table.fill(model, i, sample)
+            if listener:
+                listener(i + 1, len(samples))
+    return Comparison(
+        explainers=tuple(methods), metrics=tuple(judges), better=tuple(m.better for m in judges.values()),
+        values=table.values, forward=table.forward, backward=table.backward, seconds=table.seconds,
+        judging=table.judging, pictures=tuple(s.name for s in samples), baselines=tuple(known),
+        failures=tuple(table.failures), confidence=confidence, resamples=resamples, seed=seed,
+        settings=_settings(model, methods, judges, confidence, resamples, seed),
+    )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class _Table:
+    """The numbers, as they come in."""
+
+    methods: Mapping[str, Explainer]
+    judges: Mapping[str, Metric]
+    values: Floats
+    forward: Floats
+    backward: Floats
+    seconds: Floats
+    judging: Floats
+    failures: list[Failure] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, methods: Mapping[str, Explainer], judges: Mapping[str, Metric], n: int) -> _Table:
+        one, cells = (len(methods), n), (len(methods), len(judges), n)
+        nothing = [np.full(one, np.nan) for _ in range(3)]
+        return cls(
+            methods=methods, judges=judges, values=np.full(cells, np.nan), judging=np.zeros(len(judges)),
+            forward=nothing[0], backward=nothing[1], seconds=nothing[2],
+        )  # fmt: skip
+
+    def fill(self, model: Model, i: int, sample: Sample) -> None:
+        """One picture: every explainer's map of it, judged by every metric."""
+        try:
+            inputs, target, truth = _ready(model, sample)
+        except (SeewhyError, OSError) as error:
+            self.failures.append(Failure(picture=sample.name, reason=str(error)))
+            return
+        for e, (label, explainer) in enumerate(self.methods.items()):
+            try:
+                saliency = self._explain(e, i, explainer, inputs, target)
+            except SeewhyError as error:
+                self.failures.append(Failure(picture=sample.name, explainer=label, reason=str(error)))
+                continue
+            case = Case(model=model, image=inputs[0], target=target, saliency=saliency, truth=truth,
+                        explain=_explaining(explainer))  # fmt: skip
+            self._judge(e, i, case, sample.name)
+
+    def _explain(self, e: int, i: int, explainer: Explainer, inputs: Tensor, target: Any) -> Tensor:
+        began = time.perf_counter()
+        found = explainer.run(inputs, target)
+        saliency = upsample(found.raw, (inputs.shape[2], inputs.shape[3]))[0, 0]
+        self.seconds[e, i] = time.perf_counter() - began
+        self.forward[e, i], self.backward[e, i] = found.passes.forward, found.passes.backward
+        return saliency
+
+    def _judge(self, e: int, i: int, case: Case, picture: str) -> None:
+        for m, (label, metric) in enumerate(self.judges.items()):
+            if metric.needs_truth and case.truth is None:
+                continue  # no data
+            before = replace(case.model.passes)
+            try:
+                self.values[e, m, i] = metric(case)
+            except SeewhyError as error:
+                explainer = list(self.methods)[e]
+                self.failures.append(Failure(picture=picture, explainer=explainer, metric=label, reason=str(error)))
+            self.judging[m] += case.model.passes.since(before).forward
+
+
+def _ready(model: Model, sample: Sample) -> tuple[Tensor, Any, Tensor | None]:
+    """The network's input (1, C, H, W), the one target, and the mask (H, W) as the network sees it."""
+    batch = prepare(model, sample.image)
+    if len(batch.inputs) != 1:
+        raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")
+    target = _target(model, batch.inputs, sample.target)
+    size = (batch.inputs.shape[2], batch.inputs.shape[3])
+    if sample.mask is None:
+        return batch.inputs, target, None
+    mask = read_mask(sample.mask) if isinstance(sample.mask, str | Path) else sample.mask
+    return batch.inputs, target, torch.from_numpy(batch.views[0].to_input(mask, size)).to(batch.inputs.device)
+
+
+def _target(model: Model, inputs: Tensor, asked: Any) -> Any:
+    named = resolve_labels(asked, getattr(model, "labels", None), 1)
+    request = Request.parse(named, 1)
+    with model.opened():
+        chosen = request.resolve(model(inputs))
+    if chosen.count != 1:
+        raise InvalidInput(f"A comparison has one target a picture, got {chosen.count}.")
+    return int(chosen.classes[0, 0]) if chosen.classes is not None else chosen.targets[0]
+
+
+def _explaining(explainer: Explainer) -> Callable[[Tensor, Any], Tensor]:
+    def explain(images: Tensor, targets: Any) -> Tensor:
+        return explainer.attribute(images, targets)[:, 0]
+
+    return explain
+
+
+def _sample(one: Any, number: int) -> Sample:
+    if isinstance(one, tuple):
+        if not 1 <= len(one) <= 3:
+            raise InvalidType(f"A sample is (image, target, mask), the last two optional, got {len(one)} values.")
+        one = Sample(**dict(zip(("image", "target", "mask"), one, strict=False)))
+    sample = one if isinstance(one, Sample) else Sample(image=one)
+    if sample.name:
+        return sample
+    path = sample.image if isinstance(sample.image, str) else getattr(sample.image, "filename", None)
+    return replace(sample, name=str(path or getattr(sample.image, "name", None) or f"picture {number}"))
+
+
+def _explainers(model: Model, given: Any, activation_fn: Any) -> dict[str, Explainer]:
+    def make(one: Any) -> Explainer:
+        if isinstance(one, Explainer):
+            return replace(one, network=model)
+        name, parameters = _spec(one) if isinstance(one, str) else (one, {})
+        return build(name, model, activation_fn, parameters)
+
+    return _labelled(given, make)
+
+
+def _metrics(given: Any) -> dict[str, Metric]:
+    def make(one: Any) -> Metric:
+        if isinstance(one, Metric):
+            return one
+        name, parameters = _spec(one) if isinstance(one, str) else (one, {})
+        kind = registry.load("metrics", name) if isinstance(name, str) else name
+        if not (isinstance(kind, type) and issubclass(kind, Metric)):
+            raise InvalidType(f"A metric is a registry name, a Metric class or a metric, got {one!r}.")
+        made: Metric = kind(**parameters)
+        return made
+
+    return _labelled(given, make)
+
+
+def _labelled(given: Any, make: Callable[[Any], Any]) -> dict[str, Any]:
+    """Label -> what was made of it; the same label twice gets a number."""
+    if isinstance(given, str | Metric | Explainer | type):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise InvalidType(f"explainers and metrics are names, classes or objects, one or a list, got {given!r}.")
+    if isinstance(given, Mapping):
+        return {str(label): make(one) for label, one in given.items()}
+    made: dict[str, Any] = {}
+    for one in given:
+        found = make(one)
+        label = one.strip() if isinstance(one, str) else _name(type(found))
+        same = sum(known == label or known.startswith(f"{label} #") for known in made)
+        made[f"{label} #{same + 1}" if same else label] = found
+    return made
+
+
+def _name(kind: type) -> str:
+    own = kind.__module__.rpartition(".")[2]
+    return own if own.replace("_", "") == kind.__name__.lower() else kind.__name__
+
+
+def _spec(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the parameters in "rise(num_masks=500)"."""
+    match = _SPEC.fullmatch(text)
+    wrong = InvalidInput(f"Expected a name or NAME(PARAMETER=VALUE, ...) with plain values, got {text!r}.")
+    if match is None:
+        raise wrong
+    try:
+        call = ast.parse(f"f({match[2] or ''})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args or any(k.arg is None for k in call.keywords):
+            raise wrong
+        return match[1], {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise wrong from error
+
+
+def _check_chance(confidence: float, resamples: int) -> None:
+    if not 0 < confidence < 1:
+        raise InvalidInput(f"confidence must lie between 0 and 1, both excluded, got {confidence!r}.")
+    if not isinstance(resamples, int) or resamples < 100:
+        raise InvalidInput(f"resamples must be an integer of at least 100, got {resamples!r}.")
+
+
+def _settings(
+    model: Model, methods: Mapping[str, Explainer], judges: Mapping[str, Metric], *chance: float
+) -> dict[str, Any]:
+    confidence, resamples, seed = chance
+    return {
+        "model": model.name,
+        "explainers": {label: _described(e) for label, e in methods.items()},
+        "metrics": {label: repr(m) for label, m in judges.items()},
+        "confidence": confidence, "resamples": resamples, "seed": seed,
+        "seewhy": version("seewhy"), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _described(explainer: Explainer) -> str:
+    values = ", ".join(f"{f.name}={getattr(explainer, f.name)!r}" for f in fields(explainer) if f.name != "network")
+    return f"{type(explainer).__name__}({values})"

@@ -1,0 +1,59 @@
+"""CentreMap, a baseline: a Gaussian around the middle of the picture, which looks at nothing.
+
+    map(y, x) = exp(-(u^2 + v^2) / (2 sigma^2)),   u = (y + 1/2) / H - 1/2,   v = (x + 1/2) / W - 1/2
+
+People put what they photograph in the middle, so this map does well in many a comparison. A method that is no better
+has shown nothing. Source: Judd, Durand and Torralba, "A Benchmark of Computational Models of Saliency to Predict Human
+Fixations", 2012, whose centre baseline is a Gaussian stretched to the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import InvalidInput
+from seewhy.explainers import Explainer
+from seewhy.models import Model
+from seewhy.targets import Request
+from seewhy.types import Attribution
+
+__all__ = ["CentreMap"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CentreMap(Explainer):
+    """A baseline for comparisons: a Gaussian around the middle, whatever the picture shows (Judd 2012).
+
+    Attributes:
+        sigma: standard deviation as a share of each side.
+    """
+
+    sigma: float = 0.25
+
+    class_agnostic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        value = self.sigma
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise InvalidInput(f"sigma must be a positive number, got {value!r}.")
+
+    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
+        outputs = model(inputs)
+        targets = request.resolve(outputs)
+        n, _, height, width = inputs.shape
+        down, across = (self._profile(length, inputs.device) for length in (height, width))
+        return Attribution(
+            raw=(down.unsqueeze(1) * across).expand(n, targets.count, -1, -1).contiguous(),
+            outputs=outputs,
+            targets=targets.classes,
+            warnings=("CentreMap is a baseline: its map says nothing about the picture or the network.",),
+        )
+
+    def _profile(self, length: int, device: torch.device) -> Tensor:
+        """(length,): the Gaussian along one axis."""
+        away = (torch.arange(length, dtype=torch.float32, device=device) + 0.5) / length - 0.5
+        return torch.exp(-0.5 * (away / self.sigma).square())

@@ -1,0 +1,104 @@
+"""Where a network's input lies in a picture, and the way between the two."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from seewhy.errors import InvalidInput
+
+__all__ = ["View"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The part of a picture that a network's input covers.
+
+    Attributes:
+        original: (height, width) of the picture in pixels.
+        box: x0, y0, x1, y1 in the picture's pixels. It exceeds the picture where the input was padded (letterbox).
+    """
+
+    original: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    def __post_init__(self) -> None:
+        x0, y0, x1, y1 = self.box
+        if not (x0 < x1 and y0 < y1 and min(self.original) > 0):
+            raise InvalidInput(f"Expected a picture and a box with an area, got {self.original} and {self.box}.")
+
+    @classmethod
+    def identity(cls, height: int, width: int) -> View:
+        """The view of a picture that is itself the input."""
+        return cls(original=(height, width), box=(0.0, 0.0, float(width), float(height)))
+
+    def to_original(self, saliency: Tensor | NDArray[Any]) -> NDArray[np.float32]:
+        """Maps of any resolution, laid on the picture's pixels; NaN where the network did not look.
+
+        Bilinear between the centres of the map's cells and constant beyond the outer ones; where the map is finer
+        than the picture, cells are averaged with the same triangle (nothing falls between two pixels). A map that
+        has the picture's size already and covers it comes back unchanged.
+
+        Args:
+            saliency: (..., h, w), finite; it covers `box`.
+
+        Returns:
+            (..., H, W) float32 of the original's height and width.
+
+        Raises:
+            InvalidInput: the map has fewer than two dimensions, no cells, or values that are not finite.
+        """
+        maps = torch.as_tensor(saliency).detach().to("cpu", torch.float32)
+        if maps.ndim < 2 or maps.numel() == 0:
+            raise InvalidInput(f"Expected maps of shape (..., h, w) with at least one cell, got {tuple(maps.shape)}.")
+        if not bool(torch.isfinite(maps).all()):
+            raise InvalidInput("Expected finite maps, got NaN or infinity; NaN is kept for pixels that were not seen.")
+        x0, y0, x1, y1 = self.box
+        rows = _hat_weights(self.original[0], (y0, y1), maps.shape[-2])
+        columns = _hat_weights(self.original[1], (x0, x1), maps.shape[-1])
+        spread: NDArray[np.float32] = (rows @ maps @ columns.T).numpy()
+        return spread
+
+    def to_input(self, mask: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """A mask of the picture, seen as the network's input sees it.
+
+        Args:
+            mask: (H, W) of the picture's size; what is above 0 is the object.
+            size: height and width of the input.
+
+        Returns:
+            (h, w) bool; False where the input was padded.
+
+        Raises:
+            InvalidInput: the mask has not the picture's size.
+        """
+        given = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask) > 0
+        if given.shape != self.original:
+            raise InvalidInput(f"The mask must have the picture's size, {self.original}, got {given.shape}.")
+        if self == View.identity(*size):
+            return given
+        # Each pixel of the input takes the value at its centre; beyond the picture it is 0.
+        picture, (height, width) = Image.fromarray(given.astype(np.uint8) * 255), size
+        seen = picture.transform((width, height), Image.Transform.EXTENT, self.box, Image.Resampling.NEAREST)
+        return np.asarray(seen) > 0
+
+
+def _hat_weights(pixels: int, span: tuple[float, float], cells: int) -> Tensor:
+    """(pixels, cells): the share of each cell in each pixel along one axis; rows of NaN for pixels outside."""
+    low, high = span
+    # float64: at a few thousand pixels float32 would move weights by 1e-4.
+    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
+    cells_per_pixel = cells / (high - low)
+    positions = ((centres - low) * cells_per_pixel - 0.5).clamp(0, cells - 1)
+    distances = (positions[:, None] - torch.arange(cells)).abs()
+    weights = (1 - distances / max(1.0, cells_per_pixel)).clamp_min(0)
+    weights /= weights.sum(dim=1, keepdim=True)
+    weights[(centres < low) | (centres > high)] = math.nan
+    return weights.float()
