@@ -17,6 +17,8 @@ from networks import CLASSES, build, detector, pictures
 from seewhy.errors import InvalidInput
 from seewhy.explainers import RISE
 from seewhy.explainers._masks import Masks
+from seewhy.explainers._regression import STRENGTHS, regress
+from seewhy.progress import listening
 from seewhy.targets import BoxTarget, ClassTarget
 
 close = torch.testing.assert_close
@@ -104,10 +106,109 @@ def test_centred_is_the_covariance_over_the_variance(size: tuple[int, int], grid
     masks = slow_masks(40, grid if isinstance(grid, tuple) else (grid, grid), p, 3, size)
     scores = slow_scores(network, x, masks, 1).numpy()
     variance = Masks.draw(1, grid if isinstance(grid, tuple) else (grid, grid), p, 0, size).variance()
-    got = RISE(network, num_masks=40, grid=grid, p=p, seed=3).attribute(x, 1)
+    got = RISE(network, num_masks=40, grid=grid, p=p, seed=3, estimator="centred", paired=False).attribute(x, 1)
     for image, i, j in [(0, 0, 0), (1, 5, 7), (0, size[0] - 1, size[1] - 1), (1, 9, 2)]:
         both = np.cov(scores[image].astype(float), masks[:, i, j].double().numpy(), bias=True)
         close(float(got[image, 0, i, j]), both[0, 1] / float(variance[i, j]), atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("size", "grid", "p"), SHAPES)
+def test_paired_masks_show_what_the_other_hides(size: tuple[int, int], grid: Any, p: float) -> None:
+    sides = grid if isinstance(grid, tuple) else (grid, grid)
+    masks = Masks.draw(2001, sides, p, 3, size, paired=True)
+    first, second = masks.grids[0:2000:2], masks.grids[1:2000:2]
+    assert torch.equal(masks.offsets[0:2000:2], masks.offsets[1:2000:2])
+    assert abs(float(first.mean()) - p) < 0.02
+    assert abs(float(second.mean()) - p) < 0.02
+    shown_by_both = float((first * second).mean())
+    assert shown_by_both == pytest.approx(max(0, 2 * p - 1), abs=0.02)
+    assert len(masks.grids) == 2001
+
+
+@pytest.mark.parametrize(("size", "grid", "p"), SHAPES)
+def test_slopes_are_the_covariance_over_the_variance_of_endless_masks(
+    size: tuple[int, int], grid: Any, p: float
+) -> None:
+    masks = Masks.draw(60_000, grid if isinstance(grid, tuple) else (grid, grid), p, 0, size)
+    nodes = masks.nodes()
+    weights = torch.randn(nodes.shape[1], generator=torch.Generator().manual_seed(0)) / nodes.shape[1] ** 0.5
+    scores = nodes @ weights
+    want = masks.weighted_sum((scores - scores.mean())[None])[0] / len(scores) / masks.variance()
+    close(masks.slopes(weights[None])[0], want, atol=0.05 * float(want.abs().max()), rtol=0)
+
+
+def test_regression_is_a_ridge_regression_of_the_strength_with_the_least_cross_validation_error() -> None:
+    from sklearn.linear_model import Ridge
+
+    generator = torch.Generator().manual_seed(0)
+    masks, truth = torch.rand((80, 12), generator=generator), torch.randn(12, generator=generator)
+    scores = torch.stack([masks @ truth + 0.3 * torch.randn(80, generator=generator) + 5, torch.ones(80)])
+    fit = regress(masks, scores)
+    a = (masks - masks.mean(0)).double().numpy()
+    y = (scores[0] - scores[0].mean()).double().numpy()
+    unit, errors = (np.linalg.svd(a, compute_uv=False) ** 2).mean(), {}
+    for strength in STRENGTHS.tolist():
+        hat = a @ np.linalg.solve(a.T @ a + strength * unit * np.eye(12), a.T)
+        left = y - hat @ y
+        errors[strength] = left @ left / 80 / ((79 - np.trace(hat)) / 80) ** 2
+    best = min(errors, key=errors.__getitem__)
+    assert min(errors) < best < max(errors)
+    want = Ridge(alpha=best * unit).fit(masks.double().numpy(), scores[0].double().numpy()).coef_
+    close(fit.weights[0], torch.tensor(want).float(), atol=1e-5, rtol=0)
+    assert float(fit.explained[0]) == pytest.approx(1 - errors[best] / (y @ y / 80 / (79 / 80) ** 2), abs=1e-5)
+    assert float(fit.weights[1].abs().max()) == 0
+    assert float(fit.explained[1]) == 0
+
+
+def test_few_masks_are_enough_for_a_score_that_is_linear_in_what_is_shown() -> None:
+    """The map of 200 masks is then all but that of endless masks, which "centred" is still far from."""
+    x = torch.ones(1, 1, 28, 28)
+
+    def network(inputs: Tensor) -> Tensor:
+        return inputs[:, :, 8:16, 4:12].mean((2, 3)).repeat(1, 2)
+
+    few = {"activation_fn": None, "num_masks": 200}
+    many = RISE(network, activation_fn=None, num_masks=50_000, estimator="centred").attribute(x, 0)
+    regression, centred = (RISE(network, estimator=e, **few).attribute(x, 0) for e in ("regression", "centred"))
+    assert float((regression - many).std() / many.std()) < 0.1
+    assert float((centred - many).std() / many.std()) > 0.25
+
+
+def _patches(inputs: Tensor) -> Tensor:
+    """Easy (the score is what is shown of one patch), and noise that no map can explain."""
+    easy = inputs[:, :, 8:16, 4:12].mean((1, 2, 3))
+    noise = torch.sin(inputs.flatten(1).sum(1) * 1e4)
+    return torch.stack([easy, noise, torch.zeros_like(easy)], 1)
+
+
+def test_it_stops_when_the_map_has_converged() -> None:
+    x = torch.ones(2, 1, 28, 28)
+    rise = RISE(_patches, activation_fn=None, num_masks=640, tolerance=0.05)
+    easy = rise.run(x, 0)
+    assert easy.passes.forward == 2 + 2 * 128  # two rounds an image, and the images themselves
+    assert easy.warnings == ()
+    first = RISE(_patches, activation_fn=None, num_masks=640, tolerance=0.05).run(x[:1], 0)
+    close(first.raw, easy.raw[:1])
+    hard = rise.run(x[:1], 1)
+    assert hard.passes.forward == 641
+    assert "Image 0: its map may not have converged after 640 masks. Raise num_masks." in hard.warnings
+    assert rise.run(x[:1], [[0, 1]]).passes.forward == 641  # the slowest target counts
+
+
+def test_progress_is_counted_over_all_images_and_ends_at_the_total_when_it_stops_early() -> None:
+    told: list[tuple[int, int]] = []
+    with listening(lambda done, total: told.append((done, total))):
+        RISE(_patches, activation_fn=None, num_masks=640, tolerance=0.05).run(torch.ones(2, 1, 28, 28), 0)
+    assert {total for _, total in told} == {1280}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (1280, 1280)
+
+
+def test_a_map_that_is_noise_says_so() -> None:
+    found = RISE(_patches, activation_fn=None, num_masks=300).run(torch.ones(1, 1, 28, 28), [[0, 1]])
+    said = [w for w in found.warnings if "hardly more than noise" in w]
+    assert len(said) == 1
+    assert re.match(r"Image 0, class 1: the masks explain \d% of how its score changes, so the map is ", said[0])
 
 
 def test_seeds() -> None:
@@ -135,7 +236,7 @@ def test_what_matters_is_found() -> None:
         patch = inputs[:, :, 20:30, 5:20].mean((1, 2, 3))
         return torch.stack([patch, -patch], 1)
 
-    for estimator in ("plain", "centred"):
+    for estimator in ("plain", "centred", "regression"):
         up, down = RISE(network, activation_fn=None, num_masks=2000, estimator=estimator).attribute(x, "all")[0]
         inside = torch.zeros(35, 56, dtype=torch.bool)
         inside[20:30, 5:20] = True
@@ -211,15 +312,19 @@ def test_two_classes_in_the_same_box_have_two_maps() -> None:
 
 
 WRONG = [
-    ({"num_masks": 0}, "num_masks must be an integer of at least 2, got 0."),
-    ({"num_masks": 1}, "num_masks must be an integer of at least 2, got 1."),
-    ({"num_masks": 10.0}, "num_masks must be an integer of at least 2, got 10.0."),
+    ({"num_masks": 3}, "num_masks must be an integer of at least 4, got 3."),
+    ({"num_masks": 1, "estimator": "centred"}, "num_masks must be an integer of at least 2, got 1."),
+    ({"num_masks": 0, "estimator": "plain"}, "num_masks must be an integer of at least 1, got 0."),
+    ({"num_masks": 10.0}, "num_masks must be an integer of at least 4, got 10.0."),
     ({"grid": 0}, "grid must be a positive integer or a pair (down, across) of them, got 0."),
     ({"grid": (7, 7, 7)}, "grid must be a positive integer or a pair (down, across) of them, got (7, 7, 7)."),
     ({"p": 0}, "p must lie between 0 and 1, both excluded, got 0."),
     ({"p": 1.0}, "p must lie between 0 and 1, both excluded, got 1.0."),
     ({"p": "half"}, "p must lie between 0 and 1, both excluded, got 'half'."),
-    ({"estimator": "center"}, "estimator must be 'centred' or 'plain', got 'center'."),
+    ({"estimator": "center"}, "estimator must be 'regression', 'centred' or 'plain', got 'center'."),
+    ({"paired": "yes"}, "paired must be True, False or None, got 'yes'."),
+    ({"tolerance": 0}, "tolerance must be None or lie between 0 and 1, got 0."),
+    ({"tolerance": 1.5}, "tolerance must be None or lie between 0 and 1, got 1.5."),
     ({"seed": 1.5}, "seed must be an integer, got 1.5."),
     ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": True}, "perturbation_per_eval must be a positive integer or 'auto', got True."),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["Listener", "listening", "report"]
+__all__ = ["Listener", "listening", "part_of", "report"]
 
 Listener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("seewhy_progress", default=None)
@@ -20,6 +20,14 @@ def listening(listener: Listener | None) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def part_of(before: int, total: int) -> Iterator[None]:
+    """What is reported inside the block is counted on from ``before``, and is part of ``total``."""
+    outer = _listener.get()
+    with listening(None if outer is None else lambda done, _: outer(before + done, total)):
+        yield
 
 
 def report(done: int, total: int) -> None:

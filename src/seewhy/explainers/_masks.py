@@ -6,7 +6,7 @@ weights, and sums over masks are made with the grids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +36,30 @@ class Masks:
     columns: Tensor
 
     @classmethod
-    def draw(cls, count: int, grid: tuple[int, int], p: float, seed: int, size: tuple[int, int]) -> Masks:
-        """``count`` masks for pictures of ``size`` (H, W); drawn on the host, so that every device gets the same."""
+    def draw(
+        cls, count: int, grid: tuple[int, int], p: float, seed: int, size: tuple[int, int], *, paired: bool = False
+    ) -> Masks:
+        """``count`` masks for pictures of ``size`` (H, W); drawn on the host, so that every device gets the same.
+
+        With ``paired``, mask 2i + 1 is made of the same numbers as mask 2i, from their other end: what one shows the
+        other hides (exactly so for p = 0.5), and both are still shown with probability p.
+        """
         host = torch.device("cpu")
         generator = torch.Generator(host).manual_seed(seed)
         rows, columns = (_interpolation(side, length) for side, length in zip(grid, size, strict=True))
-        grids = (torch.rand((count, *grid), generator=generator, dtype=torch.float32, device=host) < p).float()
-        offsets = [torch.randint(len(w), (count,), generator=generator, device=host) for w in (rows, columns)]
-        return cls(p=p, grids=grids, offsets=torch.stack(offsets, 1), rows=rows, columns=columns)
+        drawn = -(-count // 2) if paired else count
+        chances = torch.rand((drawn, *grid), generator=generator, dtype=torch.float32, device=host)
+        offsets = torch.stack(
+            [torch.randint(len(w), (drawn,), generator=generator, device=host) for w in (rows, columns)], 1
+        )
+        if paired:
+            chances = torch.stack([chances, 1 - chances], 1).flatten(0, 1)[:count]
+            offsets = offsets.repeat_interleave(2, 0)[:count]
+        return cls(p=p, grids=(chances < p).float(), offsets=offsets, rows=rows, columns=columns)
+
+    def take(self, index: Tensor) -> Masks:
+        """The masks of these numbers."""
+        return replace(self, grids=self.grids[index], offsets=self.offsets[index])
 
     def to(self, device: torch.device) -> Masks:
         """The same on another device."""
@@ -72,6 +88,35 @@ class Masks:
             tall = [(w @ d.flatten(1)).unflatten(1, d.shape[1:]) for w, d in zip(parts, down, strict=True)]
             torch.matmul(torch.cat(tall, 2), columns, out=into)
         return total
+
+    def nodes(self) -> Tensor:
+        """(M, S_y * S_x): the masks at two points a cell, which say all that a smooth mask has to say."""
+        rows, columns = self._at_nodes()
+        with full_precision(self.grids):
+            found = rows[self.offsets[:, 0]].transpose(1, 2) @ self.grids @ columns[self.offsets[:, 1]]
+        return found.flatten(1)
+
+    def slopes(self, weights: Tensor) -> Tensor:
+        """(R, S_y * S_x) -> (R, H, W): cov(f, M) / var(M) at each pixel for a score f that is linear in the nodes.
+
+        Over all grids and offsets that can be drawn, in closed form: the covariance of a mask at two points is the
+        product of one for their rows and one for their columns.
+        """
+        down, right = (
+            torch.einsum("osx,osn->xn", whole, some) / whole.square().sum(1).sum(0).unsqueeze(1)
+            for whole, some in zip((self.rows, self.columns), self._at_nodes(), strict=True)
+        )
+        with full_precision(weights):
+            return down @ weights.view(-1, down.shape[1], right.shape[1]) @ right.T
+
+    def _at_nodes(self) -> tuple[Tensor, Tensor]:
+        def some(weights: Tensor) -> Tensor:
+            cells, length = weights.shape[1:]
+            count = min(2 * cells, length)
+            places = ((torch.arange(count, device=weights.device) + 0.5) * length / count).long()
+            return weights[:, :, places]
+
+        return some(self.rows), some(self.columns)
 
     def variance(self) -> Tensor:
         """(H, W) variance of a mask at each pixel, over all grids and offsets that can be drawn."""

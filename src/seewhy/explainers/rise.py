@@ -3,32 +3,45 @@
 A mask is a grid of s x s cells, each shown with probability p, enlarged bilinearly to (s+1) x (s+1) cells and moved by
 a random offset of less than a cell. With f_i the probability under mask M_i, for each pixel:
 
-    plain      sum_i f_i M_i / (N p)                      (the paper)
-    centred    cov(f, M) / var(M)                         (the same signal without the noise of the mean score;
-                                                          the variance of a mask is known in closed form)
+    plain         sum_i f_i M_i / (N p)               (the paper)
+    centred       cov(f, M) / var(M)                  (the same signal without the noise of the mean score;
+                                                       the variance of a mask is known in closed form)
+    regression    cov(g, M) / var(M)                  (what "centred" comes to with endless masks, if f is g: the
+                                                       linear function of the mask, two weights a cell and side, that
+                                                       ridge regression finds. A pixel's estimate is then free of the
+                                                       noise that all other pixels make)
 
-Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling
-for Explanation of Black-box Models", 2018 (arXiv 1806.07421); with a BoxTarget it is D-RISE, Petsiuk et al. 2021.
+Masks come in pairs: what one shows the other hides, so that both sides of every cell are seen equally often.
+
+Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018 (arXiv
+1806.07421); with a BoxTarget it is D-RISE, Petsiuk et al. 2021. How many masks are enough: docs/cutouts.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import unmoved
+from seewhy.explainers._checks import MOST, unmoved
 from seewhy.explainers._masks import Masks
+from seewhy.explainers._regression import regress
 from seewhy.maps import full_precision
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, check_activation, perturbed_scores
-from seewhy.targets import Request
+from seewhy.progress import part_of, report
+from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Attribution, activation
 
 __all__ = ["RISE"]
+
+ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}  # and the fewest masks that each can do with
+ROUND = 64  # masks between two looks at whether the map has converged
+LEAST = 0.02  # share of the scores' variance below which a map is hardly more than noise
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -38,66 +51,153 @@ class RISE(Explainer):
     Attributes:
         activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
         perturbation_per_eval: masked copies a forward pass, or "auto".
-        num_masks: masks an image; all images and targets share them.
+        num_masks: masks an image, at most; all images and targets share them.
         grid: cells along each side, or (down, across).
         p: probability that a cell is shown.
-        estimator: "centred" or "plain".
+        estimator: "regression", "centred" or "plain".
+        paired: whether masks come in complementary pairs; None for all but the plain estimate, which is the paper's.
+        tolerance: stops before num_masks when the map has converged: when two halves of the masks let expect that
+            another set of as many masks would give a map with a correlation of at least 1 - tolerance. Of several
+            targets the slowest counts.
         seed: of the masks; the global random state is neither read nor changed.
     """
 
     activation_fn: str | Activation | None = "softmax"
     perturbation_per_eval: int | str = 32
-    num_masks: int = 4000
+    num_masks: int = 500
     grid: int | tuple[int, int] = 7
     p: float = 0.5
-    estimator: Literal["centred", "plain"] = "centred"
+    estimator: Literal["regression", "centred", "plain"] = "regression"
+    paired: bool | None = None
+    tolerance: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        if not _is_count(self.num_masks) or (self.num_masks < 2 and self.estimator == "centred"):
-            raise InvalidInput(f"num_masks must be an integer of at least 2, got {self.num_masks!r}.")
+        if self.estimator not in ESTIMATORS:
+            raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
+        least = ESTIMATORS[self.estimator]
+        if not _is_count(self.num_masks) or self.num_masks < least:
+            raise InvalidInput(f"num_masks must be an integer of at least {least}, got {self.num_masks!r}.")
         if not all(_is_count(side) for side in _sides(self.grid)):
             raise InvalidInput(f"grid must be a positive integer or a pair (down, across) of them, got {self.grid!r}.")
         if not isinstance(self.p, int | float) or not 0 < self.p < 1:
             raise InvalidInput(f"p must lie between 0 and 1, both excluded, got {self.p!r}.")
-        if self.estimator not in ("centred", "plain"):
-            raise InvalidInput(f"estimator must be 'centred' or 'plain', got {self.estimator!r}.")
+        if self.paired not in (None, True, False):
+            raise InvalidInput(f"paired must be True, False or None, got {self.paired!r}.")
+        if self.tolerance is not None and not (isinstance(self.tolerance, int | float) and 0 < self.tolerance < 1):
+            raise InvalidInput(f"tolerance must be None or lie between 0 and 1, got {self.tolerance!r}.")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
-        height, width = inputs.shape[2:]
-        masks = Masks.draw(self.num_masks, _sides(self.grid), self.p, self.seed, (height, width)).to(inputs.device)
+        n, (height, width) = inputs.shape[0], inputs.shape[2:]
+        paired = self.estimator != "plain" if self.paired is None else self.paired
+        masks = Masks.draw(self.num_masks, _sides(self.grid), self.p, self.seed, (height, width), paired=paired).to(
+            inputs.device
+        )
         outputs = model(inputs)
         check_activation(outputs, self.activation_fn)
         targets = request.resolve(outputs)
+        if self.tolerance is None:
+            found = [self._scores(model, inputs, masks, targets)]
+        else:
+            found = [self._until_steady(model, inputs[i : i + 1], masks, _of(targets, i), (i, n)) for i in range(n)]
+        made = [self._map(masks.take(torch.arange(s.shape[2], device=s.device)), s) for s in found]
+        return Attribution(
+            raw=torch.cat([m.raw for m in made]),
+            outputs=outputs,
+            targets=targets.classes,
+            warnings=self._said(found, made, targets),
+        )
+
+    def _scores(self, model: Model, inputs: Tensor, masks: Masks, targets: TargetSet) -> Tensor:
+        """(N, T, M) scores under the masks."""
 
         def perturb(images: Tensor, index: Tensor) -> Tensor:
             return inputs[images] * masks.at(index).unsqueeze(1).to(inputs.dtype)
 
-        scores = perturbed_scores(
-            model, inputs, perturb, self.num_masks, targets=targets, activate=activation(self.activation_fn),
+        return perturbed_scores(
+            model, inputs, perturb, len(masks.grids), targets=targets, activate=activation(self.activation_fn),
             per_eval=self.perturbation_per_eval,
         ).transpose(1, 2)  # fmt: skip
-        moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
-        centred = moved - moved.mean(2, keepdim=True)
-        raw = self._estimate(masks, (centred if self.estimator == "centred" else scores).flatten(0, 1))
-        return Attribution(
-            raw=raw.view(*scores.shape[:2], height, width),
-            outputs=outputs,
-            targets=targets.classes,
-            warnings=unmoved(centred, "mask", targets),
-        )
 
-    def _estimate(self, masks: Masks, scores: Tensor) -> Tensor:
-        """(R, masks) -> (R, H, W); in place, because maps of all classes fill hundreds of megabytes."""
+    def _until_steady(
+        self, model: Model, image: Tensor, masks: Masks, targets: TargetSet, place: tuple[int, int]
+    ) -> Tensor:
+        """(1, T, M) scores of one image, in rounds until the map of each target has converged."""
+        known: list[Tensor] = []
+        done, (i, n) = 0, place
+        while done < self.num_masks:
+            index = torch.arange(done, min(done + ROUND, self.num_masks), device=image.device)
+            with part_of(i * self.num_masks + done, n * self.num_masks):
+                known.append(self._scores(model, image, masks.take(index), targets))
+            done += len(index)
+            scores = torch.cat(known, 2)
+            if done >= 2 * ROUND and bool((self._agreement(masks, scores) >= 1 - self.tolerance).all()):  # type: ignore[operator]
+                break
+        report((i + 1) * self.num_masks, n * self.num_masks)
+        return scores
+
+    def _agreement(self, masks: Masks, scores: Tensor) -> Tensor:
+        """(N, T): how well the map would agree with another one made from as many other masks.
+
+        The correlation r of the maps of two halves, stepped up to the whole: 2 r / (1 + r) (Spearman 1910, Brown
+        1910).
+        """
+        index = torch.arange(scores.shape[2], device=scores.device)
+        halves = [index[(index // 2) % 2 == half] for half in (0, 1)]  # pairs stay together
+        first, second = (self._map(masks.take(h), scores[:, :, h]).raw.flatten(2) for h in halves)
+        r = torch.cosine_similarity(first - first.mean(2, keepdim=True), second - second.mean(2, keepdim=True), dim=2)
+        return torch.where(r > 0, 2 * r / (1 + r), torch.zeros_like(r))
+
+    def _map(self, masks: Masks, scores: Tensor) -> _Map:
+        moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
+        centred = (moved - moved.mean(2, keepdim=True)).flatten(0, 1)
+        size = (*scores.shape[:2], masks.rows.shape[2], masks.columns.shape[2])
+        if self.estimator == "regression":
+            fit = regress(masks.nodes(), centred)
+            return _Map(masks.slopes(fit.weights).view(size), fit.explained.view(size[:2]))
         with full_precision(scores):
-            total = masks.weighted_sum(scores)
+            total = masks.weighted_sum(centred if self.estimator == "centred" else scores.flatten(0, 1))
+        # In place, because maps of all classes fill hundreds of megabytes.
         if self.estimator == "plain":
-            return total.mul_(1 / (self.num_masks * self.p))
-        return total.div_(self.num_masks * masks.variance())
+            return _Map(total.mul_(1 / (scores.shape[2] * self.p)).view(size), None)
+        return _Map(total.div_(scores.shape[2] * masks.variance()).view(size), None)
+
+    def _said(self, scores: list[Tensor], made: list[_Map], targets: TargetSet) -> tuple[str, ...]:
+        changes = torch.cat([(s - s[..., :1]).abs().amax(2, keepdim=True) for s in scores])
+        said = list(unmoved(changes, "mask", targets))
+        if self.tolerance is not None:
+            short = [i for i, s in enumerate(scores) if s.shape[2] == self.num_masks]
+            said += [
+                f"Image {i}: its map may not have converged after {self.num_masks} masks. Raise num_masks."
+                for i in short
+            ]
+        if self.estimator != "regression":
+            return tuple(said)
+        explained = torch.cat([m.explained for m in made if m.explained is not None])
+        noisy = ((explained < LEAST) & (changes[..., 0] > 1e-7)).nonzero().tolist()
+        said += [
+            f"Image {i}, {targets.names(i)[t]}: the masks explain {max(0.0, float(explained[i, t])):.0%} of how its "
+            "score changes, so the map is hardly more than noise. Use more masks or a coarser grid."
+            for i, t in noisy[:MOST]
+        ]
+        return tuple(said + ([f"... and {len(noisy) - MOST} more noisy maps."] if len(noisy) > MOST else []))
+
+
+class _Map(NamedTuple):
+    """(N, T, H, W) maps and, of a regression, the (N, T) share of the scores' variance that it explains."""
+
+    raw: Tensor
+    explained: Tensor | None
+
+
+def _of(targets: TargetSet, image: int) -> TargetSet:
+    if targets.classes is None:
+        return targets
+    return TargetSet(classes=targets.classes[image : image + 1])
 
 
 def _sides(grid: Any) -> tuple[Any, Any]:
