@@ -1,0 +1,58 @@
+"""Max-sensitivity: how far the map moves at most when noise is put on the picture, in units of the map's own size.
+
+    max over d of  |S(x + d) - S(x)| / |S(x)|        d uniform within +-radius
+
+S is the raw map of the class that was asked for on the clean picture. If the case's map is one scaled to [0, 1], so are
+the others. The norm is Euclidean over the pixels. A map that is zero everywhere is no data.
+
+Source: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", 2019 (arXiv 1901.09392), whose experiments
+divide by the size of the map and take 50 samples within +-0.2; the division makes methods comparable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from seewhy.metrics import Case, Cost, Metric
+from seewhy.metrics._chance import check_count, check_number, check_seed
+from seewhy.metrics._sensitivity import largest_change
+from seewhy.perturbation import batch_size
+
+__all__ = ["MaxSensitivity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxSensitivity(Metric):
+    """Largest relative change of the map under noise on the picture (Yeh 2019).
+
+    Attributes:
+        perturbation_per_eval: noisy pictures that are explained together, or "auto".
+        radius: the noise is uniform within +-radius, in the network's input space.
+        samples: noisy pictures, each of which is explained.
+        seed: of the noise; the global random state is neither read nor changed.
+    """
+
+    perturbation_per_eval: int | str = 32
+    radius: float = 0.2
+    samples: int = 50
+    seed: int = 0
+
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+    range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    needs_explainer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        batch_size(self.perturbation_per_eval)
+        check_number("radius", self.radius)
+        check_count("samples", self.samples)
+        check_seed(self.seed)
+
+    def cost(self, height: int, width: int) -> Cost:
+        """One further map for each noisy picture."""
+        return Cost(explanations=self.samples)
+
+    def _judge(self, case: Case) -> float:
+        return largest_change(
+            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval
+        )

@@ -1,0 +1,145 @@
+"""MPRT, model parameter randomisation test: does the map change when the network forgets what it learned?
+
+    mean over the steps of |similarity of the map and the map after the step's layers got random weights|
+
+Step k of n draws new weights for the top k/n of the layers ("cascading"), the last one for all, or for the k-th n-th of
+them alone ("independent"). Layers are those with weights of their own, in the order in which they run; a module that
+does not run by itself belongs to the one that it is in. Weights are drawn from a normal distribution with the mean and
+deviation of the tensor they replace; a tensor whose values are all equal has nothing to forget and stays, and so do
+buffers. With fewer layers than steps a layer's turn comes more than once, each time with new draws. The weights are put
+back bit by bit, after errors too. A map that is flat is no data; one that became flat is unlike the first: 0.
+
+Source: Adebayo et al., "Sanity Checks for Saliency Maps", 2018 (arXiv 1810.03292).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+
+from seewhy.errors import InvalidInput, MissingCapability
+from seewhy.metrics import Case, Cost, Metric
+from seewhy.metrics._chance import check_count, check_seed, seeds
+from seewhy.metrics._correlation import is_flat, pearson, spearman
+
+__all__ = ["MPRT"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MPRT(Metric):
+    """How alike the map stays when the network's layers get random weights, from the top down (Adebayo 2018).
+
+    Attributes:
+        order: "cascading" (from the top, more at each step) or "independent" (each step other layers alone).
+        steps: maps that are made, each with other layers changed.
+        similarity: "spearman" (of the ranks) or "pearson".
+        seed: of the weights; the global random state is neither read nor changed.
+    """
+
+    order: Literal["cascading", "independent"] = "cascading"
+    steps: int = 5
+    similarity: Literal["spearman", "pearson"] = "spearman"
+    seed: int = 0
+
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+    needs_explainer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.order not in ("cascading", "independent"):
+            raise InvalidInput(f"order must be 'cascading' or 'independent', got {self.order!r}.")
+        check_count("steps", self.steps)
+        if self.similarity not in ("spearman", "pearson"):
+            raise InvalidInput(f"similarity must be 'spearman' or 'pearson', got {self.similarity!r}.")
+        check_seed(self.seed)
+
+    def cost(self, height: int, width: int) -> Cost:
+        """One pass to see the order of the layers, and a map for each step."""
+        return Cost(forward=1, explanations=self.steps)
+
+    def _judge(self, case: Case) -> float:
+        assert case.explain is not None
+        layers = _layers(case)
+        found = []
+        for step, seed in enumerate(seeds(self.seed, self.steps)):
+            with _random([weight for layer in self._chosen(layers, step) for weight in layer], seed):
+                changed = case.explain(case.image.unsqueeze(0), case.target)[0]
+            found.append(self._alike(changed, case.saliency))
+        return float("nan") if is_flat(case.saliency) else sum(found) / self.steps
+
+    def _chosen(self, layers: list[list[Tensor]], step: int) -> list[list[Tensor]]:
+        first = len(layers) * step // self.steps
+        stop = max(first + 1, len(layers) * (step + 1) // self.steps)
+        return layers[:stop] if self.order == "cascading" else layers[first:stop]
+
+    def _alike(self, changed: Tensor, saliency: Tensor) -> float:
+        r = spearman(changed, saliency) if self.similarity == "spearman" else pearson(changed, saliency)
+        return abs(r) if r == r else 0.0
+
+
+def _layers(case: Case) -> list[list[Tensor]]:
+    """The weights of each layer, the one that runs last first; what two layers share belongs to the later one."""
+    module = getattr(case.model, "module", None)
+    if not isinstance(module, nn.Module) or any(isinstance(part, ScriptModule) for part in module.modules()):
+        raise MissingCapability(
+            f"MPRT gives the layers of a torch module random weights, and {case.model.name!r} shows none. Load the "
+            "network in torch: a callable, a TorchScript and another backend's file hide theirs."
+        )
+    ran = _order(case, module)
+    place: dict[Tensor, int] = {}
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        owner = name.rpartition(".")[0]
+        while owner and owner not in ran:
+            owner = owner.rpartition(".")[0]
+        if weight.dtype.is_floating_point and bool(weight.min() < weight.max()):
+            place[weight] = max(place.get(weight, 0), ran.get(owner, 0))
+    if not place:
+        raise InvalidInput(f"MPRT gives the network random weights, and {case.model.name!r} has none to replace.")
+    return [[w for w, at in place.items() if at == number] for number in sorted(set(place.values()), reverse=True)]
+
+
+def _order(case: Case, module: nn.Module) -> dict[str, int]:
+    """Name -> number of each module in the order in which they begin to run."""
+    ran: dict[str, int] = {}
+
+    def noting(name: str) -> Callable[..., None]:
+        def note(*_: Any) -> None:
+            ran.setdefault(name, len(ran))
+
+        return note
+
+    handles = [part.register_forward_pre_hook(noting(name)) for name, part in module.named_modules()]
+    try:
+        case.model(case.image.unsqueeze(0))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
+
+
+@contextmanager
+def _random(weights: list[Tensor], seed: int) -> Iterator[None]:
+    """Random weights for the time of the block; then the old ones, also on errors."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    kept = [weight.detach().clone() for weight in weights]
+    try:
+        for weight, old in zip(weights, kept, strict=True):
+            _write(weight, _like(old.float(), generator))
+        yield
+    finally:
+        for weight, old in zip(weights, kept, strict=True):
+            _write(weight, old)
+
+
+def _like(old: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(old.shape, generator=generator, dtype=torch.float32, device="cpu").to(old.device)
+    return old.mean() + old.std(correction=0) * drawn
+
+
+def _write(weight: Tensor, values: Tensor) -> None:
+    weight.data.copy_(values)  # through .data a graph of the user's stays valid, and inference tensors can be written

@@ -1,0 +1,65 @@
+"""Robustness: does the map stay the same when noise too weak to matter is put on the picture?
+
+    exp( - max over d of  |S(x + d) - S(x)| / |S(x)| )        d uniform within +-radius
+
+S is the raw map of the class that was asked for on the clean picture. If the case's map is one scaled to [0, 1], so are
+the others. The norm is Euclidean over the pixels. A map that is zero everywhere is no data.
+
+Source: the benchmark of this name in MindSpore XAI, 2021, after Yeh et al., "On the (In)fidelity and Sensitivity of
+Explanations", 2019 (arXiv 1901.09392).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from seewhy.metrics import Case, Cost
+from seewhy.metrics._chance import check_count, check_number, check_seed
+from seewhy.metrics._labelled import LabelledMetric
+from seewhy.metrics._sensitivity import largest_change
+from seewhy.perturbation import batch_size
+from seewhy.types import Activation, activation
+
+__all__ = ["Robustness"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness(LabelledMetric):
+    """How little the map changes under noise on the picture, averaged by label (MindSpore XAI 2021).
+
+    Attributes:
+        num_labels: number of labels; None lets the averages grow with the labels that come.
+        activation_fn: taken because it is documented, and checked; the class is fixed, so no probability is needed.
+        perturbation_per_eval: noisy pictures that are explained together, or "auto".
+        radius: the noise is uniform within +-radius, in the network's input space.
+        samples: noisy pictures, each of which is explained.
+        seed: of the noise; the global random state is neither read nor changed.
+    """
+
+    activation_fn: str | Activation | None = "softmax"
+    perturbation_per_eval: int | str = 32
+    radius: float = 0.2
+    samples: int = 10
+    seed: int = 0
+
+    needs_explainer: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        activation(self.activation_fn)
+        batch_size(self.perturbation_per_eval)
+        check_number("radius", self.radius)
+        check_count("samples", self.samples)
+        check_seed(self.seed)
+
+    def cost(self, height: int, width: int) -> Cost:
+        """One further map for each noisy picture."""
+        return Cost(explanations=self.samples)
+
+    def _judge(self, case: Case) -> float:
+        change = largest_change(
+            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval
+        )
+        return math.exp(-change)
