@@ -35,9 +35,9 @@ def test_every_class_is_found_by_both_names_and_at_the_top() -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(
         UnknownName,
-        match="^" + re.escape("There is no explainer 'grad_camm'. Did you mean 'grad_cam' or 'recipro_cam'?") + "$",
+        match="^" + re.escape("There is no explainer 'occlusoin'. Did you mean 'occlusion'?") + "$",
     ):
-        registry.load("explainers", "grad_camm")
+        registry.load("explainers", "occlusoin")
     with pytest.raises(AttributeError, match=r"^module 'seewhy\.explainers' has no attribute 'GradCAMM'$"):
         _ = seewhy.explainers.GradCAMM
 
