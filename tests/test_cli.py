@@ -161,7 +161,19 @@ def test_list_names_every_explainer_and_metric_with_a_sentence(capsys: pytest.Ca
         in out
     )
     assert f"  {'relevance_mass':<26} Share of the positive relevance that lies on the object (Arras 2022)" in out
-    assert "num_masks=4000" in out
+    assert "num_masks=500" in out
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "seewhy", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    assert program.stdout.readline() == "explainers:\n"
+    program.stdout.close()
+    assert program.stderr.read() == ""
+    assert program.wait() == 1
 
 
 def test_as_a_program_from_the_users_folder(place: Path) -> None:

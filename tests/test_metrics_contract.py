@@ -197,6 +197,17 @@ def test_equality_repr_and_pickle(name: str) -> None:
     assert pickle.loads(pickle.dumps(first)) == first
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if "baseline" in [f.name for f in fields(registry.load("metrics", n))]]
+)
+def test_a_baseline_that_is_a_tensor_can_be_compared(name: str) -> None:
+    first, again, other = (make(name, baseline=torch.full((3, 1, 1), value)) for value in (0.5, 0.5, 0.4))
+    assert first == again
+    assert hash(first) == hash(again)
+    assert first != other
+    assert first != make(name)
+
+
 @every
 def test_the_scale_and_the_source_are_stated(name: str) -> None:
     kind = registry.load("metrics", name)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType
 
-__all__ = ["check_inputs"]
+__all__ = ["check_inputs", "same"]
 
 
 def check_inputs(inputs: Any) -> None:
@@ -34,3 +34,10 @@ def check_inputs(inputs: Any) -> None:
     if not bool(inputs.sum().isfinite()) and not bool(torch.isfinite(inputs).all()):
         bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten().tolist()
         raise InvalidInput(f"inputs has NaN or infinite values in image {', '.join(map(str, bad))}.")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two parameters are equal; tensors are by type, shape and values."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b)

@@ -136,6 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SeewhyError as error:
         _say(f"seewhy: {error}")
         return 2
+    except BrokenPipeError:  # `seewhy list | head`: what is left cannot be written, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _say(line: str) -> None:

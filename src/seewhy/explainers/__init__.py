@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.checks import check_inputs
+from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import review
 from seewhy.maps import scale, upsample
@@ -53,7 +53,9 @@ class Explainer:
             if name not in known:
                 raise UnknownParameter(f"{cls.__name__} has no parameter {name!r}. {nearest(name, known[1:])}")
         if len(args) > 1:
-            raise UnknownParameter(f"{cls.__name__} takes the network, and parameters by name: {', '.join(known[1:])}.")
+            first = next(f.name for f in fields(cls) if not f.kw_only)
+            others = ", ".join(n for n in known if n != first)
+            raise UnknownParameter(f"{cls.__name__} takes the {first}, and parameters by name: {others}.")
         return super().__new__(cls)
 
     def __call__(self, inputs: Tensor, targets: Any = None, *, show: bool = False) -> Tensor:
@@ -118,7 +120,7 @@ class Explainer:
         """Equal when the class, the network and all parameters are."""
         if type(self) is not type(other) or not isinstance(other, Explainer) or self.network is not other.network:
             return False
-        return all(_equal(a, b) for a, b in zip(self.parameters.values(), other.parameters.values(), strict=True))
+        return all(same(a, b) for a, b in zip(self.parameters.values(), other.parameters.values(), strict=True))
 
     def __hash__(self) -> int:
         """By class and network: parameters may hold tensors."""
@@ -144,12 +146,6 @@ def _gives(model: Model) -> str:
 
 def _instead(model: Model) -> str:
     return "ReciproCAM, RISE or Occlusion" if isinstance(model, FeatureModel) else "RISE or Occlusion"
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    return bool(a == b)
 
 
 def __getattr__(name: str) -> Any:

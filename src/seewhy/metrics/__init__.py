@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.checks import check_inputs
+from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
 from seewhy.models import Model, as_model
 from seewhy.perturbation import check_activation, chunked, probabilities
@@ -84,7 +84,7 @@ class Case:
             raise InvalidInput(f"The ground truth must have the image's size, {size}, got {tuple(self.truth.shape)}.")
 
 
-@dataclass(frozen=True, kw_only=True, repr=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
     """What every metric can do.
 
@@ -147,6 +147,17 @@ class Metric:
     def cost(self, height: int, width: int) -> Cost:
         """What judging one map of an image of this size costs, besides making the map."""
         return Cost()
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the class and all parameters are."""
+        if type(self) is not type(other):
+            return False
+        own = [f.name for f in fields(self) if f.compare]
+        return all(same(getattr(self, name), getattr(other, name)) for name in own)
+
+    def __hash__(self) -> int:
+        """By class: parameters may hold tensors."""
+        return hash(type(self))
 
     def _judge(self, case: Case) -> float:
         raise InvalidType(f"{type(self).__name__} does not say how it judges: define _judge.")

@@ -34,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PerturbationMetric(Metric):
     """A metric that scores changed copies of the image.
 
@@ -51,7 +51,7 @@ class PerturbationMetric(Metric):
         batch_size(self.perturbation_per_eval)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StepMetric(PerturbationMetric):
     """A metric whose slabs are equal shares of the pixels.
 
@@ -76,7 +76,7 @@ class StepMetric(PerturbationMetric):
         return Cost(forward=min(self.steps, height * width) + 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RiseMetric(PerturbationMetric):
     """A metric of the RISE protocol: a fixed number of pixels a step.
 

@@ -33,7 +33,7 @@ class _Tally:
             self.counts[label] += 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledMetric(Metric):
     """A metric that also averages what it is told with ``aggregate``.
 

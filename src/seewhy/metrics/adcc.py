@@ -55,7 +55,7 @@ class Parts(NamedTuple):
         return 0.0 if any(wish <= 0 for wish in wishes) else 3 / sum(1 / wish for wish in wishes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ADCC(Metric):
     """Harmonic mean of a map's coherency, simplicity and kept probability (Poppi 2021).
 

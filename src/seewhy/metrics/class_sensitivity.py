@@ -24,7 +24,7 @@ from seewhy.metrics._labelled import LabelledMetric
 __all__ = ["ClassSensitivity"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ClassSensitivity(LabelledMetric):
     """How little the maps of the likeliest and the least likely class agree, averaged by label (MindSpore XAI 2021).
 

@@ -19,7 +19,7 @@ from seewhy.metrics import Case, Metric
 __all__ = ["Complexity"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Complexity(Metric):
     """Entropy of the pixels' shares of the map in nats (Bhatt 2020); no data where all are zero."""
 

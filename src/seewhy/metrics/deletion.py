@@ -21,7 +21,7 @@ from seewhy.metrics._curves import RiseMetric, background, named
 __all__ = ["Deletion"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Deletion(RiseMetric):
     """Area under the score while pixels are removed by falling saliency, as RISE is judged (Petsiuk 2018).
 

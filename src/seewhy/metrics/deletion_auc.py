@@ -22,7 +22,7 @@ from seewhy.metrics._curves import StepMetric, deletion_auc
 __all__ = ["DeletionAUC"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DeletionAUC(StepMetric):
     """Share of the score that is lost, on average, while pixels are removed by falling saliency (Petsiuk 2018).
 

@@ -21,7 +21,7 @@ from seewhy.metrics import Case, Metric
 __all__ = ["EnergyPointingGame"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class EnergyPointingGame(Metric):
     """Share of the saliency scaled to zero and one that lies on the object (Wang 2020); no data where it is flat."""
 

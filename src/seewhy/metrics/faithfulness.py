@@ -35,7 +35,7 @@ _FORMS: dict[str, Callable[[StepMetric, Case], float]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faithfulness(LabelledMetric):
     """How well the score follows the pixels that a map calls important (Petsiuk 2018).
 

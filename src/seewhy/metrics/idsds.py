@@ -29,7 +29,7 @@ from seewhy.types import Activation
 __all__ = ["IDSDS"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IDSDS(PerturbationMetric):
     """Rank correlation of the saliency of patches with the drop when each alone is deleted (Hesse 2024).
 

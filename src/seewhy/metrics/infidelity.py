@@ -38,7 +38,7 @@ Change = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Numbers of changes (R,) -> changed images (R, C, H, W) and <I, S> (R,)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Infidelity(Metric):
     """Mean squared error with which the scaled map foretells what changes of the picture cost the score (Yeh 2019).
 

@@ -28,7 +28,7 @@ __all__ = ["Insertion"]
 WINDOW, SIGMA = 11, 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Insertion(RiseMetric):
     """Area under the score while pixels are shown by falling saliency, as RISE is judged (Petsiuk 2018).
 

@@ -22,7 +22,7 @@ from seewhy.metrics._curves import StepMetric, insertion_auc
 __all__ = ["InsertionAUC"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InsertionAUC(StepMetric):
     """Share of the score that is reached, on average, while pixels are shown by falling saliency (Petsiuk 2018).
 

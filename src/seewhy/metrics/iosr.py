@@ -20,7 +20,7 @@ from seewhy.metrics._localization import check_threshold, iosr
 __all__ = ["IoSR"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IoSR(Metric):
     """Share of the salient pixels that lie on the object (MindSpore XAI 2021).
 

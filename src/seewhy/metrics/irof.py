@@ -37,7 +37,7 @@ from seewhy.metrics._curves import (
 __all__ = ["IROF"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IROF(PerturbationMetric):
     """Share of the score that is lost, on average, while segments are removed by falling saliency (Rieger 2020).
 

@@ -23,7 +23,7 @@ from seewhy.metrics._localization import check_threshold, check_tolerance, iosr,
 __all__ = ["Localization"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Localization(LabelledMetric):
     """Whether the map lies on the object, by the pointing game or the salient region, averaged by label (Zhang 2018).
 

@@ -22,7 +22,7 @@ from seewhy.perturbation import batch_size
 __all__ = ["MaxSensitivity"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MaxSensitivity(Metric):
     """Largest relative change of the map under noise on the picture (Yeh 2019).
 

@@ -31,7 +31,7 @@ from seewhy.metrics._correlation import is_flat, pearson, spearman
 __all__ = ["MPRT"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MPRT(Metric):
     """How alike the map stays when the network's layers get random weights, from the top down (Adebayo 2018).
 

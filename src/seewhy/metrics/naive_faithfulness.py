@@ -19,7 +19,7 @@ from seewhy.metrics._curves import StepMetric, naive_faithfulness
 __all__ = ["NaiveFaithfulness"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NaiveFaithfulness(StepMetric):
     """Correlation of the saliency of pixels with the drop when they are removed (Alvarez-Melis and Jaakkola 2018).
 

@@ -19,7 +19,7 @@ from seewhy.metrics._localization import check_tolerance, pointing
 __all__ = ["PointingGame"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PointingGame(Metric):
     """Whether the map's maximum lies on the object or within a tolerance of it (Zhang 2018).
 

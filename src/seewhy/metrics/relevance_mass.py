@@ -16,7 +16,7 @@ from seewhy.metrics import Case, Metric
 __all__ = ["RelevanceMass"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RelevanceMass(Metric):
     """Share of the positive relevance that lies on the object (Arras 2022); no data where none is positive."""
 

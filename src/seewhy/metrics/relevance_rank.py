@@ -20,7 +20,7 @@ from seewhy.metrics import Case, Metric
 __all__ = ["RelevanceRank"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RelevanceRank(Metric):
     """Share of the highest pixels, as many as the object has, that lie on it (Arras 2022)."""
 

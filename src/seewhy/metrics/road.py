@@ -35,7 +35,7 @@ Levels = list[tuple[Tensor, Tensor]]
 TINY = 1e-30  # stands for 0 where it would divide
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ROAD(PerturbationMetric):
     """Change of the score when the most or least salient pixels are replaced by their surroundings (Rong 2022).
 

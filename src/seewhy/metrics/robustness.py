@@ -25,7 +25,7 @@ from seewhy.types import Activation, activation
 __all__ = ["Robustness"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Robustness(LabelledMetric):
     """How little the map changes under noise on the picture, averaged by label (MindSpore XAI 2021).
 

@@ -19,7 +19,7 @@ from seewhy.metrics import Case, Metric
 __all__ = ["Sparseness"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sparseness(Metric):
     """Gini index of the map's absolute values (Chalasani 2020); no data where all are zero."""
 

@@ -1,0 +1,206 @@
+"""How good explainers are where the truth is known: photographic cut-outs on real textures, EfficientNet-Lite0.
+
+Scenes come from `scenes.py` (deterministic from a seed, exact masks). The class asked for is the one of the object's
+classes that the network finds likeliest; scenes where it is not among the five likeliest are left out, because
+there is nothing to explain. Two studies:
+
+    python benchmarks/cutouts.py table --data DIR --count 16        every explainer, five metrics
+    python benchmarks/cutouts.py masks --data DIR --count 24        what quality a black box costs how many passes
+
+Passes without gradients and hooks run through OpenVINO in float32 where it is installed (`pip install openvino`): the
+same numbers to 1e-5, several times faster. `--no-openvino` switches that off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import seewhy
+from scenes import Scene, scenes
+from seewhy import demo, registry
+from seewhy.metrics import Metric
+from seewhy.metrics.adcc import ADCC
+from seewhy.metrics.deletion import Deletion
+from seewhy.metrics.insertion import Insertion
+from seewhy.metrics.pointing_game import PointingGame
+from seewhy.metrics.relevance_mass import RelevanceMass
+
+STEP = 1792  # pixels a step of insertion and deletion: 28 steps of a 224 x 224 input
+SKIPPED = {"guided_backprop", "rise_plus", "random_map", "centre_map"}  # baselines are rows of every comparison
+BUDGETS = (100, 200, 500, 1000)
+
+
+class Accelerated(nn.Module):
+    """The same network; whole passes that nobody watches and nobody differentiates run through OpenVINO."""
+
+    def __init__(self, module: nn.Module, example: Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self._compiled = [_compiled(module, example)]  # in a list: it is no submodule
+
+    def forward(self, x: Tensor) -> Tensor:
+        watched = any(m._forward_hooks or m._forward_pre_hooks for m in self.module.modules())
+        if torch.is_grad_enabled() or watched or torch.compiler.is_exporting() or torch.jit.is_tracing():
+            return self.module(x)
+        return torch.from_numpy(self._compiled[0](x.contiguous().numpy())[0].copy())
+
+
+def _compiled(module: nn.Module, example: Tensor) -> Any:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
+    with torch.no_grad():
+        converted = openvino.convert_model(module.eval(), example_input=example, input=[-1, *example.shape[1:]])
+    return openvino.Core().compile_model(converted, "CPU", settings)
+
+
+class Difference(Metric):
+    """Insertion minus deletion; each alone also rewards maps that are merely small or large."""
+
+    range = (-1.0, 1.0)
+
+    def _judge(self, case: Any) -> float:
+        insertion, deletion = (kind(pixels_per_step=STEP, perturbation_per_eval=16) for kind in (Insertion, Deletion))
+        return insertion(case) - deletion(case)
+
+
+def network(openvino: bool) -> Any:
+    known: Any = demo.model()
+    # A scene has the network's own size: its usual centre crop would cut objects off.
+    model = seewhy.load(known, preprocessing=replace(known.preprocessing, crop_fraction=1.0))
+    if not openvino:
+        return model
+    fast = Accelerated(model.module, torch.zeros(1, 3, 224, 224))
+    return seewhy.load(fast, preprocessing=model.preprocessing, labels=model.labels)
+
+
+def samples(model: Any, data: Path, count: int, seed: int) -> Iterator[seewhy.Sample]:
+    """``count`` scenes of which the network sees the object."""
+    found = (_seen(model, scene) for scene in scenes(data, 20 * count, seed))
+    yield from itertools.islice((s for s in found if s is not None), count)
+
+
+def _seen(model: Any, scene: Scene) -> seewhy.Sample | None:
+    thing = scene.objects[0]
+    inputs, _ = model.preprocessing(scene.picture)
+    with model.opened():
+        scores = model(inputs).classes[0]
+    label = max(thing.classes, key=lambda c: float(scores[c]))
+    if label not in scores.topk(5).indices.tolist():
+        return None
+    return seewhy.Sample(image=scene.picture, target=label, mask=thing.mask, name=thing.name)
+
+
+def table(model: Any, data: list[seewhy.Sample], masks: int) -> seewhy.Comparison:
+    """Every explainer that works on the network, by five metrics."""
+    budget = {name: f"{name}(num_masks={masks})" for name in ("rise", "hsic", "kernel_shap", "lime")}
+    names = [n for n in registry.names("explainers") if n not in SKIPPED]
+    explainers = {n: _fast(budget.get(n, n)) for n in names}
+    metrics = {
+        "pointing game": PointingGame(), "relevance mass": RelevanceMass(),
+        "insertion": Insertion(pixels_per_step=STEP, perturbation_per_eval=16),
+        "deletion": Deletion(pixels_per_step=STEP, perturbation_per_eval=16), "ADCC": ADCC(),
+    }  # fmt: skip
+    return seewhy.compare(model, data, explainers, metrics)
+
+
+def _fast(spec: str) -> str:
+    kind = registry.load("explainers", spec.partition("(")[0])
+    if "perturbation_per_eval" not in kind.__dataclass_fields__:
+        return spec
+    return f"{spec[:-1]}, perturbation_per_eval=16)" if spec.endswith(")") else f"{spec}(perturbation_per_eval=16)"
+
+
+def efficiency(model: Any, data: list[seewhy.Sample]) -> seewhy.Comparison:
+    """RISE with few masks, HSIC and HiPe beside RISE as published with 4000."""
+    rise = {
+        f"{estimator} {n}": f"rise(num_masks={n}, estimator='{estimator}', paired={estimator == 'regression'}, "
+        "perturbation_per_eval=16)"
+        for estimator in ("plain", "centred", "regression") for n in BUDGETS
+    }  # fmt: skip
+    explainers = {
+        "plain 4000": "rise(num_masks=4000, estimator='plain', perturbation_per_eval=16)", **rise,
+        "regression, tolerance .1": "rise(num_masks=1000, tolerance=0.1, perturbation_per_eval=16)",
+        **{f"HSIC {n}": f"hsic(num_masks={n}, perturbation_per_eval=16)" for n in (200, 500)},
+        "HiPe": "hierarchical_perturbation(perturbation_per_eval=16)",
+    }  # fmt: skip
+    metrics = {
+        "insertion - deletion": Difference(), "pointing game": PointingGame(tolerance=0),
+        "relevance mass": RelevanceMass(),
+    }  # fmt: skip
+    return seewhy.compare(model, data, explainers, metrics)
+
+
+def markdown(found: seewhy.Comparison) -> str:
+    """The table, ready for the documentation; the best mean under each metric is bold, and so is all that it does not
+    really beat.
+    """
+    head = ["method", *(f"{m} ({b})" for m, b in zip(found.metrics, found.better, strict=True)),
+            "forward", "backward", "seconds"]  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for explainer in found.explainers:
+        cells = [_cell(found, explainer, metric) for metric in found.metrics]
+        forward, backward, seconds = found.cost(explainer)
+        lines.append(
+            "| " + " | ".join([explainer, *cells, f"{forward:.0f}", f"{backward:.0f}", f"{seconds:.2f}"]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(found: seewhy.Comparison, explainer: str, metric: str) -> str:
+    one = found.mean(explainer, metric)
+    if not one.n:
+        return "no data"
+    sign = 1 if found.better[found.metrics.index(metric)] == "higher" else -1
+    rows = [found.mean(e, metric) for e in found.explainers]
+    best = max((r for r in rows if r.n), key=lambda r: sign * r.mean).explainer
+    top = explainer == best or explainer not in found.beaten(best, metric)
+    text = f"{one.mean:.3f}"
+    return f"{'**' if top else ''}{text}{'**' if top else ''} [{one.low:.3f}, {one.high:.3f}]" + (
+        f" n={one.n}" if one.missing else ""
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=["table", "masks"])
+    parser.add_argument("--data", type=Path, required=True, help="where the stamps are kept; fetched if missing")
+    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--masks", type=int, default=500, help="of the black-box methods in the table")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--openvino", action=argparse.BooleanOptionalAction, default=find_spec("openvino") is not None)
+    parser.add_argument("--out", type=Path, default=Path("cutouts-out"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = network(arguments.openvino)
+    data = list(samples(model, arguments.data, arguments.count, arguments.seed))
+    began = time.perf_counter()
+    found = table(model, data, arguments.masks) if arguments.study == "table" else efficiency(model, data)
+    found.save(arguments.out / arguments.study)
+    share = np.mean([np.mean(np.asarray(s.mask)) for s in data])
+    print(f"{datetime.now(UTC):%Y-%m-%d}: {len(data)} scenes, seed {arguments.seed}, object {share:.0%} of the picture")
+    print(f"{platform.machine()}, {arguments.threads} threads, Python {platform.python_version()}, torch "
+          f"{torch.__version__}, openvino {version('openvino') if arguments.openvino else 'not used'}, "
+          f"{time.perf_counter() - began:.0f} s\n")  # fmt: skip
+    print(markdown(found))
+    print()
+    print(found)
+
+
+if __name__ == "__main__":
+    main()
