@@ -3,7 +3,7 @@
 Method and reference run in turn (A B A B ...) in one process, so a machine that slows down slows both; the ratio of
 each pair is taken, and the median of the ratios is what counts. Run:
 
-    python benchmarks/explainers.py [--rounds 9] [--threads 2] [--networks resnet50,efficientnet_lite0]
+    python benchmarks/explainers.py [--rounds 9] [--threads 2] [--networks resnet50,efficientnet_lite0] [--parts cams]
 
 The peers are optional: pip install captum grad-cam torchcam.
 """
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--networks", default="resnet50,efficientnet_lite0")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--masks", type=int, default=800)
+    parser.add_argument("--parts", default="cams,gradients,perturbations,peers")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     header(arguments)
@@ -204,11 +205,15 @@ def main() -> None:
             milliseconds = statistics.median(timed(forward(net, inputs)) for _ in range(5)) * 1000 / batch
             print(f"\n{name}, batch {batch}: plain forward {milliseconds:.1f} ms an image")
             print(f"  {'':<44}{'ms/image':>10} {'ratio':>9}  {'quartiles':<16}passes")
-            cams(report, net, layer, inputs)
-            pixel_gradients(report, net, inputs)
-            if batch == 1:
+            parts = arguments.parts.split(",")
+            if "cams" in parts:
+                cams(report, net, layer, inputs)
+            if "gradients" in parts:
+                pixel_gradients(report, net, inputs)
+            if "perturbations" in parts and batch == 1:
                 perturbations(report, net, inputs, arguments.masks)
-            peers(report, net, layer, inputs)
+            if "peers" in parts:
+                peers(report, net, layer, inputs)
 
 
 if __name__ == "__main__":
