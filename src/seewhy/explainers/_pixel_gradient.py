@@ -13,7 +13,7 @@ from seewhy.models import GradientModel
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["Reduce", "check_reduce", "pick", "pixel_gradients"]
+__all__ = ["Reduce", "check_reduce", "lost", "pick", "pixel_gradients", "underflow"]
 
 Reduce = Literal["max_abs", "sum", "mean_abs"]
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,7 +41,7 @@ def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:
 
 def pixel_gradients(
     model: GradientModel, inputs: Tensor, request: Request, reduce: str, *,
-    prepare: Callable[[Tensor], list[str]] = lambda _: [],
+    times: Tensor | None = None, prepare: Callable[[Tensor], list[str]] = lambda _: [],
 ) -> Attribution:  # fmt: skip
     """One forward pass and one backward pass a target, down to the pixels and nowhere else.
 
@@ -50,23 +50,30 @@ def pixel_gradients(
         inputs: (N, C, H, W).
         request: the targets.
         reduce: how the channels become one map.
+        times: (N, C, H, W) with which the gradient is multiplied before that.
         prepare: called with the (N, T) values before anything is differentiated; returns warnings.
     """
     chosen: list[TargetSet] = []
     gradients = model.gradients(inputs, pick(request, chosen), "")
     said = prepare(gradients.values)
-    maps, lost = [], 0.0
+    maps, share = [], 0.0
     for t in range(chosen[0].count):
         gradient = gradients.of(t)
-        lost = max(lost, float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0)
-        maps.append(_REDUCTIONS[reduce](gradient))
-    warnings = [*gradients.warnings, *said, *_underflow(lost)]
+        share = max(share, lost(gradient, inputs))
+        maps.append(_REDUCTIONS[reduce](gradient if times is None else gradient * times.float()))
+    warnings = [*gradients.warnings, *said, *underflow(share)]
     return Attribution(
         raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0].classes, warnings=tuple(warnings)
     )
 
 
-def _underflow(share: float) -> list[str]:
+def lost(gradient: Tensor, inputs: Tensor) -> float:
+    """The share of a float16 gradient that is exactly zero; 0 for other types, which do not underflow."""
+    return float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0
+
+
+def underflow(share: float) -> list[str]:
+    """A warning where much of a gradient is exactly zero."""
     if share < 0.2:
         return []
     return [f"{share:.0%} of the gradient is exactly zero in float16. Use a float32 or bfloat16 network to be sure."]

@@ -14,15 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import name
-from seewhy.explainers._pixel_gradient import pick
-from seewhy.maps import full_precision
-from seewhy.models import GradientModel, Gradients
-from seewhy.targets import Request, TargetSet
+from seewhy.explainers._cam import differentiate, gradient_cam, rectified
+from seewhy.models import GradientModel
+from seewhy.targets import Request
 from seewhy.types import Attribution
 
 __all__ = ["GradCAM"]
@@ -41,29 +38,9 @@ class GradCAM(Explainer):
     needs: ClassVar[type] = GradientModel
 
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        chosen: list[TargetSet] = []
-        found = model.gradients(inputs, pick(request, chosen), self.layer)
-        weights = channel_weights(found, chosen[0])
-        with full_precision(weights):
-            cam = torch.einsum("ntc,nchw->nthw", weights, found.maps.float())
-        result = Attribution(raw=cam.relu(), outputs=found.outputs, targets=chosen[0].classes, layer=found.layer)
-        negative = (cam.amax((2, 3)) <= 0) & (cam.amin((2, 3)) < 0)
-        said = [
-            f"{name(result, i, t).capitalize()}: its CAM is negative everywhere at layer {found.layer!r}, so the map "
-            "is empty."
-            for i, t in negative.nonzero().tolist()[:8]
-        ]
-        return Attribution(
-            raw=result.raw,
-            outputs=found.outputs,
-            targets=result.targets,
-            layer=found.layer,
-            warnings=(*found.warnings, *said),
-        )
+        found, targets = differentiate(model, inputs, request, self.layer)
+        return rectified(gradient_cam(found, targets, _mean), found, targets)
 
 
-def channel_weights(found: Gradients, targets: TargetSet) -> Tensor:
-    """(N, T, C): each target's gradient, averaged over the positions."""
-    if found.linear is not None and targets.classes is not None:
-        return found.linear.weight.float()[targets.classes] / (found.maps.shape[2] * found.maps.shape[3])
-    return torch.stack([found.of(t).mean((2, 3)) for t in range(targets.count)], 1)
+def _mean(gradients: Tensor, _maps: Tensor) -> Tensor:
+    return gradients.mean((3, 4), keepdim=True)

@@ -1,0 +1,99 @@
+"""What the class activation maps have in common: a layer's channels, weighted and added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from seewhy.explainers._checks import MOST
+from seewhy.explainers._pixel_gradient import pick
+from seewhy.maps import full_precision
+from seewhy.models import Features, GradientModel, Gradients
+from seewhy.perturbation import chunked
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Attribution, Outputs
+
+__all__ = ["Weigh", "attribution", "channel_scores", "combine", "differentiate", "gradient_cam", "rectified"]
+
+Weigh = Callable[[Tensor, Tensor], Tensor]
+"""(gradients (N,T,C,h,w), maps (N,1,C,h,w)) -> weights (N,T,C,h,w), or (N,T,C,1,1) for one weight a channel.
+
+Where the gradient is the same at all positions it comes as (N,T,C,1,1): a weight may be made of it by means over
+positions, never by sums.
+"""
+
+
+def differentiate(model: GradientModel, inputs: Tensor, request: Request, layer: str) -> tuple[Gradients, TargetSet]:
+    """One forward pass, ready to be differentiated, and the targets that it settled."""
+    chosen: list[TargetSet] = []
+    found = model.gradients(inputs, pick(request, chosen), layer)
+    return found, chosen[0]
+
+
+def gradient_cam(found: Gradients, targets: TargetSet, weigh: Weigh) -> Tensor:
+    """(N, T, h, w): the channels, weighted by what ``weigh`` makes of each target's gradient, added up.
+
+    Where the rest of the network is a mean over h x w positions and a linear layer W the gradient is W_ck / (h w), and
+    nothing is differentiated.
+    """
+    maps = found.maps.float()
+    if found.linear is not None and targets.classes is not None:
+        gradients = found.linear.weight.float()[targets.classes] / (maps.shape[2] * maps.shape[3])
+        return combine(weigh(gradients[..., None, None], maps.unsqueeze(1)), maps)
+    each = (weigh(found.of(t).unsqueeze(1), maps.unsqueeze(1)) for t in range(targets.count))
+    return torch.cat([combine(weights, maps) for weights in each], 1)
+
+
+def combine(weights: Tensor, maps: Tensor) -> Tensor:
+    """(N, T, h, w): the sum over channels of weights (N,T,C,1,1) or (N,T,C,h,w) times float32 maps (N,C,h,w)."""
+    if tuple(weights.shape[3:]) != (1, 1):
+        return (weights * maps.unsqueeze(1)).sum(2)
+    with full_precision(maps):
+        return torch.einsum("ntc,nchw->nthw", weights[..., 0, 0], maps)
+
+
+def channel_scores(
+    targets: TargetSet, live: Tensor, run: Callable[[Tensor, Tensor], Outputs], per_eval: int | str
+) -> Tensor:
+    """(N, T, C) float32: the targets' scores when one channel is changed; 0 for channels that are not live.
+
+    Args:
+        targets: what is scored.
+        live: (N, C) bool, the channels that are changed; no pass is made for the others.
+        run: (rows (R,): which image, channels (R,): which channel) -> outputs.
+        per_eval: changes a pass, or "auto".
+    """
+    rows, channels = live.nonzero(as_tuple=True)
+    scores = torch.zeros((*live.shape, targets.count), dtype=torch.float32, device=live.device)
+
+    def work(start: int, stop: int) -> None:
+        images, which = rows[start:stop], channels[start:stop]
+        scores[images, which] = targets.values(run(images, which), images)
+
+    chunked(work, len(rows), per_eval)
+    return scores.transpose(1, 2)
+
+
+def rectified(cam: Tensor, found: Features | Gradients, targets: TargetSet, said: Iterable[str] = ()) -> Attribution:
+    """ReLU(cam) with everything about it; says where nothing was left."""
+    where = ((cam.amax((2, 3)) <= 0) & (cam.amin((2, 3)) < 0)).nonzero().tolist()
+    empty = [
+        f"Image {i}, {targets.names(i)[t]}: its CAM is negative everywhere at layer {found.layer!r}, so the map is "
+        "empty."
+        for i, t in where[:MOST]
+    ]
+    rest = [f"... and {len(where) - MOST} more CAMs are negative everywhere."] if len(where) > MOST else []
+    return attribution(cam.relu(), found, targets, [*said, *empty, *rest])
+
+
+def attribution(raw: Tensor, found: Features | Gradients, targets: TargetSet, said: Iterable[str] = ()) -> Attribution:
+    """The maps of a layer with what is known about the pass that made them."""
+    return Attribution(
+        raw=raw,
+        outputs=found.outputs,
+        targets=targets.classes,
+        layer=found.layer,
+        warnings=(*found.warnings, *said),
+    )

@@ -1,0 +1,71 @@
+"""EigenCAM: what a layer's channels have in common, whatever the class.
+
+    A (h w x C) = U S V^T,   map = A v_1
+
+The first singular vector is known up to its sign only. Here the sign is the one that gives the light side of the map
+more energy than the dark side, sum_ij map |map| >= 0; after a ReLU all of the map is then light. As in the paper the
+mean is not subtracted first.
+
+Source: Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Components", 2020 (arXiv 2008.00299).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from seewhy.explainers import Explainer
+from seewhy.explainers._cam import attribution
+from seewhy.explainers._checks import MOST
+from seewhy.maps import full_precision
+from seewhy.models import FeatureModel
+from seewhy.targets import Request
+from seewhy.types import Attribution
+
+__all__ = ["EigenCAM"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class EigenCAM(Explainer):
+    """First principal component of a layer's channels, the same for every class (Muhammad 2020).
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+    """
+
+    layer: str = "auto"
+
+    needs: ClassVar[type] = FeatureModel
+    class_agnostic: ClassVar[bool] = True
+
+    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
+        found = model.features(inputs, self.layer)
+        targets = request.resolve(found.outputs)
+        one, said = _signed(_first_component(found.maps.double()))
+        raw = one.float().unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous()
+        return attribution(raw, found, targets, said)
+
+
+def _first_component(maps: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, h, w): A v_1, from the eigenvectors of A^T A or A A^T, whichever is smaller."""
+    flat = maps.flatten(2)
+    _, c, positions = flat.shape
+    with full_precision(maps):
+        gram = flat @ flat.mT if c <= positions else flat.mT @ flat
+        vector = torch.linalg.eigh(gram.nan_to_num(0.0, 0.0, 0.0)).eigenvectors[..., -1:]
+        direction = vector if c <= positions else torch.nn.functional.normalize(flat @ vector, dim=1)
+        return (flat.mT @ direction).view(len(maps), *maps.shape[2:])
+
+
+def _signed(maps: Tensor) -> tuple[Tensor, list[str]]:
+    """The maps with the sign that makes more of their energy light, and a warning where both sides are alike."""
+    lean, energy = (maps * maps.abs()).sum((1, 2)), maps.square().sum((1, 2))
+    unsure = ((lean.abs() < 0.1 * energy) & (energy > 0)).nonzero().flatten().tolist()
+    said = [
+        f"Image {i}: the light and the dark side of its map are equally strong, so which is light means nothing."
+        for i in unsure[:MOST]
+    ]
+    return torch.where((lean < 0)[:, None, None], -maps, maps), said

@@ -1,0 +1,60 @@
+"""GradCAM++: GradCAM with weights that count every place where a channel speaks for the class, large or small.
+
+    alpha_k(i, j) = g^2 / (2 g^2 + g^3 sum_ab A_k(a, b))   with g = d logit_c / d A_k(i, j)
+    map = ReLU( sum_k  sum_ij( alpha_k(i, j) ReLU(g) ) * A_k )
+
+The paper explains exp(logit), whose derivatives put the same positive factor on all weights of a map. It is left out:
+it would overflow and changes no picture. The paper takes A to come from a ReLU; where a channel sums to less than 0
+the sum is taken as 0, because else alpha may be infinite or negative, and a warning says so.
+
+Source: Chattopadhay et al., "Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks", 2018 (arXiv
+1710.11063), equations 5, 7 and 19.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seewhy.explainers import Explainer
+from seewhy.explainers._cam import differentiate, gradient_cam, rectified
+from seewhy.models import GradientModel, Gradients
+from seewhy.targets import Request
+from seewhy.types import Attribution
+
+__all__ = ["GradCAMPlusPlus"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class GradCAMPlusPlus(Explainer):
+    """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018).
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+    """
+
+    layer: str = "auto"
+
+    needs: ClassVar[type] = GradientModel
+
+    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
+        found, targets = differentiate(model, inputs, request, self.layer)
+        return rectified(gradient_cam(found, targets, _weigh), found, targets, _below_zero(found))
+
+
+def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
+    positive, positions = gradients.relu(), maps.shape[3] * maps.shape[4]
+    total = maps.sum((3, 4), keepdim=True).relu()
+    return (positive / (2 + positive * total)).mean((3, 4), keepdim=True) * positions  # g^2 divided out
+
+
+def _below_zero(found: Gradients) -> list[str]:
+    count, total = int((found.maps.float().sum((2, 3)) < 0).any(0).sum()), found.maps.shape[1]
+    if count == 0:
+        return []
+    return [
+        f"{count} of {total} channels of layer {found.layer!r} sum to less than 0. GradCAM++ is defined for a layer "
+        "after a ReLU; their sums were taken as 0."
+    ]

@@ -1,0 +1,45 @@
+"""InputXGradient: the part of the class's logit that each pixel contributes, to first order.
+
+    map(i, j) = sum over channels of  x(:, i, j) * d logit_c / d x(:, i, j)
+
+For a network that is linear in its input the map adds up to the logit without its bias. It is measured from an input of
+zeros: a pixel that is 0 (after normalisation: of the mean colour) contributes nothing, whatever it shows.
+
+Source: Shrikumar et al., "Not Just a Black Box: Learning Important Features Through Propagating Activation
+Differences", 2016 (arXiv 1605.01713).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from seewhy.explainers import Explainer
+from seewhy.explainers._pixel_gradient import Reduce, check_reduce, pixel_gradients
+from seewhy.models import GradientModel
+from seewhy.targets import Request
+from seewhy.types import Attribution
+
+__all__ = ["InputXGradient"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class InputXGradient(Explainer):
+    """Each pixel times the gradient of the class's logit there, signed (Shrikumar 2016).
+
+    Attributes:
+        reduce: how the channels become one map: "sum", "max_abs" or "mean_abs".
+    """
+
+    reduce: Reduce = "sum"
+
+    needs: ClassVar[type] = GradientModel
+    pixelwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_reduce(self.reduce)
+
+    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
+        return pixel_gradients(model, inputs, request, self.reduce, times=inputs)

@@ -1,0 +1,187 @@
+"""IntegratedGradients: the change of the class's logit from a baseline to the picture, divided among the pixels.
+
+    map(i, j) = sum over channels of (x - b) * integral over a in [0, 1] of  d logit_c / d x  at  b + a (x - b)
+
+The map adds up to logit_c(x) - logit_c(b) as far as the integral is exact; the gap is measured on every map.
+
+The integral is a sum over n points a_s = u_s^2 with weights 2 u_s / n, u_s = (s + 1/2) / n: the midpoint rule, with
+steps that lie denser near the baseline. There the logits of image classifiers change most (four fifths of the change
+come in the first tenth of the path, and the gradient is far from smooth). On EfficientNet-Lite0, five photographs and
+50 steps this left a mean gap of 4 %, where Gauss-Legendre left 7 % and the plain midpoint rule 29 %; the maps were
+nearer to those of 300 steps too (relative error 0.05, 0.06, 0.08), and with blurred, mean and white baselines alike.
+
+With ``baselines``, samples of what pictures look like, these are expected gradients: the mean over random samples and
+random points of their paths, drawn so that samples and parts of the path are used equally often.
+
+Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017 (arXiv 1703.01365); expected
+gradients: Erion et al., "Improving performance of deep learning models with axiomatic attribution priors and expected
+gradients", 2021 (arXiv 1906.10670).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from seewhy import baseline as covers
+from seewhy.errors import InvalidInput
+from seewhy.explainers import Explainer
+from seewhy.explainers._checks import MOST
+from seewhy.explainers._pixel_gradient import lost, underflow
+from seewhy.maps import full_precision
+from seewhy.models import GradientModel
+from seewhy.perturbation import batch_size, chunked
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Attribution
+
+__all__ = ["IntegratedGradients"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class IntegratedGradients(Explainer):
+    """Change of the logit on the way from a baseline to the picture, divided among the pixels (Sundararajan 2017).
+
+    Attributes:
+        steps: points of the path, each one forward pass and one backward pass a target.
+        baseline: where the path starts: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
+        baselines: (M, C, H, W) pictures as the network takes them, for expected gradients; they replace ``baseline``.
+        perturbation_per_eval: points a pass, or "auto".
+        tolerance: a gap between the map's sum and the change of the logit above this share of it is warned of.
+        seed: of expected gradients; the global random state is neither read nor changed.
+    """
+
+    steps: int = 50
+    baseline: float | str | Tensor = 0.0
+    baselines: Tensor | None = None
+    perturbation_per_eval: int | str = 32
+    tolerance: float = 0.1
+    seed: int = 0
+
+    needs: ClassVar[type] = GradientModel
+    pixelwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        batch_size(self.perturbation_per_eval)
+        covers.check(self.baseline)
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
+            raise InvalidInput(f"steps must be a positive integer, got {self.steps!r}.")
+        if not isinstance(self.tolerance, int | float) or isinstance(self.tolerance, bool) or not self.tolerance > 0:
+            raise InvalidInput(f"tolerance must be a positive number, got {self.tolerance!r}.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        if self.baselines is not None:
+            _check_samples(self.baselines, self.baseline)
+
+    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
+        path = self._path(inputs)
+        outputs = model(inputs)
+        targets = request.resolve(outputs)
+        change = targets.values(outputs) - path.start(model, targets, len(inputs), self._per_pass())
+        n, _, height, width = inputs.shape
+        raw = torch.zeros((n, targets.count, height, width), dtype=torch.float32, device=inputs.device)
+        shares = [0.0]
+
+        def work(start: int, stop: int) -> None:
+            flat = torch.arange(start, stop, device=inputs.device)
+            first, last = start // self.steps, (stop - 1) // self.steps + 1
+            parts, share = path.part(model, targets, flat // self.steps, flat % self.steps)
+            raw[first:last] += parts
+            shares.append(share)
+
+        chunked(work, n * self.steps, self.perturbation_per_eval)
+        said = [*underflow(max(shares)), *self._gaps(raw, change, targets)]
+        return Attribution(raw=raw, outputs=outputs, targets=targets.classes, warnings=tuple(said))
+
+    def _path(self, inputs: Tensor) -> _Path:
+        host = torch.device("cpu")
+        if self.baselines is None:
+            cover = covers.make(self.baseline, inputs)
+            shared = len(cover) == 1 or cover.stride(0) == 0
+            points = (torch.arange(self.steps, dtype=torch.float32, device=host) + 0.5) / self.steps
+            which = torch.zeros(self.steps, dtype=torch.long, device=host) if shared else None
+            return _Path(inputs, cover[:1] if shared else cover, which, points.square(), 2 * points / self.steps)
+        if self.baselines.shape[1:] != inputs.shape[1:]:
+            want, got = ", ".join(map(str, inputs.shape[1:])), tuple(self.baselines.shape)
+            raise InvalidInput(f"baselines must have shape (M, {want}) like the inputs, got {got}.")
+        generator, count = torch.Generator(host).manual_seed(self.seed), len(self.baselines)
+        rounds = [torch.randperm(count, generator=generator, device=host) for _ in range(-(-self.steps // count))]
+        jitter = torch.rand(self.steps, generator=generator, dtype=torch.float32, device=host)
+        points = (torch.arange(self.steps, dtype=torch.float32, device=host) + jitter) / self.steps
+        weights = torch.full_like(points, 1 / self.steps)
+        return _Path(inputs, self.baselines.to(inputs), torch.cat(rounds)[: self.steps], points, weights)
+
+    def _per_pass(self) -> int:
+        return 32 if self.perturbation_per_eval == "auto" else int(self.perturbation_per_eval)
+
+    def _gaps(self, raw: Tensor, change: Tensor, targets: TargetSet) -> list[str]:
+        """Says which maps do not add up to the change of the score."""
+        total = raw.sum((2, 3))
+        size = torch.maximum(change.abs(), 0.01 * raw.abs().sum((2, 3)))  # a change near 0 is no measure of anything
+        where = ((total - change).abs() > self.tolerance * size).nonzero().tolist()
+        said = [
+            f"Image {i}, {targets.names(i)[t]}: the map adds up to {float(total[i, t]):.3g}, but the score changes by "
+            f"{float(change[i, t]):.3g} from the baseline to the image. Use more than {self.steps} steps."
+            for i, t in where[:MOST]
+        ]
+        return said + ([f"... and {len(where) - MOST} more maps with a gap."] if len(where) > MOST else [])
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """The points between the baselines and the inputs.
+
+    Attributes:
+        inputs: (N, C, H, W).
+        bases: (M, C, H, W) where paths start.
+        which: (S,) the base of each point, the same for every image; None where each image has its own.
+        points: (S,) 0 at the base, 1 at the image.
+        weights: (S,) how much each point counts.
+    """
+
+    inputs: Tensor
+    bases: Tensor
+    which: Tensor | None
+    points: Tensor
+    weights: Tensor
+
+    def start(self, model: GradientModel, targets: TargetSet, n: int, size: int) -> Tensor:
+        """(N, T) the mean scores where the paths start."""
+        if self.which is None:
+            return targets.values(model(self.bases))
+        used, counts = self.which.to(self.bases.device).unique(return_counts=True)
+        scores: Tensor = torch.zeros((), dtype=torch.float32, device=self.bases.device)
+        for some, count in zip(used.split(size), counts.split(size), strict=True):
+            outputs, share = model(self.bases[some]), count.unsqueeze(1) / len(self.which)
+            each = [targets.values(outputs, torch.full_like(some, i)) for i in range(n)]
+            scores = scores + torch.stack([(one * share).sum(0) for one in each])
+        return scores
+
+    def part(self, model: GradientModel, targets: TargetSet, rows: Tensor, steps: Tensor) -> tuple[Tensor, float]:
+        """What some points add to the maps of the images they belong to, and the share of gradients that are zero."""
+        kind = torch.promote_types(self.inputs.dtype, torch.float32)
+        base = self.bases[rows if self.which is None else self.which.to(rows.device)[steps]].to(kind)
+        way = self.inputs[rows].to(kind) - base
+        at = self.points.to(rows.device)[steps].view(-1, 1, 1, 1)
+        found = model.gradients((base + at * way).to(self.inputs.dtype), lambda o: targets.values(o, rows), "")
+        images = torch.arange(int(rows[0]), int(rows[-1]) + 1, device=rows.device)
+        weights = self.weights.to(rows.device)[steps] * (rows == images.unsqueeze(1))
+        maps, share = [], 0.0
+        for t in range(targets.count):
+            gradient = found.of(t)
+            share = max(share, lost(gradient, self.inputs))
+            with full_precision(gradient):
+                maps.append(torch.einsum("ir,rhw->ihw", weights, (gradient * way).sum(1).float()))
+        return torch.stack(maps, 1), share
+
+
+def _check_samples(samples: Any, baseline: Any) -> None:
+    if not isinstance(samples, Tensor) or samples.ndim != 4 or len(samples) == 0:
+        got = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
+        raise InvalidInput(f"baselines must be a tensor (M, C, H, W), got {got}.")
+    if not samples.dtype.is_floating_point or not bool(torch.isfinite(samples).all()):
+        raise InvalidInput("baselines must be floating point without NaN or infinite values.")
+    if isinstance(baseline, Tensor | str) or baseline != 0:
+        raise InvalidInput("Pass baseline or baselines, not both.")

@@ -1,0 +1,240 @@
+"""RISE in which a masked copy counts by how familiar it is, so that strange copies cannot speak for the picture.
+
+Most masked copies look like nothing that the network was trained on, and what it says about them means little. With
+S(x) the largest score of an out-of-distribution network, high for familiar pictures, copy i gets the inlier score
+
+    s_i = (S(x * M_i) - S(blank)) / (S(x) - S(blank)), clipped to [0, 1]
+
+1 where it is as familiar as the picture itself, 0 where it is no more so than a blank one. With f_i the probability of
+the class under mask M_i, for each pixel:
+
+    plain         sum_i s_i f_i M_i / (N p)                      (the paper)
+    centred       sum_i s_i (f_i - f) M_i / (sum_i s_i var(M))   with f = sum_i s_i f_i / sum_i s_i: the covariance
+                                                                 over copies that count s_i times each
+    regression    cov(g, M) / var(M)                             with g the linear function of the mask that ridge
+                                                                 regression finds when copy i counts s_i times
+
+If all s_i are 1, each is RISE's estimate of that name. The plain sum is also bright where familiarity alone depends on
+a pixel; the others are not: if all f_i are the same, they are zero. The weights mend much of what is wrong with the
+plain sum; the other estimates they change little (benchmarks/ood.py).
+
+Source: Qiu, Yang, Cao, Liu, Zheng, Ngai, Hsiao and Chen, "Resisting Out-of-Distribution Data Problem in Perturbation
+of XAI", 2021 (arXiv 2107.14000), on RISE by Petsiuk, Das and Saenko, 2018 (arXiv 1806.07421).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import InvalidInput, InvalidType
+from seewhy.explainers import Explainer
+from seewhy.explainers._checks import MOST, unmoved
+from seewhy.explainers._masks import Masks
+from seewhy.explainers._regression import Fit, regress
+from seewhy.explainers._superpixels import check_count, check_grid, check_seed, grid_sides
+from seewhy.maps import full_precision
+from seewhy.models import Model
+from seewhy.models.torch import TorchModel
+from seewhy.ood import OoDNet
+from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Activation, Attribution, Outputs, activation
+
+__all__ = ["RISEPlus"]
+
+MARGIN = 1e-3  # cosines that differ by less tell nothing
+ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}  # and the fewest masks that each can do with
+LEAST = 0.02  # share of the scores' variance below which a map is hardly more than noise
+FEW = 0.05  # share of the masks below which the reader is told that few count
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RISEPlus(Explainer):
+    """RISE with each masked copy weighted by how familiar it is to an out-of-distribution network (Qiu et al. 2021).
+
+    Attributes:
+        ood_net: a trained ``OoDNet``; the only argument that may be given by position.
+        network: what is explained; by default the classifier under ``ood_net``. With that one a single forward pass
+            gives both scores; another one costs a second pass of each copy, through the classifier.
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        perturbation_per_eval: masked copies a forward pass, or "auto".
+        num_masks: masks an image; all images and targets share them, and RISE with the same parameters has the same.
+        grid: cells along each side, or (down, across).
+        p: probability that a cell is shown.
+        estimator: "regression", "centred" or "plain".
+        paired: whether masks come in complementary pairs; None for all but the plain estimate, which is the paper's.
+        seed: of the masks; the global random state is neither read nor changed.
+    """
+
+    ood_net: Any = field(default=None, kw_only=False)
+    network: Any = None
+    activation_fn: str | Activation | None = "softmax"
+    perturbation_per_eval: int | str = 32
+    num_masks: int = 500
+    grid: int | tuple[int, int] = 7
+    p: float = 0.5
+    estimator: Literal["regression", "centred", "plain"] = "regression"
+    paired: bool | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ood_net, OoDNet):
+            raise InvalidType(
+                f"RISEPlus takes a trained OoDNet first, got {type(self.ood_net).__name__}. Make one: "
+                "ood_net = OoDNet(network, num_classes); ood_net.fit(dataset, loss_fn); RISEPlus(ood_net)."
+            )
+        if self.network is None:
+            object.__setattr__(self, "network", self.ood_net.underlying)
+        activation(self.activation_fn)
+        batch_size(self.perturbation_per_eval)
+        if self.estimator not in ESTIMATORS:
+            raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
+        check_count("num_masks", self.num_masks, ESTIMATORS[self.estimator])
+        check_grid(self.grid)
+        if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0 < self.p < 1:
+            raise InvalidInput(f"p must lie between 0 and 1, both excluded, got {self.p!r}.")
+        if self.paired not in (None, True, False):
+            raise InvalidInput(f"paired must be True, False or None, got {self.paired!r}.")
+        check_seed(self.seed)
+
+    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
+        masks = self._masks(inputs)
+        look = _Eyes(model, self.ood_net, inputs)
+        outputs, photo = look(inputs)
+        check_activation(outputs, self.activation_fn)
+        targets = request.resolve(outputs)
+        _, blank = look(torch.zeros_like(inputs[:1]))
+        scores, familiar = self._scores(look, inputs, masks, targets)
+        weights, warnings = _inlier_scores(familiar, photo, blank)
+        moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
+        raw, explained = self._estimate(masks, scores if self.estimator == "plain" else moved, weights)
+        noisy = (explained < LEAST) & (moved.abs().amax(2) > 1e-7) & (weights.sum(1, keepdim=True) > 0)
+        said = (*warnings, *unmoved(moved, "mask", targets), *_noise(noisy, explained, targets))
+        return Attribution(raw=raw, outputs=outputs, targets=targets.classes, warnings=said)
+
+    def _masks(self, inputs: Tensor) -> Masks:
+        paired = self.estimator != "plain" if self.paired is None else self.paired
+        size = (inputs.shape[2], inputs.shape[3])
+        masks = Masks.draw(self.num_masks, grid_sides(self.grid), self.p, self.seed, size, paired=paired)
+        return masks.to(inputs.device)
+
+    def _scores(self, look: _Eyes, inputs: Tensor, masks: Masks, targets: TargetSet) -> tuple[Tensor, Tensor]:
+        """(N, T, masks) the targets' scores and (N, masks) how familiar each copy is, from the same passes."""
+        n, count, activate = len(inputs), self.num_masks, activation(self.activation_fn)
+        scores = inputs.new_zeros((n * count, targets.count), dtype=torch.float32)
+        familiar = inputs.new_zeros(n * count, dtype=torch.float32)
+
+        def work(start: int, stop: int) -> None:
+            flat = torch.arange(start, stop, device=inputs.device)
+            images, index = flat // count, flat % count
+            outputs, familiar[start:stop] = look(inputs[images] * masks.at(index).unsqueeze(1).to(inputs.dtype))
+            scores[start:stop] = targets.values(probabilities(outputs, targets, activate), images)
+
+        chunked(work, n * count, self.perturbation_per_eval)
+        return scores.view(n, count, -1).transpose(1, 2), familiar.view(n, count)
+
+    def _estimate(self, masks: Masks, scores: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, masks) scores and (N, masks) weights -> (N, T, H, W), and the (N, T) share of the scores explained.
+
+        The latter is 1 where there is no regression.
+        """
+        size = (*scores.shape[:2], masks.rows.shape[2], masks.columns.shape[2])
+        if self.estimator == "regression":
+            nodes = masks.nodes()
+            fits = [_regressed(nodes, y, w) for y, w in zip(scores, weights, strict=True)]
+            raw = masks.slopes(torch.cat([fit.weights for fit in fits])).view(size)
+            return raw, torch.stack([fit.explained for fit in fits])
+        weights = weights.unsqueeze(1)
+        with full_precision(scores):
+            if self.estimator == "plain":
+                total = masks.weighted_sum((weights * scores).flatten(0, 1)).mul_(1 / (self.num_masks * self.p))
+            else:
+                share = weights / weights.sum(2, keepdim=True).clamp_min(1e-12)  # where no copy counts, zero
+                centred = share * (scores - (share * scores).sum(2, keepdim=True))
+                total = masks.weighted_sum(centred.flatten(0, 1)).div_(masks.variance())
+        return total.view(size), scores.new_ones(size[:2])
+
+
+def _regressed(nodes: Tensor, scores: Tensor, weights: Tensor) -> Fit:
+    """(M, P) masks, (T, M) scores and (M,) weights -> the regression in which mask i counts weights[i] times.
+
+    That is the plain regression of rows times sqrt(weight), with the direction sqrt(weights) taken out of all columns
+    instead of their mean. The rows are turned, which changes no fit, so that this direction becomes the one in which all
+    rows are equal: what the plain regression takes away as the mean is then the weighted mean.
+    """
+    known = weights > 0
+    count = int(known.sum())
+    if count < ESTIMATORS["regression"]:
+        return Fit(scores.new_zeros(len(scores), nodes.shape[1]), scores.new_zeros(len(scores)))
+    columns = torch.cat([nodes, scores.T], 1)[known].cpu().double()
+    share = (weights[known] / weights[known].sum()).cpu().double().unsqueeze(1)
+    columns *= (count * share).sqrt()
+    across = share.sqrt() - count**-0.5
+    turned = columns - across * (across * columns).sum(0) * (2 / across.square().sum().clamp_min(1e-30))
+    fit = regress(turned[:, : nodes.shape[1]], turned[:, nodes.shape[1] :].T)
+    return Fit(*(value.to(scores.device) for value in fit))
+
+
+class _Eyes:
+    """Both networks: images (R, C, H, W) -> the model's outputs, and (R,) how familiar each image is."""
+
+    def __init__(self, model: Model, ood_net: OoDNet, inputs: Tensor) -> None:
+        self.model, self.ood_net = model, ood_net
+        same = isinstance(model, TorchModel) and model.module is ood_net.underlying and ood_net.layer is not None
+        self.together = same and (not ood_net.asks or self._agree(inputs[:1]))
+
+    def __call__(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        outputs, features = (self._once if self.together else self._twice)(images)
+        return outputs, self.ood_net.scores(features).amax(1).float()
+
+    def _once(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        return self.ood_net.overhear(lambda: self.model(images))
+
+    def _twice(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        features = self.ood_net.features(images)
+        self.model.passes.forward += len(images)
+        return self.model(images), features
+
+    def _agree(self, images: Tensor) -> bool:
+        """Whether the features that the classifier gives when asked are those that its last layer takes."""
+        self.model.passes.forward += len(images)
+        return torch.equal(self.ood_net.features(images), self._once(images)[1])
+
+
+def _inlier_scores(familiar: Tensor, photo: Tensor, blank: Tensor) -> tuple[Tensor, list[str]]:
+    """(N, masks) in [0, 1], and what is wrong with them; all 0 where photo and blank picture cannot be told apart."""
+    span = (photo - blank).unsqueeze(1)
+    told = span > MARGIN
+    weights = torch.where(told, (familiar - blank) / span, 0.0).clamp(0, 1)
+    count = weights.sum(1).square() / weights.square().sum(1).clamp_min(1e-12)
+    enough = max(FEW * weights.shape[1], min(4, weights.shape[1]))
+    blind = [
+        f"Image {i}: to the out-of-distribution network it is no more familiar ({float(photo[i]):.3f}) than a blank "
+        f"one ({float(blank):.3f}), so no masked copy can be weighted and its maps are zero. Train that network on "
+        "such pictures, or use RISE."
+        for i in (~told).flatten().nonzero().flatten().tolist()
+    ]
+    few = [
+        f"Image {i}: its masked copies are so unfamiliar that only about {float(count[i]):.0f} of {weights.shape[1]} "
+        "count, and the map is noisy. Use more masks, or a larger p."
+        for i in (told.flatten() & (count < enough)).nonzero().flatten().tolist()
+    ]
+    return weights, _first(blind) + _first(few)
+
+
+def _noise(noisy: Tensor, explained: Tensor, targets: TargetSet) -> list[str]:
+    sentences = [
+        f"Image {i}, {targets.names(i)[t]}: the masks explain {max(0.0, float(explained[i, t])):.0%} of how its score "
+        "changes, so the map is hardly more than noise. Use more masks or a coarser grid."
+        for i, t in noisy.nonzero().tolist()
+    ]
+    return _first(sentences)
+
+
+def _first(sentences: list[str]) -> list[str]:
+    rest = len(sentences) - MOST
+    return sentences[:MOST] + ([f"... and {rest} more."] if rest > 0 else [])

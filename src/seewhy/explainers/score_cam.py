@@ -1,0 +1,87 @@
+"""ScoreCAM: a layer's channels, weighted by the class's logit when each alone says which pixels are shown.
+
+    M_k = A_k enlarged to the picture and scaled to [0, 1],   alpha = softmax over k of logit_c(x * M_k)
+    map = ReLU( sum_k alpha_k A_k )
+
+The paper subtracts the logit of a black picture first; the softmax over the channels takes that away again, so no pass
+is made for it. A flat channel cannot be scaled to [0, 1] and says nothing about places: its weight is 0 and it costs
+no pass. Logits are used, as in the paper: the softmax over channels of probabilities would be nearly the same weight
+for every channel.
+
+Source: Wang et al., "Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks", 2020 (arXiv
+1910.01279), algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from seewhy.explainers import Explainer
+from seewhy.explainers._cam import channel_scores, combine, rectified
+from seewhy.explainers._checks import MOST
+from seewhy.maps import FLAT, scale, upsample
+from seewhy.models import FeatureModel
+from seewhy.perturbation import batch_size
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Attribution, Outputs
+
+__all__ = ["ScoreCAM"]
+
+_ALIKE = 0.1  # weights exp(score) that differ by less than this share are as good as equal
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ScoreCAM(Explainer):
+    """Feature maps of a layer, weighted by the logit of the picture seen through each of them (Wang 2020).
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        perturbation_per_eval: masked pictures a forward pass, or "auto"; there is one for each channel.
+    """
+
+    layer: str = "auto"
+    perturbation_per_eval: int | str = 32
+
+    needs: ClassVar[type] = FeatureModel
+
+    def __post_init__(self) -> None:
+        batch_size(self.perturbation_per_eval)
+
+    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
+        found = model.features(inputs, self.layer)
+        targets = request.resolve(found.outputs)
+        maps, size = found.maps.float(), (inputs.shape[2], inputs.shape[3])
+        live = _varies(maps)
+
+        def run(rows: Tensor, channels: Tensor) -> Outputs:
+            masks = scale(upsample(maps[rows, channels].unsqueeze(1), size))
+            return model(inputs[rows] * masks.to(inputs.dtype))
+
+        scores = channel_scores(targets, live, run, self.perturbation_per_eval)
+        shown = live.unsqueeze(1)
+        weights = torch.where(shown, scores.masked_fill(~shown, -torch.inf).softmax(2), 0.0)
+        said = _alike(scores, live, targets)
+        return rectified(combine(weights[..., None, None], maps), found, targets, said)
+
+
+def _varies(maps: Tensor) -> Tensor:
+    """(N, C) bool: the channels that are not flat but for rounding."""
+    low, high = maps.amin((2, 3)), maps.amax((2, 3))
+    return (high - low) > FLAT * torch.maximum(high.abs(), low.abs())
+
+
+def _alike(scores: Tensor, live: Tensor, targets: TargetSet) -> list[str]:
+    """Says where all channels have the same weight."""
+    gone = ~live.unsqueeze(1)
+    spread = scores.masked_fill(gone, -torch.inf).amax(2) - scores.masked_fill(gone, torch.inf).amin(2)
+    where = ((spread < _ALIKE) & (live.sum(1, keepdim=True) > 1)).nonzero().tolist()
+    said = [
+        f"Image {i}, {targets.names(i)[t]}: its score is the same under all channels to within "
+        f"{float(spread[i, t]):.2g}, so they weigh alike and the map hardly depends on the target."
+        for i, t in where[:MOST]
+    ]
+    return said + ([f"... and {len(where) - MOST} more maps with equal weights."] if len(where) > MOST else [])

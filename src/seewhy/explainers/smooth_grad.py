@@ -1,0 +1,183 @@
+"""SmoothGrad: the mean of a method's maps over copies of the picture with noise on them.
+
+    mean       E[ M(x + noise) ]           Smilkov et al. 2017
+    square     E[ M(x + noise)^2 ]         Hooker et al. 2019
+    variance   Var[ M(x + noise) ]         Adebayo et al. 2018
+
+M is the raw map of any other method, reduced to one channel as that method does it. The paper has M the signed
+gradient: that is ``inner=Gradient(network, reduce="sum")``; with the default of Gradient, the largest size over the
+channels, sizes are averaged and no signs. The target of all copies is that of the picture without noise, and every
+picture of a batch gets the same noise, in units of its own range of values.
+
+Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017 (arXiv 1706.03825); Hooker et al., "A
+Benchmark for Interpretability Methods in Deep Neural Networks", 2019; Adebayo et al., "Local Explanation Methods for
+Deep Neural Networks Lack Sensitivity to Parameter Values", 2018.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from seewhy import registry
+from seewhy.errors import InvalidInput, InvalidType
+from seewhy.explainers import Explainer
+from seewhy.explainers._checks import MOST
+from seewhy.models import GradientModel, Model
+from seewhy.perturbation import batch_size, chunked
+from seewhy.progress import listening
+from seewhy.targets import Request, TargetSet
+from seewhy.types import Attribution
+
+__all__ = ["SmoothGrad"]
+
+Variant = Literal["mean", "square", "variance"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SmoothGrad(Explainer):
+    """Mean of another method's maps over copies of the picture with noise on them (Smilkov 2017).
+
+    Attributes:
+        inner: the method: a registry name, an explainer class, or an explainer of the same network.
+        samples: noisy copies an image, each explained once.
+        noise: standard deviation, as a share of the range (maximum - minimum) of each image's values.
+        variant: "mean", "square" (mean of squares) or "variance" of the copies' maps.
+        perturbation_per_eval: noisy copies that are explained together, or "auto".
+        seed: of the noise; the global random state is neither read nor changed.
+    """
+
+    inner: str | type[Explainer] | Explainer = "gradient"
+    samples: int = 50
+    noise: float = 0.15
+    variant: Variant = "mean"
+    perturbation_per_eval: int | str = 32
+    seed: int = 0
+
+    needs: ClassVar[type] = GradientModel
+    pixelwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        batch_size(self.perturbation_per_eval)
+        if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 1:
+            raise InvalidInput(f"samples must be a positive integer, got {self.samples!r}.")
+        if self.samples == 1 and self.variant == "variance":
+            raise InvalidInput("The variance of one sample is always 0. Use samples=2 or more.")
+        if not isinstance(self.noise, int | float) or isinstance(self.noise, bool) or not 0 < self.noise < torch.inf:
+            raise InvalidInput(f"noise must be a positive number, got {self.noise!r}.")
+        if self.variant not in ("mean", "square", "variance"):
+            raise InvalidInput(f"variant must be 'mean', 'square' or 'variance', got {self.variant!r}.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        method = self._method()
+        for trait in ("needs", "class_agnostic", "pixelwise"):  # a wrapper is what it wraps
+            object.__setattr__(self, trait, getattr(method, trait))
+
+    def _method(self) -> Explainer:
+        """The inner explainer, on the wrapper's own network."""
+        if isinstance(self.inner, Explainer):
+            if _bare(self.inner.network) is not _bare(self.network):
+                raise InvalidInput("The inner explainer is of another network. Make it with the network of SmoothGrad.")
+            return replace(self.inner, network=self.network)
+        kind = registry.load("explainers", self.inner) if isinstance(self.inner, str) else self.inner
+        if not (isinstance(kind, type) and issubclass(kind, Explainer)):
+            raise InvalidType(f"inner is a registry name, an Explainer class or an explainer, got {self.inner!r}.")
+        return kind(network=self.network)
+
+    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
+        method, outputs = self._method(), model(inputs)
+        targets = request.resolve(outputs)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        shape = (self.samples, *inputs.shape[1:])
+        noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        deviation = self.noise * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))
+        sums, layers, said = _Sums(len(inputs), self.samples), [], _Said()
+
+        def work(start: int, stop: int) -> None:
+            flat = torch.arange(start, stop, device=inputs.device)
+            rows, which = flat // self.samples, flat % self.samples
+            added = deviation[rows].view(-1, 1, 1, 1) * noise[which.to(noise.device)].to(inputs.device)
+            with listening(None):  # the copies are counted here
+                found = method._explain(model, (inputs[rows] + added).to(inputs.dtype), _asked(targets, rows))
+            sums.add(found.raw, rows, which)
+            said.add(found.warnings, rows.tolist())
+            layers.append(found.layer)
+
+        chunked(work, len(inputs) * self.samples, self.perturbation_per_eval)
+        flat_ones = (deviation == 0).nonzero().flatten().tolist()[:MOST]
+        plain = [f"Image {i}: all its values are equal, so no noise was added." for i in flat_ones]
+        return Attribution(
+            raw=sums.result(self.variant),
+            outputs=outputs,
+            targets=targets.classes,
+            layer=layers[0],
+            warnings=(*plain, *said.sentences()),
+        )
+
+
+def _bare(network: Any) -> Any:
+    """What a seewhy model wraps, so that a network and its model count as one."""
+    if isinstance(network, nn.Module) or not isinstance(network, Model):
+        return network
+    return getattr(network, "network", getattr(network, "function", network))
+
+
+def _asked(targets: TargetSet, rows: Tensor) -> Request:
+    if targets.classes is None:
+        return Request(kind="targets", n=len(rows), targets=targets.targets)
+    return Request(kind="classes", n=len(rows), classes=targets.classes[rows])
+
+
+class _Sums:
+    """Mean and variance of each image's maps, from sums of their distances to its first one, which lose no digits."""
+
+    def __init__(self, n: int, samples: int) -> None:
+        self.n, self.samples = n, samples
+        self._sums: Tensor | None = None
+
+    def add(self, raw: Tensor, rows: Tensor, which: Tensor) -> None:
+        """Adds maps (R, T, h, w) of images ``rows``; those of one image come in the order of the samples."""
+        if self._sums is None:
+            self._sums = raw.new_zeros((3, self.n, *raw.shape[1:]))
+        first, total, squares = self._sums
+        first[rows[which == 0]] = raw[which == 0]
+        for image in rows.unique().tolist():
+            moved = raw[rows == image] - first[image]
+            total[image] += moved.sum(0)
+            squares[image] += moved.square().sum(0)
+
+    def result(self, variant: Variant) -> Tensor:
+        """(N, T, h, w)."""
+        assert self._sums is not None
+        first, total, squares = self._sums
+        variance = (squares / self.samples - (total / self.samples).square()).relu()
+        mean = first + total / self.samples
+        results: dict[str, Tensor] = {"mean": mean, "variance": variance, "square": variance + mean.square()}
+        return results[variant]
+
+
+class _Said:
+    """The inner method's warnings: those about all images once, of those about one image the first."""
+
+    def __init__(self) -> None:
+        self._general: dict[str, None] = {}
+        self._first: dict[int, str] = {}
+
+    def add(self, warnings: Iterable[str], rows: list[int]) -> None:
+        """Takes the warnings of one call, which count its noisy copies as images."""
+        for warning in warnings:
+            if about := re.match(r"Image (\d+)(.*)", warning, re.DOTALL):
+                image = rows[int(about[1])]
+                self._first.setdefault(image, f"Image {image}{about[2]}")
+            elif not warning.startswith("..."):
+                self._general.setdefault(warning)
+
+    def sentences(self) -> list[str]:
+        """What the reader of the mean should know."""
+        some = [f"{said} (On at least one noisy copy.)" for _, said in sorted(self._first.items())[:MOST]]
+        return [*self._general, *some]
