@@ -85,6 +85,18 @@ class Kept(networks.Pooled):
         return self.fc(self.both(self.drop(first)))
 
 
+class Nested(networks.Pooled):
+    """A module that runs inside another one before the dropout, and by itself behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.drop = nn.Linear(16, 16), nn.Dropout(0.5)
+        self.block = nn.Sequential(nn.Linear(16, 16), self.both)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.both(self.drop(self.block(self.pool(self.features(x)).flatten(1)))))
+
+
 class Twice(Head):
     """A module whose result changes from call to call, before the dropout."""
 
@@ -240,8 +252,9 @@ def test_neither_neighbours_nor_the_size_of_passes_matter(kind: Any) -> None:
         close(torch.cat([getattr(a, name) for a in alone]), getattr(together, name), atol=1e-5, rtol=0)
 
 
-def test_what_is_kept_is_what_would_be_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, x = build(Kept), pictures(3)
+@pytest.mark.parametrize("kind", [Kept, Nested])
+def test_what_is_kept_is_what_would_be_computed(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = build(kind), pictures(3)
     apart = ask(network, x, samples=5)
     assert (apart.passes.forward, apart.warnings) == (3, ())
     monkeypatch.setattr("seewhy.uncertainty._Draws._agrees", lambda *_: False)
@@ -264,6 +277,17 @@ def test_functional_dropout_is_dropout() -> None:
     found, want = ask(functional, x), ask(module, x)
     assert torch.equal(found.mean, want.mean)
     assert (found.warnings, found.passes.forward) == ((), 2)
+
+
+def test_dropout_in_place_is_in_place() -> None:
+    class Ignored(Head):
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.vector(x)
+            self.drop(z)
+            return self.fc(z)
+
+    close(ask(build(Ignored, inplace=True), pictures()).std, ask(build(Head), pictures()).std)
+    assert float(ask(build(Ignored), pictures()).std.max()) == 0
 
 
 @pytest.mark.parametrize("kind", [nn.Dropout2d, nn.Dropout3d])

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
@@ -61,11 +62,13 @@ def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: s
 
 
 def _guided(downward: tuple[Tensor, ...], _upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (downward[0].relu(), *downward[1:])
+    downward[0].relu_()  # in place: nobody else holds what the node has just made, and memory is what the rule costs
+    return downward
 
 
 def _deconvolution(downward: tuple[Tensor, ...], upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (upward[0].relu(), *downward[1:])
+    torch.clamp_min(upward[0], 0, out=downward[0])
+    return downward
 
 
 def _nodes(values: Tensor) -> Iterator[Any]:

@@ -163,8 +163,8 @@ def _regressed(nodes: Tensor, scores: Tensor, weights: Tensor) -> Fit:
     """(M, P) masks, (T, M) scores and (M,) weights -> the regression in which mask i counts weights[i] times.
 
     That is the plain regression of rows times sqrt(weight), with the direction sqrt(weights) taken out of all columns
-    instead of their mean. The rows are turned, which changes no fit, so that this direction becomes the one in which all
-    rows are equal: what the plain regression takes away as the mean is then the weighted mean.
+    instead of their mean. The rows are turned, which changes no fit, so that this direction becomes the one in which
+    all rows are equal: what the plain regression takes away as the mean is then the weighted mean.
     """
     known = weights > 0
     count = int(known.sum())
