@@ -100,6 +100,18 @@ def test_the_text_has_every_number_and_every_verdict(found: Comparison) -> None:
     assert "occlusion(window=8, stride=4) beats" in verdict[1]
 
 
+def test_too_few_pictures_for_the_number_of_pairs_is_said() -> None:
+    """Two pictures that agree have p = 2/4, which is never small; eight and six pairs can be: 6 * 2/256 < .05."""
+    data = [(x, 1, mask()) for x in inputs(2)]
+    few = seewhy.compare(Bright(), data, ["occlusion"], ["relevance_mass"], progress=False)
+    assert "relevance_mass: none (nor could there be: 2 pictures are too few for 3 pairs)" in str(few)
+    same = seewhy.compare(
+        Bright(), [(x, 1, mask()) for x in inputs(8)], {"a": "random_map", "b": "random_map"}, ["relevance_mass"],
+        baselines=False, progress=False,
+    )  # fmt: skip
+    assert str(same).splitlines()[-1] == "  relevance_mass: none"
+
+
 def test_the_files_hold_the_same_numbers(found: Comparison, tmp_path: Path) -> None:
     paths = {p.suffix: p for p in found.save(tmp_path / "new")}
     with paths[".csv"].open() as file:

@@ -224,8 +224,16 @@ class Comparison:
         for metric in self.metrics:
             beats = {e: self.beaten(e, metric) for e in self.explainers}
             said = [f"{e} beats {', '.join(worse)}" for e, worse in beats.items() if worse]
-            lines += [f"  {metric}: {'; '.join(said) if said else 'none'}"]
+            lines += [f"  {metric}: {'; '.join(said) if said else 'none' + self._hopeless(metric)}"]
         return lines
+
+    def _hopeless(self, metric: str) -> str:
+        """Says where even the clearest difference would not be called real: few pictures, many pairs."""
+        counts = [d.n for d in self.differences if d.metric == metric]
+        least = [2 / 2**n if 2**n <= self.resamples else 1 / (self.resamples + 1) for n in counts]
+        if not counts or min(least) * len(counts) < 1 - self.confidence:
+            return ""
+        return f" (nor could there be: {max(counts)} pictures are too few for {len(counts)} pairs)"
 
     def _failed(self) -> list[str]:
         if not self.failures:
