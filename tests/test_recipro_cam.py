@@ -16,7 +16,7 @@ from seewhy.models import _head
 from seewhy.models.torch import TorchModel
 
 close = torch.testing.assert_close
-WHOLE = "The network could not be cut at layer {!r}; the whole network was run for each position."
+WHOLE = "The network could not be cut at layer {!r}; the whole network was run for each change."
 
 
 def slow(network: nn.Module, layer: str, x: Tensor, last: bool = False) -> Tensor:

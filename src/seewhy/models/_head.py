@@ -59,7 +59,7 @@ class Head:
             self._cut = found
             return
         features.warnings.append(
-            f"The network could not be cut at layer {features.layer!r}; the whole network was run for each position."
+            f"The network could not be cut at layer {features.layer!r}; the whole network was run for each change."
         )
 
     def _agrees(self, found: Cut, features: Features, own: Tensor) -> bool:
