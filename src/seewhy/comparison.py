@@ -198,8 +198,10 @@ class Comparison:
         """Forward passes, backward passes and seconds of one map, averaged over the pictures; NaN without any."""
         e = self.explainers.index(explainer)
         known = ~np.isnan(self.seconds[e])
-        columns = (self.forward[e, known], self.backward[e, known], self.seconds[e, known])
-        return tuple(float(c.mean()) if len(c) else float("nan") for c in columns)  # type: ignore[return-value]
+        if not known.any():
+            return np.nan, np.nan, np.nan
+        forward, backward, seconds = (v[e, known].mean() for v in (self.forward, self.backward, self.seconds))
+        return float(forward), float(backward), float(seconds)
 
     def __str__(self) -> str:
         """The table and the real differences, as text."""

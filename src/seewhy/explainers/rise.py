@@ -127,6 +127,7 @@ class RISE(Explainer):
         self, model: Model, image: Tensor, masks: Masks, targets: TargetSet, place: tuple[int, int]
     ) -> Tensor:
         """(1, T, M) scores of one image, in rounds until the map of each target has converged."""
+        assert self.tolerance is not None
         known: list[Tensor] = []
         done, (i, n) = 0, place
         while done < self.num_masks:
@@ -135,7 +136,7 @@ class RISE(Explainer):
                 known.append(self._scores(model, image, masks.take(index), targets))
             done += len(index)
             scores = torch.cat(known, 2)
-            if done >= 2 * ROUND and bool((self._agreement(masks, scores) >= 1 - self.tolerance).all()):  # type: ignore[operator]
+            if done >= 2 * ROUND and bool((self._agreement(masks, scores) >= 1 - self.tolerance).all()):
                 break
         report((i + 1) * self.num_masks, n * self.num_masks)
         return scores
