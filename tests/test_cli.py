@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from seewhy import cli
+from seewhy.runs.query import Run
 
 FACTORY = """
 import torch
@@ -137,10 +138,7 @@ def test_wrong_commands_exit_with_2(
 
 def test_preprocessing_that_nobody_knows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["explain", "one.png", "--model", "nets_for_cli:red", "--size", "32", "32"]) == 2
-    assert (
-        "The preprocessing of nets_for_cli:red is not known: --mean, --std must be given too."
-        in capsys.readouterr().err
-    )
+    assert "The preprocessing of nets_for_cli:red is not known: mean, std must be given too." in capsys.readouterr().err
 
 
 def test_parameters_reach_the_method(place: Path) -> None:
@@ -196,4 +194,11 @@ def test_demo_on_one_photograph(
     assert cli.main(["demo", "--out", str(tmp_path), "--no-view", "--masks", "8"]) == 0
     assert "cup: espresso 0.9" in capsys.readouterr().out
     assert Image.open(tmp_path / "contact-sheet.png").width > 1500
-    assert len(list((tmp_path / "cup").glob("*.npz"))) >= 8
+    found = Run(tmp_path / "run")
+    counts = found.counts()
+    assert (counts.samples, counts.failed, len(found.explainers), len(found.metrics)) == (1, 0, 8, 4)
+    record = next(found.records())
+    assert set(record.labels) == {967}
+    assert record.labels[967].flag == "TP"
+    assert record.uncertainty
+    assert found.tree(record.sample, 967) is not None

@@ -81,9 +81,10 @@ def test_strict_fails_when_anything_failed(place: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--samples", "none.csv"], "seewhy: --samples cannot be read: "),
+        (["--samples", "none.csv"], "none.csv': No such file or directory."),
         (["--samples", "names.txt"],
-         "seewhy: --samples must be a CSV file with a column 'image' and a row a picture: names.txt."),
+         "names.txt' must be a CSV file with a row a picture and the column 'image' (of image, target, labels, mask, "
+         "boxes)."),
         ([], "seewhy: There is no picture to explain. Name picture files, or a folder with --data-root."),
         (["one.png", "--metrics", "no_such"], "seewhy: There is no metric 'no_such'. "),
     ],
@@ -91,7 +92,7 @@ def test_strict_fails_when_anything_failed(place: Path, capsys: pytest.CaptureFi
 def test_errors(place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     defaults = [] if "--metrics" in arguments else ["--metrics", "relevance_mass"]
     assert run(*arguments, "--explainers", "occlusion", *defaults) == 2
-    assert capsys.readouterr().err.startswith(said)
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "I;16"])

@@ -22,6 +22,7 @@ _PLACES = {
     "Explanation": "explanation",
     "FunctionModel": "models.function",
     "HierarchicalOcclusion": "counterfactuals.hierarchical_occlusion",
+    "ImageClassificationRunner": "runs.runner",
     "MaskTarget": "targets",
     "OoDNet": "ood",
     "Outputs": "types",
@@ -31,6 +32,7 @@ _PLACES = {
     "TorchModel": "models.torch",
     "compare": "comparing",
     "explain": "api",
+    "keep_memory": "memory",
     "load": "models.loading",
     "saliency_to_image": "render",
 }

@@ -198,7 +198,7 @@ def build(method: Any, network: Model, activation_fn: Any, parameters: dict[str,
         raise InvalidType(f"method is a registry name or an Explainer class, got {method!r}.")
     takes = {f.name for f in fields(kind)}
     made: Explainer = kind(
-        network, **({"activation_fn": activation_fn} if "activation_fn" in takes else {}), **parameters
+        network, **({"activation_fn": activation_fn} if "activation_fn" in takes else {}) | parameters
     )
     return made
 

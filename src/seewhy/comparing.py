@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -15,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy import registry
-from seewhy.api import Bar, build, prepare, resolve_labels
+from seewhy import registry, specs
+from seewhy.api import Bar, prepare, resolve_labels
 from seewhy.comparison import Comparison, Failure, Floats
 from seewhy.errors import InvalidInput, InvalidType, SeewhyError
 from seewhy.explainers import Explainer
@@ -32,7 +30,6 @@ from seewhy.types import Activation, Sample
 __all__ = ["compare"]
 
 BASELINES = {"random": "random_map", "centre": "centre_map"}
-_SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", flags=re.DOTALL)
 
 
 def compare(
@@ -49,7 +46,8 @@ def compare(
         explainers: registry names, also with parameters ("rise(num_masks=500)"), classes or explainers; a list, or a
             dict that gives them labels.
         metrics: the same for metrics.
-        activation_fn: scores -> probabilities, for the explainers that have one and are given by name or class.
+        activation_fn: scores -> probabilities, for the explainers and metrics that have one and are given by name or
+            class.
         baselines: adds a random map and a map of the centre as rows.
         confidence: of the intervals, and 1 - confidence the level at which a difference is called real.
         resamples: of the bootstrap and of the sign-flip test.
@@ -65,10 +63,10 @@ def compare(
     """
     _check_chance(confidence, resamples)
     model = load(network)
-    methods = _explainers(model, explainers, activation_fn)
+    methods = specs.explainers(model, explainers, activation_fn)
     known = [] if not baselines else [label for label in BASELINES if label not in methods]
     methods |= {label: registry.load("explainers", BASELINES[label])(model) for label in known}
-    judges = _metrics(metrics)
+    judges = specs.metrics(metrics, activation_fn)
     if empty := [what for what, made in (("explainer", methods), ("metric", judges)) if not made]:
         raise InvalidInput(f"There is no {empty[0]} to compare: the list is empty.")
     samples = [_sample(one, i) for i, one in enumerate(data)]
@@ -189,68 +187,6 @@ def _sample(one: Any, number: int) -> Sample:
         return sample
     path = sample.image if isinstance(sample.image, str) else getattr(sample.image, "filename", None)
     return replace(sample, name=str(path or getattr(sample.image, "name", None) or f"picture {number}"))
-
-
-def _explainers(model: Model, given: Any, activation_fn: Any) -> dict[str, Explainer]:
-    def make(one: Any) -> Explainer:
-        if isinstance(one, Explainer):
-            return replace(one, network=model)
-        name, parameters = _spec(one) if isinstance(one, str) else (one, {})
-        return build(name, model, activation_fn, parameters)
-
-    return _labelled(given, make)
-
-
-def _metrics(given: Any) -> dict[str, Metric]:
-    def make(one: Any) -> Metric:
-        if isinstance(one, Metric):
-            return one
-        name, parameters = _spec(one) if isinstance(one, str) else (one, {})
-        kind = registry.load("metrics", name) if isinstance(name, str) else name
-        if not (isinstance(kind, type) and issubclass(kind, Metric)):
-            raise InvalidType(f"A metric is a registry name, a Metric class or a metric, got {one!r}.")
-        made: Metric = kind(**parameters)
-        return made
-
-    return _labelled(given, make)
-
-
-def _labelled(given: Any, make: Callable[[Any], Any]) -> dict[str, Any]:
-    """Label -> what was made of it; the same label twice gets a number."""
-    if isinstance(given, str | Metric | Explainer | type):
-        given = [given]
-    if not isinstance(given, Iterable):
-        raise InvalidType(f"explainers and metrics are names, classes or objects, one or a list, got {given!r}.")
-    if isinstance(given, Mapping):
-        return {str(label): make(one) for label, one in given.items()}
-    made: dict[str, Any] = {}
-    for one in given:
-        found = make(one)
-        label = one.strip() if isinstance(one, str) else _name(type(found))
-        same = sum(known == label or known.startswith(f"{label} #") for known in made)
-        made[f"{label} #{same + 1}" if same else label] = found
-    return made
-
-
-def _name(kind: type) -> str:
-    own = kind.__module__.rpartition(".")[2]
-    return own if own.replace("_", "") == kind.__name__.lower() else kind.__name__
-
-
-def _spec(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the parameters in "rise(num_masks=500)"."""
-    match = _SPEC.fullmatch(text)
-    wrong = InvalidInput(f"Expected a name or NAME(PARAMETER=VALUE, ...) with plain values, got {text!r}.")
-    if match is None:
-        raise wrong
-    try:
-        call = ast.parse(f"f({match[2] or ''})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        if call.args or any(k.arg is None for k in call.keywords):
-            raise wrong
-        return match[1], {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise wrong from error
 
 
 def _check_chance(confidence: float, resamples: int) -> None:

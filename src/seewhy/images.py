@@ -38,7 +38,7 @@ def read(image: Source) -> Image.Image:
     """The picture as an upright RGB image of 8 bits a channel.
 
     Rotated as its EXIF data say; the first frame of a file with several; transparency laid on white; grey of 16 bits
-    (and of 32-bit integers) scaled from 0..65535, so that nothing is cut off.
+    (and of 32-bit integers) scaled from 0..65535, so that nothing is cut off, of 12 bits from 0..4095.
 
     Args:
         image: a file's path, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), either
@@ -113,15 +113,34 @@ def _read_file(path: Path) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError("it has no pixels")
+    top, inverted = _white(image)
     image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = Image.fromarray(_to_bytes(np.asarray(image), 65535))
-    elif image.mode == "F":
-        image = Image.fromarray(_to_bytes(np.asarray(image), 1))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _deep_grey(image, 1 if image.mode == "F" else top, inverted)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+
+
+def _white(image: Image.Image) -> tuple[int, bool]:
+    """The whole number that is white in a picture of more than 8 bits, and whether 0 is, both as TIFF may say."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, (16,))[0]
+    if bits <= 16 and 2 in tags.get(_SAMPLE_FORMAT, ()):
+        raise ValueError("its values are signed, so that black is not known; store them unsigned")
+    return 2 ** min(bits, 16) - 1, tags.get(_PHOTOMETRIC) == 0
+
+
+def _deep_grey(image: Image.Image, top: int, inverted: bool) -> Image.Image:
+    values = np.asarray(image)
+    grey = _to_bytes(values, top)
+    grey = 255 - grey if inverted else grey
+    clear = image.info.get("transparency")
+    return Image.fromarray(np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey)
 
 
 def _to_bytes(values: NDArray[Any], top: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ or a direction in an embedding with no code of its own for them (RISE with a `Bo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from seewhy.errors import InvalidTarget
 from seewhy.types import Outputs
 
-__all__ = ["BoxTarget", "ClassTarget", "MaskTarget", "Request", "SimilarityTarget", "Target", "TargetSet"]
+__all__ = ["BoxTarget", "Chosen", "ClassTarget", "MaskTarget", "Request", "SimilarityTarget", "Target", "TargetSet"]
 
 
 @runtime_checkable
@@ -118,6 +118,17 @@ class SimilarityTarget:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Chosen:
+    """Classes that are chosen when the network has spoken, so that asking what it says costs no pass of its own.
+
+    Attributes:
+        choose: outputs of N images -> (N, T) class indices.
+    """
+
+    choose: Callable[[Outputs], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TargetSet:
     """T targets for each of N images, checked: exactly one of the two fields is set.
 
@@ -166,16 +177,18 @@ class Request:
     """What the caller asked for, checked as far as it can be before the model has run.
 
     Attributes:
-        kind: "predicted", "all", "classes" or "targets".
+        kind: "predicted", "all", "classes", "chosen" or "targets".
         n: the number of images.
         classes: (N, T) indices when kind is "classes".
         targets: when kind is "targets".
+        chosen: when kind is "chosen".
     """
 
     kind: str
     n: int
     classes: Tensor | None = None
     targets: tuple[Target, ...] = ()
+    chosen: Chosen | None = None
 
     @classmethod
     def parse(cls, targets: Any, n: int) -> Request:
@@ -186,6 +199,8 @@ class Request:
         """
         if targets is None:
             return cls(kind="predicted", n=n)
+        if isinstance(targets, Chosen):
+            return cls(kind="chosen", n=n, chosen=targets)
         if isinstance(targets, str):
             if targets != "all":
                 raise InvalidTarget(f"targets as a string can only be 'all', got {targets!r}.")
@@ -209,6 +224,8 @@ class Request:
             return TargetSet(classes=outputs.classes.argmax(1, keepdim=True))
         if self.kind == "all":
             return TargetSet(classes=torch.arange(k, device=device).expand(self.n, -1))
+        if self.chosen is not None:
+            return TargetSet(classes=self.chosen.choose(outputs).to(device))
         if self.classes is None:
             return TargetSet(targets=self.targets)
         classes = self.classes

@@ -6,7 +6,7 @@ h x w a map's own resolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,12 +91,18 @@ class Sample:
         mask: (H, W) of the picture's size, above 0 where the object is, or the path of such a picture; None when
             that is not known.
         name: how it is called in reports.
+        labels: the classes that are truly there; () says that none is, None that nobody knows.
+        boxes: where objects are: (label, x0, y0, x1, y1) in pixels of the picture.
+        masks: label -> (H, W) mask of the picture's size, or the path of such a picture.
     """
 
     image: Any
     target: Any = None
     mask: Any = None
     name: str = ""
+    labels: tuple[int, ...] | None = None
+    boxes: tuple[tuple[int, float, float, float, float], ...] = ()
+    masks: Mapping[int, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,14 +24,14 @@ def review(found: Attribution, kind: str, class_agnostic: bool) -> list[str]:
 
     Args:
         found: the maps.
-        kind: how the targets were asked for ("predicted", "all", "classes", "targets").
+        kind: how the targets were asked for ("predicted", "all", "classes", "chosen", "targets").
         class_agnostic: True when the method gives every class the same map.
     """
     same = "The map is the same for every class: this method does not look at the target."
     warnings = [same] if class_agnostic else []
     for flags, sentence in zip(_degenerate(found.raw), _SENTENCES, strict=True):
         warnings += _listed(flags, found, sentence)
-    return warnings + (_unlikely(found) if kind == "classes" else [])
+    return warnings + (_unlikely(found) if kind in ("classes", "chosen") else [])
 
 
 def unmoved(changes: Tensor, what: str, targets: TargetSet) -> tuple[str, ...]:

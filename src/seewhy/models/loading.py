@@ -40,7 +40,7 @@ class _Built:
 def load(
     spec: Any, *, checkpoint: str | Path | None = None, trust: bool = False, num_classes: int | None = None,
     preprocessing: Preprocessing | None = None, labels: Sequence[str] | str | Path | None = None,
-    output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None,
+    output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, changes: Mapping[str, Any] | None = None,
 ) -> Model:  # fmt: skip
     """A model that can be explained.
 
@@ -53,6 +53,7 @@ def load(
         labels: class names, or a text file with one a line.
         output: where the scores are in what the network returns: a name, an index or a callable.
         forward_kwargs: further arguments of the network's forward.
+        changes: fields of `seewhy.Preprocessing` that differ from what the model's own metadata say.
 
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
@@ -63,18 +64,32 @@ def load(
     names = read_labels(labels) if labels is not None else built.labels
     if not isinstance(model, TorchModel | FunctionModel):
         return model
-    changes: dict[str, Any] = {
-        "preprocessing": preprocessing or model.preprocessing or built.preprocessing or _of_module(model),
+    fields: dict[str, Any] = {
+        "preprocessing": _changed(
+            spec if isinstance(spec, str) else model.name,
+            preprocessing or model.preprocessing or built.preprocessing or _of_module(model),
+            changes,
+        ),
         "labels": names or model.labels,
         "output": output if output is not None else model.output,
     }
     if isinstance(model, TorchModel):
         title = model.title or (spec if isinstance(spec, str) else None)
-        changes |= {"title": title, "notes": (*model.notes, *notes)}
-        changes |= {"forward_kwargs": forward_kwargs} if forward_kwargs is not None else {}
+        fields |= {"title": title, "notes": (*model.notes, *notes)}
+        fields |= {"forward_kwargs": forward_kwargs} if forward_kwargs is not None else {}
     elif forward_kwargs is not None:
         raise InvalidInput("forward_kwargs are for torch modules. Give a callable its arguments by functools.partial.")
-    return replace(model, **changes)
+    return replace(model, **fields)
+
+
+def _changed(name: str, known: Preprocessing | None, changes: Mapping[str, Any] | None) -> Preprocessing | None:
+    if not changes:
+        return known
+    if known is not None:
+        return replace(known, **changes)
+    if missing := [field for field in ("size", "mean", "std") if field not in changes]:
+        raise InvalidInput(f"The preprocessing of {name} is not known: {', '.join(missing)} must be given too.")
+    return Preprocessing(**changes)
 
 
 def _build(spec: Any, pretrained: bool, num_classes: int | None) -> _Built:

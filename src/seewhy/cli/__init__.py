@@ -1,0 +1,57 @@
+"""The command line: explain, compare, run, resume, status, export, list, demo.
+
+Results go to stdout; progress, notes and errors go to stderr. Exit codes: 0 done, 1 nothing could be done (or, with
+--strict, not everything), 2 the command itself was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import tyro
+
+from seewhy.cli._compare import Compare
+from seewhy.cli._explain import Explain
+from seewhy.cli._flags import say
+from seewhy.cli._list import Demo, List
+from seewhy.cli._runs import Export, Resume, RunCommand, Status, with_config
+from seewhy.errors import SeewhyError
+from seewhy.memory import keep_memory
+
+__all__ = ["main"]
+
+COMMANDS: dict[str, Any] = {
+    "explain": Explain,
+    "compare": Compare,
+    "run": RunCommand,
+    "resume": Resume,
+    "status": Status,
+    "export": Export,
+    "list": List,
+    "demo": Demo,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.path.append(os.getcwd())  # package.module:factory is looked for beside the user too
+    keep_memory()
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="seewhy",
+            description="Why a vision model said what it said.",
+            args=with_config(given),
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        code: int = command.run()
+        return code
+    except SeewhyError as error:
+        say(f"seewhy: {error}")
+        return 2
+    except BrokenPipeError:  # `seewhy list | head`: what is left cannot be written, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,106 @@
+"""What several commands have in common: the network, how a picture becomes its input, which pictures."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from seewhy.datasets import PICTURES
+from seewhy.errors import InvalidInput
+
+__all__ = ["NetworkFlags", "PictureFlags", "activation", "changes", "emit", "network", "pictures", "say", "split"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags:
+    """Which network, and how pictures become its input."""
+
+    model: str
+    """timm:NAME, torchvision:NAME or package.module:factory."""
+    checkpoint: Path | None = None
+    """Weights (.pth, .pt, .safetensors); without it named models fetch their published weights."""
+    trust: bool = False
+    """Read a checkpoint that runs code. Only for files from people you trust."""
+    num_classes: int | None = None
+    """Number of classes of a fine-tuned head."""
+    labels: Path | None = None
+    """Class names, a text file with one a line."""
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    """How scores become probabilities."""
+    quiet: bool = False
+    """No progress bar and no notes."""
+    size: tuple[int, int] | None = None
+    """Height and width of the network's input, if the model does not say."""
+    mean: tuple[float, ...] | None = None
+    """Mean a channel, subtracted from values in 0..1."""
+    std: tuple[float, ...] | None = None
+    """Deviation a channel, by which values are divided."""
+    fit: Literal["crop", "squash", "letterbox"] | None = None
+    """How a picture of another shape is fitted into the input."""
+    channels: Literal["RGB", "BGR", "L"] | None = None
+    """Order of the channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFlags(NetworkFlags):
+    """The network and pictures."""
+
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Picture files."""
+    data_root: Path | None = None
+    """Take every picture below this folder."""
+
+
+def say(line: str) -> None:
+    """A note or an error, on stderr."""
+    sys.stderr.write(line + "\n")
+
+
+def emit(line: str) -> None:
+    """A result, on stdout."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def pictures(command: PictureFlags) -> list[Path]:
+    """The files that are named, and those below the folder."""
+    found = list(command.pictures)
+    if command.data_root is not None:
+        if not command.data_root.is_dir():
+            raise InvalidInput(f"--data-root must be a folder, {str(command.data_root)!r} is not one.")
+        found += sorted(p for p in command.data_root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    if not found:
+        where = f" below {str(command.data_root)!r}" if command.data_root is not None else ""
+        raise InvalidInput(f"There is no picture to explain{where}. Name picture files, or a folder with --data-root.")
+    return found
+
+
+def network(command: NetworkFlags) -> Any:
+    """The model with its weights, class names and preprocessing."""
+    from seewhy.models.loading import load
+
+    return load(
+        command.model, checkpoint=command.checkpoint, trust=command.trust, num_classes=command.num_classes,
+        labels=command.labels, changes=changes(command),
+    )  # fmt: skip
+
+
+def changes(command: NetworkFlags) -> dict[str, Any]:
+    """Of the preprocessing that the model's metadata give."""
+    names = ("size", "mean", "std", "fit", "channels")
+    return {name: value for name in names if (value := getattr(command, name)) is not None}
+
+
+def activation(command: NetworkFlags) -> str | None:
+    """How scores become probabilities."""
+    return None if command.activation == "none" else command.activation
+
+
+def split(text: str) -> list[str]:
+    """Commas inside brackets belong to the parameters."""
+    return [p.strip() for p in re.findall(r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|[^,(])+", text) if p.strip()]

@@ -1,0 +1,48 @@
+"""Where work runs: an engine builds workers and hands them one item after the other.
+
+    for result in Local().map(factory, todo, stop):
+        ...
+
+``factory(lane)`` builds a worker in the lane (a process, a GPU) where it will work. A worker is called with an item and
+the one that comes next, and gives the results that are finished meanwhile; ``flush`` gives the rest. Items have a
+``name``, a result says by ``chunk`` of which item it is. An item whose worker is lost is done again by another one, at
+most three times; then it is given up, which is a result, too. Doing an item twice must do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+__all__ = ["Engine", "Factory", "Worker"]
+
+
+class Worker(Protocol):
+    """Does items of work."""
+
+    def __call__(self, item: Any, upcoming: Any = None, /) -> list[Any]:
+        """Does an item; gives what is finished."""
+        ...
+
+    def flush(self) -> list[Any]:
+        """Gives what is not finished yet, when it is."""
+        ...
+
+    def give_up(self, item: Any, why: str, /) -> Any:
+        """The result of an item that cannot be done."""
+        ...
+
+    def close(self) -> None:
+        """Ends what the worker holds."""
+        ...
+
+
+Factory = Callable[[int], Worker]
+
+
+class Engine(Protocol):
+    """Runs items of work."""
+
+    def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
+        """The results as they come; when ``stop`` says so, only items in hand are finished."""
+        ...

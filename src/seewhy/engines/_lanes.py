@@ -1,0 +1,107 @@
+"""Hands items to several workers at once, each in a lane of its own, and survives the loss of a lane."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+__all__ = ["ATTEMPTS", "Lane", "LaneLost", "drive"]
+
+ATTEMPTS = 3
+
+
+class LaneLost(Exception):
+    """The lane's process is gone."""
+
+
+class Lane(Protocol):
+    """A worker somewhere else."""
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        """Calls the worker's method; the future raises LaneLost when the worker is gone."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+class _Waiting(NamedTuple):
+    """An item that is to be done, how often it was tried, and why it is given up, if it is."""
+
+    item: Any
+    attempts: int = 0
+    why: str | None = None
+
+
+@dataclass(eq=False)
+class _Busy:
+    """A lane, its number, and what was handed to it and has not come back."""
+
+    lane: Lane
+    number: int
+    held: dict[str, _Waiting] = field(default_factory=dict)
+
+
+def drive(start: Callable[[int], Lane], lanes: int, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
+    """The results of all items.
+
+    Args:
+        start: makes the lane with a number.
+        lanes: how many at once.
+        todo: items.
+        stop: whether no further item is to be begun.
+    """
+    waiting = deque(_Waiting(item) for item in todo)
+    running: dict[Future[Any], _Busy] = {}
+    try:
+        for number in range(min(lanes, len(todo))):
+            _hand(running, _Busy(start(number), number), waiting, stop)
+        while running:
+            for future in wait(list(running), return_when=FIRST_COMPLETED).done:
+                busy = running.pop(future)
+                try:
+                    results = future.result()
+                except LaneLost as lost:
+                    waiting.extendleft(_again(one, lost) for one in busy.held.values())
+                    busy.lane.close()
+                    if waiting and not stop():
+                        _hand(running, _Busy(start(busy.number), busy.number), waiting, stop)
+                    continue
+                except BaseException:
+                    busy.lane.close()
+                    raise
+                results = results if isinstance(results, list) else [results]
+                for result in results:
+                    busy.held.pop(result.chunk, None)
+                if not _hand(running, busy, waiting, stop):
+                    busy.lane.close()
+                yield from results
+    finally:
+        for busy in running.values():
+            busy.lane.close()
+
+
+def _hand(running: dict[Future[Any], _Busy], busy: _Busy, waiting: deque[_Waiting], stop: Callable[[], bool]) -> bool:
+    """Gives a lane its next item, or asks it for what it still holds; False when there is nothing left to ask."""
+    if waiting and not stop():
+        one = waiting.popleft()
+        busy.held[one.item.name] = one
+        upcoming = waiting[0].item if waiting and waiting[0].why is None else None
+        call = ("__call__", one.item, upcoming) if one.why is None else ("give_up", one.item, one.why)
+        running[busy.lane.call(*call)] = busy
+    elif busy.held:
+        running[busy.lane.call("flush")] = busy
+    else:
+        return False
+    return True
+
+
+def _again(one: _Waiting, lost: LaneLost) -> _Waiting:
+    """Tried once more, or given up."""
+    tried = one.attempts + 1
+    why = f"The worker was lost {tried} times over this picture or one beside it: {lost}" if tried >= ATTEMPTS else None
+    return _Waiting(one.item, tried, why)

@@ -1,0 +1,117 @@
+"""On this machine: in this process, or in several, one for each device."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+from seewhy.engines import Factory
+from seewhy.engines._lanes import LaneLost, drive
+from seewhy.errors import InvalidInput
+from seewhy.memory import keep_memory
+
+__all__ = ["Local"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Works in this process, or with several workers in processes of their own.
+
+    Attributes:
+        workers: how many; 1 works in this process.
+    """
+
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
+            raise InvalidInput(f"workers must be a positive integer, got {self.workers!r}.")
+
+    def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
+        """See `seewhy.engines.Engine`."""
+        if self.workers > 1:
+            yield from drive(lambda number: _Process(factory, number), self.workers, todo, stop)
+            return
+        worker = factory(0)
+        try:
+            for i, item in enumerate(todo):
+                if stop():
+                    break
+                yield from worker(item, todo[i + 1] if i + 1 < len(todo) else None)
+            yield from worker.flush()
+        finally:
+            worker.close()
+
+
+class _Process:
+    """A lane in a process of its own."""
+
+    def __init__(self, factory: Factory, number: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        self.here, there = context.Pipe()
+        self.process = context.Process(target=_serve, args=(there, factory, number), daemon=True)
+        try:
+            self.process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InvalidInput(
+                f"With several workers everything is sent to other processes, and something cannot be: {error}. Define "
+                "it at the top of a module, name it (package.module:factory), or use one worker."
+            ) from error
+        there.close()
+
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        Thread(target=self._ask, args=(future, method, arguments), daemon=True).start()
+        return future
+
+    def _ask(self, future: Future[Any], method: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            self.here.send((method, arguments))
+            good, answer = self.here.recv()
+        except (EOFError, OSError):
+            self.process.join(5)
+            future.set_exception(LaneLost(f"its process ended with exit code {self.process.exitcode}."))
+            return
+        if good:
+            future.set_result(answer)
+        else:
+            future.set_exception(answer)
+
+    def close(self) -> None:
+        self.here.close()
+        self.process.join(2)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _serve(pipe: Any, factory: Factory, number: int) -> None:
+    """What runs in the process: answers calls until nobody asks any more."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; who asks decides
+    keep_memory()
+    worker = None
+    while True:
+        try:
+            method, arguments = pipe.recv()
+        except (EOFError, OSError):
+            break
+        try:
+            worker = worker or factory(number)
+            answer = (True, getattr(worker, method)(*arguments))
+        except Exception as error:  # belongs to who asked
+            answer = (False, error)
+        try:
+            pipe.send(answer)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            pipe.send((False, RuntimeError(repr(answer[1]))))
+        except OSError:
+            break
+    if worker is not None:
+        worker.close()

@@ -1,0 +1,47 @@
+"""What the picture formats share: maps on the original's pixels, and JSON that is written piece by piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from seewhy.errors import UnknownName, nearest
+from seewhy.runs.query import Run, SampleRecord
+from seewhy.view import View
+
+__all__ = ["chosen", "dump", "view", "write_list"]
+
+
+def view(record: SampleRecord) -> View | None:
+    """Where the network's input lies in the picture; None where that is not known."""
+    size = record.size or record.input
+    if size is None or (record.box is None and size != (record.input or size)):
+        return None
+    return View.identity(*size) if record.box is None else View(original=size, box=record.box)
+
+
+def chosen(explainers: tuple[str, ...] | None, run: Run) -> tuple[str, ...]:
+    """The run's explainers, or those that are wanted of them.
+
+    Raises:
+        UnknownName: the run does not have one.
+    """
+    for name in explainers or ():
+        if name not in run.explainers:
+            raise UnknownName(f"There is no explainer {name!r}. {nearest(name, run.explainers)}")
+    return run.explainers if explainers is None else explainers
+
+
+def dump(value: Any) -> str:
+    """Strict JSON: NaN is an error; ASCII, so that no reader guesses an encoding."""
+    return json.dumps(value, allow_nan=False)
+
+
+def write_list(file: TextIO, entries: Iterable[Any]) -> None:
+    """A JSON list, one entry a line; the entries need not be in memory together."""
+    file.write("[")
+    for number, entry in enumerate(entries):
+        file.write(",\n" if number else "\n")
+        file.write(dump(entry))
+    file.write("\n]")

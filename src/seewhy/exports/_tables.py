@@ -1,0 +1,55 @@
+"""The columns that the table formats share: one line for each picture and label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from seewhy.runs.query import Failure, Run
+
+__all__ = ["COLUMNS", "FAILURES", "failure_lines", "failures_beside", "label_batches", "schema"]
+
+COLUMNS = {
+    "sample": pa.string(), "name": pa.string(), "source": pa.string(), "position": pa.int64(), "label": pa.int32(),
+    "class": pa.string(), "truth": pa.bool_(), "flag": pa.string(), "probability": pa.float32(),
+    "predicted": pa.int32(), "predicted_class": pa.string(), "mean": pa.float32(), "std": pa.float32(),
+    "low": pa.float32(), "high": pa.float32(), "entropy": pa.float32(), "mutual_information": pa.float32(),
+}  # fmt: skip
+FAILURES = Failure._fields
+
+
+def schema(run: Run) -> pa.Schema:
+    """The columns, and one for every explainer and metric."""
+    scores = {f"{explainer}/{metric}": pa.float64() for explainer in run.explainers for metric in run.metrics}
+    return pa.schema({**COLUMNS, **scores})
+
+
+def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
+    """All labels of all pictures, block by block."""
+    for batch in run.batches():
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns["class"] = _class_names(run, columns["label"])
+        columns["predicted_class"] = _class_names(run, columns["predicted"])
+        order = [*COLUMNS, *(name for name in columns if name not in COLUMNS)]
+        yield pa.RecordBatch.from_arrays([columns[name] for name in order], order)
+
+
+def _class_names(run: Run, labels: pa.Array) -> pa.Array:
+    coded = labels.dictionary_encode()
+    names = [None if label is None else run.class_name(label) for label in coded.dictionary.to_pylist()]
+    return pa.array(names, pa.string()).take(coded.indices)
+
+
+def failure_lines(run: Run) -> Iterator[Failure]:
+    """All failures, in order."""
+    offset, size = 0, 5000
+    while page := run.failures(offset, size).items:
+        yield from page
+        offset += size
+
+
+def failures_beside(out: Path) -> Path:
+    """Where failures go: labels.csv -> labels-failures.csv."""
+    return out.with_name(f"{out.stem}-failures{out.suffix}")

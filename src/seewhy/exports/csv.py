@@ -1,0 +1,61 @@
+"""Comma-separated values, for spreadsheets and everything else: one line for each picture and label.
+
+Class names and file names come from outside, and a spreadsheet runs a cell that begins with ``=`` as a formula. So a
+text that begins with ``=``, ``+``, ``-``, ``@``, a tab, a line break (or a wide form of one of these signs), or with
+``'`` itself, gets one ``'`` in front. Nothing else is changed: a reader that takes one leading ``'`` away has the name
+as it was. Numbers are not touched. UTF-8; lines end with CR LF, and a line break in a name stands inside quotes (RFC
+4180).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seewhy.exports._tables import FAILURES, failure_lines, failures_beside, label_batches, schema
+from seewhy.runs.query import Run
+
+__all__ = ["Csv"]
+
+_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Csv:
+    """Comma-separated values: one line for each picture and label, failures in a second file."""
+
+    def __call__(self, run: Run, out: Path) -> list[Path]:
+        """Writes ``out``, and NAME-failures.csv where something failed.
+
+        Columns: sample, name, source, position, label (class index), class (its name), truth, flag (TP, FN, FP, TN),
+        probability, predicted, predicted_class, mean, std, low and high of the probability, entropy and
+        mutual_information where uncertainty ran, then EXPLAINER/METRIC; a cell is empty where there are no data.
+        """
+        lines = (line for batch in label_batches(run) for line in zip(*map(_plain, batch.columns), strict=True))
+        written = [_write(Path(out), schema(run).names, lines)]
+        if run.counts().failures:
+            written.append(_write(failures_beside(Path(out)), FAILURES, failure_lines(run)))
+        return written
+
+
+def _plain(column: Any) -> list[Any]:
+    """Values with as many digits as they have: a float32 of 0.1 is 0.1."""
+    if str(column.type) == "float":
+        return [None if value != value else float(str(value)) for value in column.to_numpy(zero_copy_only=False)]
+    return list(column.to_pylist())
+
+
+def _write(path: Path, names: Iterable[str], lines: Iterable[Iterable[Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(map(_safe, names))
+        writer.writerows(map(_safe, line) for line in lines)
+    return path
+
+
+def _safe(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_DANGEROUS) else cell

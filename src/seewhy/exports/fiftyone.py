@@ -1,0 +1,152 @@
+"""FiftyOne: a folder that ``fiftyone.Dataset.from_dir(..., dataset_type=fiftyone.types.FiftyOneDataset)`` reads.
+
+    metadata.json            the data set: its fields and their types
+    samples.json             one entry a picture
+    fields/EXPLAINER/*.png   the maps
+    data/                    pictures, where they are copied
+
+Each picture has ``prediction`` (the likeliest class), ``labels`` (all explained ones with probability, flag,
+uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, and for each explainer one heat map:
+that of the explained label with the highest probability, which the heat map names; its metric values are fields of
+their own (``EXPLAINER_METRIC``). FiftyOne stretches a heat map over the picture, so it is drawn for the whole of it:
+the map is laid on the original's pixels (`seewhy.view.View`), at most ``side`` of them along the longer side. 8 bits:
+0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look. FiftyOne
+itself is not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from seewhy.errors import InvalidInput
+from seewhy.exports import _fiftyone_fields as fields
+from seewhy.exports._pictures import chosen, dump, view, write_list
+from seewhy.runs.query import Run, SampleRecord
+from seewhy.view import View
+
+__all__ = ["FiftyOne"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiftyOne:
+    """FiftyOne: a data set folder with heat maps, predictions, truth and metric values.
+
+    Attributes:
+        explainers: whose maps are taken; None for all.
+        side: pixels that the longer side of a heat map has at most.
+        copy: copies the pictures into the folder instead of naming where they lie.
+    """
+
+    explainers: tuple[str, ...] | None = None
+    side: int = 512
+    copy: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.side, bool) or not isinstance(self.side, int) or self.side < 1:
+            raise InvalidInput(f"side must be an integer of at least 1, got {self.side!r}.")
+
+    def __call__(self, run: Run, out: Path) -> list[Path]:
+        """Writes the folder. A picture whose file is not known is shown by its thumbnail, or else left out.
+
+        Raises:
+            InvalidInput: the folder exists and is not empty.
+            UnknownName: an explainer that the run does not have.
+        """
+        out = Path(out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InvalidInput(f"The folder for FiftyOne must be new or empty, got {str(out)!r}.")
+        names = fields.names(chosen(self.explainers, run), run.metrics)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in names.explainers.values():
+            (out / "fields" / name).mkdir(parents=True, exist_ok=True)
+        with (out / "samples.json").open("w", encoding="utf-8") as file:
+            file.write('{"samples": ')
+            write_list(file, self._samples(run, out, names))
+            file.write("}\n")
+        about = fields.dataset(run.settings, names, [run.class_name(n) for n in range(len(run.classes or ()))])
+        (out / "metadata.json").write_text(dump(about), encoding="utf-8")
+        return [out]
+
+    def _samples(self, run: Run, out: Path, names: fields.Names) -> Iterator[dict[str, Any]]:
+        for number, record in enumerate(run.records()):
+            path = self._picture(run, record, out, number)
+            if path is not None:
+                yield {
+                    **fields.sample(_identity(run, record.sample), path, record, run.class_name, names),
+                    **self._maps(run, record, out, number, names),
+                }
+
+    def _picture(self, run: Run, record: SampleRecord, out: Path, number: int) -> str | None:
+        """The address of the picture."""
+        source = Path(run.address, record.source) if record.source else None  # originals/... lie in the run folder
+        if source is not None and source.is_file():
+            if not self.copy:
+                return str(source.absolute())
+            (out / "data").mkdir(exist_ok=True)
+            name = f"data/{number:08d}{source.suffix}"
+            shutil.copyfile(source, out / name)
+            return name
+        if (small := run.thumbnail(record.sample)) is None:
+            return str(source.absolute()) if source else None
+        (out / "data").mkdir(exist_ok=True)
+        name = f"data/{number:08d}.{small[1]}"
+        (out / name).write_bytes(small[0])
+        return name
+
+    def _maps(self, run: Run, record: SampleRecord, out: Path, number: int, names: fields.Names) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        place = _shrunk(view(record), self.side)
+        for explainer, name in names.explainers.items():
+            label = _likeliest(record, explainer)
+            values = run.map(record.sample, label, explainer) if label is not None and place is not None else None
+            if label is None or values is None or place is None:
+                continue
+            path = f"fields/{name}/{number:08d}.png"
+            (out / path).write_bytes(_levels(place.to_original(values), float(values.min()), float(values.max())))
+            about = {"label": run.class_name(label), "class_index": label}
+            about |= {"low": float(values.min()), "high": float(values.max())}
+            found[name] = {**fields.heat_map(_identity(run, record.sample, name), path), **about}
+            scores = {m: record.scores.get((label, explainer, m)) for m in run.metrics}
+            found |= {names.metrics[explainer, m]: value for m, value in scores.items()}
+        return found
+
+
+def _likeliest(record: SampleRecord, explainer: str) -> int | None:
+    """The label with the highest probability that has a map; of equal ones the smallest."""
+    having = [label for label in record.labels if (label, explainer) in record.maps]
+    return max(having, key=lambda label: (record.labels[label].probability, -label), default=None)
+
+
+def _shrunk(place: View | None, side: int) -> View | None:
+    """The same view of a smaller copy of the picture."""
+    if place is None or max(place.original) <= side:
+        return place
+    share = side / max(place.original)
+    height, width = (max(1, round(size * share)) for size in place.original)
+    down, across = height / place.original[0], width / place.original[1]
+    x0, y0, x1, y1 = place.box
+    return View(original=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
+
+
+def _levels(values: NDArray[np.float32], low: float, high: float) -> bytes:
+    span = high - low
+    levels = (values.astype(np.float64) - low) * (255 / span) if span > 0 else np.zeros(values.shape)
+    out = io.BytesIO()
+    whole = np.rint(np.nan_to_num(levels, nan=0.0)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(whole).save(out, format="PNG", compress_level=2)
+    return out.getvalue()
+
+
+def _identity(run: Run, *names: str) -> str:
+    """Twelve bytes, the same whenever the run is exported."""
+    return hashlib.blake2b("\0".join([run.settings["id"], *names]).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,76 @@
+"""Maps and thumbnails as bytes, and back: a small map as numbers, a large one in 256 grey levels with its range."""
+
+from __future__ import annotations
+
+import io
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from seewhy.errors import InvalidInput
+
+__all__ = ["SMALL", "Encoded", "Precision", "decode", "encode", "lossless", "thumbnail"]
+
+Precision = Literal["auto", "float32", "float16"]
+SMALL = 1024  # cells: a map of up to 32 x 32 is kept as numbers
+_SIDE = 320  # pixels of a thumbnail's long side
+_PLAIN = 96  # a picture of up to this long side is kept as it is
+
+
+class Encoded(NamedTuple):
+    """A map's bytes, how they are read, and its true range."""
+
+    data: bytes
+    encoding: str
+    low: float
+    high: float
+
+
+def encode(values: NDArray[np.float32], precision: Precision = "auto") -> Encoded:
+    """A map (h, w) of finite numbers as bytes.
+
+    "float32" and "float16" keep numbers; "auto" keeps float32 up to 32 x 32 cells, and above that a grey PNG of 8 bits
+    between the map's smallest and largest value.
+    """
+    low, high = float(values.min()), float(values.max())
+    if precision == "float16" and max(abs(low), abs(high)) < 65504:
+        return Encoded(values.astype("<f2").tobytes(), "f2", low, high)
+    if precision != "auto" or values.size <= SMALL:
+        return Encoded(values.astype("<f4").tobytes(), "f4", low, high)
+    span = np.float64(high) - low
+    levels = np.rint((values - np.float64(low)) * (255.0 / span)) if span > 0 else np.zeros_like(values)
+    out = io.BytesIO()
+    Image.fromarray(levels.astype(np.uint8)).save(out, format="PNG", compress_level=2)
+    return Encoded(out.getvalue(), "png", low, high)
+
+
+def decode(
+    data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float
+) -> NDArray[np.float32]:
+    """The map (h, w) from its bytes."""
+    if encoding == "png":
+        with Image.open(io.BytesIO(data)) as image:
+            levels = np.asarray(image, dtype=np.float64)
+        return (low + levels * ((high - low) / 255.0)).astype(np.float32)
+    if encoding not in ("f2", "f4"):
+        raise InvalidInput(f"Maps are kept as 'f4', 'f2' or 'png', got {encoding!r}: written by a later version?")
+    return np.frombuffer(data, dtype=f"<{encoding}").reshape(shape).astype(np.float32)
+
+
+def lossless(encoding: str) -> bool:
+    """True where the kept map is the computed one."""
+    return encoding == "f4"
+
+
+def thumbnail(picture: Image.Image) -> tuple[bytes, str, tuple[int, int]]:
+    """A small copy of a picture: its bytes, format and (height, width)."""
+    small = picture.copy()
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    out = io.BytesIO()
+    if max(picture.size) <= _PLAIN:
+        small.save(out, format="PNG")
+        return out.getvalue(), "png", (small.height, small.width)
+    small.save(out, format="JPEG", quality=85)
+    return out.getvalue(), "jpeg", (small.height, small.width)

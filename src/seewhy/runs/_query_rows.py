@@ -1,0 +1,237 @@
+"""Which rows of a run folder count.
+
+A picture may have rows in several parts: an explainer was added later, a task was tried again, two workers had the same
+chunk, the picture was changed. Of its rows only those with the stamp of the newest one count. Of those, each task (the
+prediction, one explainer, one metric of one explainer, ...) is taken from the first row by part name that did it, or
+else from the first that failed at it; so nothing is there twice, and another order of reading changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+__all__ = ["WORDED", "Choice", "Plan", "Whole", "Words", "choose", "entries", "one", "packed"]
+
+Whole = NDArray[np.int64]
+
+
+class Words:
+    """Strings that come again and again, as numbers."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.numbers: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        """The number of a string, a new one where it has none."""
+        if text not in self.numbers:
+            self.numbers[text] = len(self.texts)
+            self.texts.append(text)
+        return self.numbers[text]
+
+    def encode(self, texts: pa.Array) -> pa.Array:
+        """Strings as int32; null stays null."""
+        coded = texts.dictionary_encode()
+        known = pa.array([self.number(text) for text in coded.dictionary.to_pylist()], pa.int32())
+        return known.take(coded.indices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What run.json asks for.
+
+    Attributes:
+        explainers: labels, in order.
+        metrics: labels, in order.
+        tasks: identity -> number; 0 is the prediction.
+        explain: for each explainer its task.
+        score: for each (explainer, metric) its task.
+        uncertainty: its task, or -1.
+        counterfactual: its task, or -1.
+    """
+
+    explainers: tuple[str, ...]
+    metrics: tuple[str, ...]
+    tasks: dict[str, int]
+    explain: dict[str, int]
+    score: dict[tuple[str, str], int]
+    uncertainty: int
+    counterfactual: int
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Plan:
+        """The plan in run.json."""
+        explainers, metrics = settings.get("explainers") or {}, settings.get("metrics") or {}
+        tasks = {"predict": 0}
+
+        def number(*identity: str) -> int:
+            return tasks.setdefault(":".join(identity), len(tasks))
+
+        def single(kind: str) -> int:
+            return number(kind, settings[kind]["id"]) if settings.get(kind) else -1
+
+        return cls(
+            explainers=tuple(explainers), metrics=tuple(metrics), tasks=tasks,
+            explain={e: number("explain", about["id"]) for e, about in explainers.items()},
+            score={
+                (e, m): number("score", explainers[e]["id"], metrics[m]["id"]) for e in explainers for m in metrics
+            },
+            uncertainty=single("uncertainty"), counterfactual=single("counterfactual"),
+        )  # fmt: skip
+
+    def task_of(self, kind: str, explainer: str | None, metric: str | None) -> int | None:
+        """The task that a failure row is about; None where it is about all that its row tried."""
+        if kind == "explain" and explainer is not None:
+            return self.explain.get(explainer, -1)
+        if kind == "score" and explainer is not None and metric is not None:
+            return self.score.get((explainer, metric), -1)
+        return {"uncertainty": self.uncertainty, "counterfactual": self.counterfactual}.get(kind)
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+WORDED = {"maps": ("explainer", "encoding"), "scores": ("explainer", "metric"), "costs": ("explainer", "layer")}
+
+
+def packed(rows: pa.Table, words: Words, first: int) -> pa.Table:
+    """Rows as they are kept in memory: repeated strings as numbers, of trees only whether something was found.
+
+    Args:
+        rows: of new parts.
+        words: what the numbers mean; grows.
+        first: the number of the first row, among all rows that were ever read.
+    """
+    for name, columns in WORDED.items():
+        rows = _replaced(rows, name, lambda values, columns=columns: _coded(values, columns, words))
+    for name in ("done", "failed"):
+        rows = _replaced(rows, name, words.encode)
+    rows = _replaced(rows, "trees", _found)
+    return rows.append_column("rid", pa.array(np.arange(first, first + len(rows))))
+
+
+def _replaced(rows: pa.Table, name: str, change: Any) -> pa.Table:
+    """The same with the entries of a list column changed."""
+    chunks = [
+        pa.ListArray.from_arrays(_offsets(chunk), change(chunk.flatten())) for chunk in rows[name].chunks if len(chunk)
+    ]
+    if not chunks:
+        empty = rows.schema.field(name).type.value_type
+        chunks = [pa.ListArray.from_arrays(pa.array([0], pa.int32()), change(pa.array([], empty)))]
+    return rows.set_column(rows.schema.get_field_index(name), name, pa.chunked_array(chunks))
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32())
+
+
+def _coded(values: pa.StructArray, columns: Iterable[str], words: Words) -> pa.StructArray:
+    fields = {kind.name: values.field(kind.name) for kind in values.type}
+    fields |= {name: words.encode(fields[name]) for name in columns}
+    return pa.StructArray.from_arrays(list(fields.values()), list(fields))
+
+
+def _found(trees: pa.StructArray) -> pa.StructArray:
+    found = pc.match_substring_regex(trees.field("tree"), r'"found"\s*:\s*true')
+    return pa.StructArray.from_arrays([trees.field("label"), found], ["label", "found"])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """Which row each picture's tasks are taken from.
+
+    Attributes:
+        names: (S,) the pictures.
+        picture: (R,) of each row.
+        chosen: (T, S) for each task and picture the row, or -1.
+        good: (T, S) whether the task was done there and did not fail.
+        base: (S,) the row of the picture's own columns and labels.
+        current: (R,) whether the row is about the picture as it is now.
+        order: (R,) the rows sorted by picture and part.
+        starts: (S,) where a picture's rows begin in ``order``.
+    """
+
+    names: pa.Array
+    picture: Whole
+    chosen: Whole
+    good: NDArray[np.bool_]
+    base: Whole
+    current: NDArray[np.bool_]
+    order: Whole
+    starts: Whole
+
+
+def choose(rows: pa.Table, plan: Plan, words: Words) -> Choice:
+    """Which rows count; see the module's docstring."""
+    picture, names = _numbered(rows["sample"])
+    part, part_names = _numbered(rows["part"])
+    part = np.argsort(pc.sort_indices(part_names).to_numpy()).astype(np.int64)[part] if len(part) else part
+    written = pc.fill_null(rows["written"], 0.0).to_numpy()
+    stamp, _ = _numbered(pc.fill_null(rows["stamp"], ""))
+    order = np.lexsort((part, picture))
+    starts = np.searchsorted(picture[order], np.arange(len(names)))
+    ends = np.append(starts, len(order))[1:] - 1
+    newest = np.lexsort((part, written, picture))[ends]
+    current = stamp == stamp[newest][picture]
+    states = _states(rows, plan, words)
+    chosen = np.full((len(states), len(names)), -1)
+    good = np.zeros(chosen.shape, dtype=bool)
+    for task, state in enumerate(states):
+        chosen[task], good[task] = _first(order, starts, current & (state == _DONE), current & (state == _FAILED))
+    anything, _ = _first(order, starts, current, current)
+    base = np.where(chosen[0] >= 0, chosen[0], anything)
+    return Choice(
+        names=names, picture=picture, chosen=chosen, good=good, base=base, current=current, order=order, starts=starts
+    )
+
+
+_DONE, _FAILED = 2, 1
+
+
+def _numbered(texts: pa.ChunkedArray) -> tuple[Whole, pa.Array]:
+    """Each text's number, and the texts."""
+    coded = one(texts).dictionary_encode()
+    return coded.indices.to_numpy().astype(np.int64), coded.dictionary
+
+
+def one(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _states(rows: pa.Table, plan: Plan, words: Words) -> NDArray[np.uint8]:
+    """(T, R): for each task and row nothing, _FAILED or _DONE."""
+    states = np.zeros((len(plan.tasks), len(rows)), dtype=np.uint8)
+    task_of = np.array([plan.tasks.get(text, -1) for text in words.texts], dtype=np.int64)
+    for name, state in (("done", _DONE), ("failed", _FAILED)):
+        row, word = entries(rows, name)
+        task = task_of[word.to_numpy()] if len(word) else np.empty(0, np.int64)
+        known = task >= 0
+        states[task[known], row[known]] = state
+    return states
+
+
+def _first(
+    order: Whole, starts: Whole, better: NDArray[np.bool_], worse: NDArray[np.bool_]
+) -> tuple[Whole, NDArray[np.bool_]]:
+    """For each picture the first row in ``order`` that is better, else the first that is worse, else -1."""
+    if not len(order):
+        return np.empty(0, np.int64), np.empty(0, bool)
+    rows = len(order)
+    place = np.arange(rows)
+    rank = np.where(better[order], place, np.where(worse[order], rows + place, 2 * rows))
+    best = np.minimum.reduceat(rank, starts)
+    return np.where(best < 2 * rows, order[best % rows], -1), best < rows
+
+
+def entries(rows: pa.Table, name: str) -> tuple[Whole, pa.Array]:
+    """All entries of a list column, and the row of each."""
+    lists = one(rows[name])
+    return pc.list_parent_indices(lists).to_numpy().astype(np.int64), lists.flatten()

@@ -1,0 +1,275 @@
+"""What a run keeps of a picture: one row, and beside it a pack of bytes with its maps and its thumbnail.
+
+The columns are documented in docs/run-folder.md. A list is empty where there is nothing; a number is null where there
+are no data, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+__all__ = [
+    "SCHEMA",
+    "CostRow",
+    "FailureRow",
+    "LabelRow",
+    "MapRow",
+    "Row",
+    "ScoreRow",
+    "ThumbnailRow",
+    "TreeRow",
+    "UncertaintyRow",
+    "table",
+]
+
+
+class LabelRow(NamedTuple):
+    """A class that was explained, or truly is there.
+
+    Attributes:
+        label: class index.
+        probability: what the network says.
+        truth: whether it is there; None when that is not known.
+        flag: "TP", "FN", "FP", "TN", or None without truth.
+    """
+
+    label: int
+    probability: float
+    truth: bool | None
+    flag: str | None
+
+
+class UncertaintyRow(NamedTuple):
+    """How sure the network is of a class: Monte-Carlo mean, deviation, ends of the 95 % interval."""
+
+    label: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+class MapRow(NamedTuple):
+    """Where a map lies in the pack, and how it is read.
+
+    Attributes:
+        label: class index.
+        explainer: its label in run.json.
+        offset: of its first byte in the pack.
+        size: in bytes.
+        encoding: "f4" and "f2": rows of little-endian numbers; "png": 8 bits, 0 is low and 255 is high.
+        height: cells.
+        width: cells.
+        low: the map's smallest value.
+        high: the map's largest value.
+    """
+
+    label: int
+    explainer: str
+    offset: int
+    size: int
+    encoding: str
+    height: int
+    width: int
+    low: float
+    high: float
+
+
+class CostRow(NamedTuple):
+    """What the maps of one explainer cost for this picture: its share of the batch.
+
+    Attributes:
+        explainer: its label in run.json.
+        forward: images that went forward through the network.
+        backward: images that went backward.
+        seconds: wall clock.
+        layer: the layer that was explained, or None.
+        warnings: what the reader of the maps should know.
+    """
+
+    explainer: str
+    forward: float
+    backward: float
+    seconds: float
+    layer: str | None
+    warnings: list[str]
+
+
+class ScoreRow(NamedTuple):
+    """What a metric gives a map; value is None where there is nothing to judge."""
+
+    label: int
+    explainer: str
+    metric: str
+    value: float | None
+
+
+class TreeRow(NamedTuple):
+    """A hierarchical occlusion: `EditTree.as_dict` as JSON."""
+
+    label: int
+    tree: str
+
+
+class FailureRow(NamedTuple):
+    """What could not be done, and why.
+
+    Attributes:
+        task: "read", "predict", "explain", "score", "uncertainty" or "counterfactual".
+        explainer: whose map or score it is, or None.
+        metric: or None.
+        label: class index, or None where it concerns all.
+        reason: the error's message.
+    """
+
+    task: str
+    explainer: str | None
+    metric: str | None
+    label: int | None
+    reason: str
+
+
+class ThumbnailRow(NamedTuple):
+    """Where the small picture lies in the pack, its format ("png" or "jpeg") and its size in pixels."""
+
+    offset: int
+    size: int
+    format: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one part knows of one picture; a later part may know more (another explainer).
+
+    Attributes:
+        sample: the key, unique in the data.
+        position: where it stands in the data.
+        name: for people.
+        source: path of the original, or None.
+        stamp: cheap sign that the picture is the same as before.
+        digest: of the picture's pixels and annotations as they were read; None when it could not be read.
+        size: (height, width) of the original in pixels.
+        input: (height, width) of the network's input.
+        box: x0, y0, x1, y1: which part of the original the input covers, in its pixels.
+        truth: classes that are truly there, or None.
+        boxes: (label, x0, y0, x1, y1) in pixels of the original.
+        predicted: the likeliest class.
+        probability: of it.
+        entropy: in nats, where uncertainty was asked for.
+        mutual_information: in nats.
+        thumbnail: in the pack.
+        done: identities of the tasks that are done, failed ones too: "predict", "explain:ID", "score:ID:ID" (explainer,
+            metric), "uncertainty:ID", "counterfactual:ID", with the identities in run.json.
+        failed: those of ``done`` that failed.
+        written: when, in seconds since 1970 (UTC).
+    """
+
+    sample: str
+    position: int
+    name: str
+    source: str | None = None
+    stamp: str = ""
+    digest: str | None = None
+    size: tuple[int, int] | None = None
+    input: tuple[int, int] | None = None
+    box: tuple[float, float, float, float] | None = None
+    truth: tuple[int, ...] | None = None
+    boxes: tuple[tuple[int, float, float, float, float], ...] = ()
+    predicted: int | None = None
+    probability: float | None = None
+    entropy: float | None = None
+    mutual_information: float | None = None
+    thumbnail: ThumbnailRow | None = None
+    labels: list[LabelRow] = field(default_factory=list)
+    uncertainty: list[UncertaintyRow] = field(default_factory=list)
+    maps: list[MapRow] = field(default_factory=list)
+    costs: list[CostRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    trees: list[TreeRow] = field(default_factory=list)
+    failures: list[FailureRow] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    written: float = 0.0
+
+
+def _record(**columns: pa.DataType) -> pa.DataType:
+    return pa.struct([pa.field(name, kind) for name, kind in columns.items()])
+
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int32(), pa.float32()
+_LABEL = {"label": _WHOLE}
+
+SCHEMA = pa.schema(
+    [
+        pa.field("sample", _TEXT, nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("name", _TEXT),
+        pa.field("source", _TEXT),
+        pa.field("stamp", _TEXT),
+        pa.field("digest", _TEXT),
+        pa.field("size", pa.list_(_WHOLE)),
+        pa.field("input", pa.list_(_WHOLE)),
+        pa.field("box", pa.list_(pa.float64())),
+        pa.field("truth", pa.list_(_WHOLE)),
+        pa.field("boxes", pa.list_(_record(**_LABEL, x0=_REAL, y0=_REAL, x1=_REAL, y1=_REAL))),
+        pa.field("predicted", _WHOLE),
+        pa.field("probability", _REAL),
+        pa.field("entropy", _REAL),
+        pa.field("mutual_information", _REAL),
+        pa.field("thumbnail", _record(offset=pa.int64(), size=_WHOLE, format=_TEXT, height=_WHOLE, width=_WHOLE)),
+        pa.field("labels", pa.list_(_record(**_LABEL, probability=_REAL, truth=pa.bool_(), flag=_TEXT))),
+        pa.field("uncertainty", pa.list_(_record(**_LABEL, mean=_REAL, std=_REAL, low=_REAL, high=_REAL))),
+        pa.field(
+            "maps",
+            pa.list_(
+                _record(
+                    **_LABEL, explainer=_TEXT, offset=pa.int64(), size=_WHOLE, encoding=_TEXT, height=_WHOLE,
+                    width=_WHOLE, low=_REAL, high=_REAL,
+                )
+            ),
+        ),
+        pa.field(
+            "costs",
+            pa.list_(
+                _record(
+                    explainer=_TEXT, forward=_REAL, backward=_REAL, seconds=_REAL, layer=_TEXT,
+                    warnings=pa.list_(_TEXT),
+                )
+            ),
+        ),
+        pa.field("scores", pa.list_(_record(**_LABEL, explainer=_TEXT, metric=_TEXT, value=pa.float64()))),
+        pa.field("trees", pa.list_(_record(**_LABEL, tree=_TEXT))),
+        pa.field(
+            "failures", pa.list_(_record(task=_TEXT, explainer=_TEXT, metric=_TEXT, label=_WHOLE, reason=_TEXT))
+        ),
+        pa.field("warnings", pa.list_(_TEXT)),
+        pa.field("done", pa.list_(_TEXT)),
+        pa.field("failed", pa.list_(_TEXT)),
+        pa.field("written", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+def table(rows: list[Row]) -> pa.Table:
+    """The rows in the columns of the run folder."""
+    return pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in fields(row):
+        value = getattr(row, one.name)
+        if one.name == "boxes":
+            value = [dict(zip(("label", "x0", "y0", "x1", "y1"), box, strict=True)) for box in value]
+        elif isinstance(value, list) and value and hasattr(value[0], "_asdict"):
+            value = [record._asdict() for record in value]
+        elif hasattr(value, "_asdict"):
+            value = value._asdict()
+        found[one.name] = value
+    return found

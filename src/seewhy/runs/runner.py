@@ -1,0 +1,344 @@
+"""The job over a data set: finds out what is missing in the run folder, has it computed, and says what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from seewhy.engines import Engine
+from seewhy.engines.local import Local
+from seewhy.errors import InvalidInput
+from seewhy.progress import Listener
+from seewhy.runs.job import Job, Tools
+from seewhy.runs.plan import Plan, plan
+from seewhy.runs.query import Run
+from seewhy.runs.rows import FailureRow
+from seewhy.runs.store import Store
+from seewhy.runs.work import ChunkWorker, Done
+
+__all__ = ["ImageClassificationRunner", "Runner", "Summary"]
+
+_SHOWN = 20  # failures that a summary lists
+_KEPT = ("chunk", "batch", "precision")  # a run goes on as it began
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What one call of ``run`` did, and what the folder has now.
+
+    Attributes:
+        place: the run folder.
+        pictures: in the data.
+        computed: in this call.
+        skipped: pictures that were complete before.
+        left: pictures that are yet to be done: the run was interrupted, or it was one shard of several.
+        failed: pictures of this call of which nothing could be done.
+        failures: (picture, failure) of this call, all of them.
+        maps: made in this call.
+        forward: images that went forward through the network in this call.
+        seconds: this call took.
+        interrupted: Ctrl-C was pressed.
+        notes: what was decided on the way.
+        scores: explainer -> metric -> mean over all maps of the folder; None where there are no data.
+    """
+
+    place: str
+    pictures: int
+    computed: int
+    skipped: int
+    left: int
+    failed: int
+    failures: tuple[tuple[str, FailureRow], ...]
+    maps: int
+    forward: int
+    seconds: float
+    interrupted: bool
+    notes: tuple[str, ...]
+    scores: Mapping[str, Mapping[str, float | None]]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.place}: {self.computed} pictures computed in {self.seconds:.1f} s, {self.skipped} were there "
+            f"already, {self.left} left, {self.maps} maps, {self.forward} forward passes."
+        ]
+        lines += [f"  {explainer}: {_line(values)}" for explainer, values in self.scores.items() if values]
+        lines += [f"  note: {text}" for text in self.notes]
+        if self.failures:
+            lines.append(f"  {len(self.failures)} failures, {self.failed} pictures of which nothing could be done:")
+            lines += [f"    {name}: {_where(one)}{one.reason}" for name, one in self.failures[:_SHOWN]]
+            if (rest := len(self.failures) - _SHOWN) > 0:
+                lines.append(f"    ... and {rest} more: seewhy status {self.place}")
+        if self.interrupted:
+            lines.append(f"  Interrupted. Nothing is lost; go on with: seewhy resume {self.place}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runner:
+    """A job, and how it is run.
+
+    Attributes:
+        job: what is to be done.
+        engine: where; by default in this process.
+        shard: (i, n): the i-th of n parts of the work.
+        retry: does again what failed.
+        progress: a bar on the terminal, False, or a callback (pictures done, pictures in all).
+        command: how the run was asked for on the command line, so that it can be resumed there.
+    """
+
+    job: Job
+    engine: Engine | None = None
+    shard: tuple[int, int] = (1, 1)
+    retry: bool = False
+    progress: bool | Listener = True
+    command: Mapping[str, Any] | None = None
+
+    def run(self) -> Summary:
+        """Computes what is missing.
+
+        May be called again at any time: what is in the folder is not computed again. Ctrl-C finishes the chunk in hand.
+
+        Raises:
+            SeewhyError: the job cannot be done at all: a name that does not exist, a folder of another model.
+        """
+        began, store = time.perf_counter(), Store(self.job.place)
+        known = store.settings() if store.exists() else None
+        job = self.job if known is None else replace(self.job, **{n: known[n] for n in _KEPT})
+        tools = Tools.of(job, known)
+        settings = _settle(tools, known, self.command)
+        store.sweep()
+        todo = plan(tools, retry=self.retry, shard=self.shard)
+        notes = [*tools.data.notes, *getattr(tools.model, "notes", ())]
+        if todo.foreign:
+            notes.append(f"{todo.foreign} parts of other settings lie in the folder and are not read.")
+        finished, interrupted = self._work(todo, partial(_worker, job, settings, _Once(tools)), store)
+        store.compact()
+        return _summary(store, todo, finished, notes, time.perf_counter() - began, interrupted)
+
+    def _work(self, todo: Plan, factory: Callable[[int], ChunkWorker], store: Store) -> tuple[list[Done], bool]:
+        finished: list[Done] = []
+        if not todo.chunks:
+            return finished, False
+        pictures = sum(len(chunk.items) for chunk in todo.chunks)
+        with _stoppable() as stopped, _Progress(self.progress, todo.total - pictures, todo.total) as bar:
+            for done in (self.engine or Local()).map(factory, todo.chunks, stopped.is_set):
+                finished.append(done)
+                bar.advance(done.pictures)
+                if len(finished) % 64 == 0:
+                    store.compact()
+            return finished, stopped.is_set()
+
+
+class _Once:
+    """The planner's own tools, for a worker in the same process: a network is not loaded twice. Never sent anywhere."""
+
+    def __init__(self, tools: Tools | None) -> None:
+        self.tools = tools
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tools": None}
+
+
+def _worker(job: Job, settings: Mapping[str, Any], here: _Once, lane: int) -> ChunkWorker:
+    if here.tools is not None:
+        return ChunkWorker(here.tools)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    return ChunkWorker(Tools.of(_on_device(job, lane), settings))
+
+
+def _on_device(job: Job, lane: int) -> Job:
+    """One device a lane, where the job asks for "cuda" and there are several."""
+    count = torch.cuda.device_count()
+    return replace(job, device=f"cuda:{lane % count}") if job.device == "cuda" and count > 1 else job
+
+
+def _settle(tools: Tools, known: Mapping[str, Any] | None, command: Mapping[str, Any] | None) -> dict[str, Any]:
+    """run.json, new or with what was added.
+
+    Raises:
+        InvalidInput: the folder has a run of another model, activation or threshold.
+    """
+    wanted = tools.settings(command)
+    if known is None:
+        if tools.store.create(wanted):
+            return wanted
+        known = tools.store.settings()  # another writer was first
+    if known["id"] != wanted["id"]:
+        raise InvalidInput(_other(tools, known, wanted))
+    merged = dict(known)
+    for name in ("explainers", "metrics"):
+        merged[name] = {**wanted[name], **known[name]}
+    for name in ("uncertainty", "counterfactual"):
+        if wanted[name] is not None and known[name] is not None and wanted[name]["id"] != known[name]["id"]:
+            raise InvalidInput(
+                f"The run in {tools.store.address!r} has {name} with {known[name]['parameters']}, now it is asked for "
+                f"with {wanted[name]['parameters']}. Use the same parameters, or another folder."
+            )
+        merged[name] = known[name] or wanted[name]
+    merged["data"] = wanted["data"]
+    merged["command"] = known["command"] if command is None else dict(command)
+    if merged != known:
+        tools.store.update(merged)
+    return merged
+
+
+def _other(tools: Tools, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    names = (("model", "digest"), ("activation", None), ("threshold", None))
+    differs = [name for name, part in names if (known[name][part] if part else known[name]) != (
+        wanted[name][part] if part else wanted[name])]  # fmt: skip
+    said = {
+        "model": f"the model {known['model']['name']!r} with other weights, structure or preprocessing",
+        "activation": f"activation {known['activation']!r}, not {wanted['activation']!r}",
+        "threshold": f"threshold {known['threshold']}, not {wanted['threshold']}",
+    }
+    what = " and ".join(said[name] for name in differs) or "other settings"
+    return f"{tools.store.address!r} has a run of {what}. Results are not mixed: use another folder."
+
+
+def _summary(
+    store: Store, todo: Plan, finished: Sequence[Done], notes: Sequence[str], seconds: float, interrupted: bool
+) -> Summary:
+    computed = sum(done.pictures for done in finished)
+    return Summary(
+        place=store.address, pictures=todo.total, computed=computed, skipped=todo.done,
+        left=todo.total - todo.done - computed, failed=sum(done.lost for done in finished),
+        failures=tuple(failure for done in finished for failure in done.failures),
+        maps=sum(done.maps for done in finished), forward=sum(done.forward for done in finished), seconds=seconds,
+        interrupted=interrupted, scores=_means(Run(store.address)),
+        notes=tuple(dict.fromkeys([*notes, *(text for done in finished for text in done.notes)])),
+    )  # fmt: skip
+
+
+def _means(run: Run) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for score in run.scores():
+        found.setdefault(score.explainer, {})[score.metric] = score.mean
+    return found
+
+
+def _line(values: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{metric} {'no data' if value is None else f'{value:.3f}'}" for metric, value in values.items())
+
+
+def _where(failure: FailureRow) -> str:
+    parts = [failure.explainer, failure.metric, None if failure.label is None else f"class {failure.label}"]
+    return ", ".join(part for part in parts if part) + ": " if any(parts) else ""
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may listen to signals
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def pressed(_number: int, _frame: Any) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, pressed)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Progress:
+    """A bar over all pictures, or the caller's listener."""
+
+    def __init__(self, progress: bool | Listener, before: int, total: int) -> None:
+        self.listener = progress if callable(progress) else None
+        self.bar = tqdm(
+            total=total, initial=before, unit="picture", desc="run", leave=False,
+            disable=None if progress is True else True,
+        )  # fmt: skip
+        self.done, self.total = before, total
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def advance(self, pictures: int) -> None:
+        """So many more are done."""
+        self.done += pictures
+        self.bar.update(pictures)
+        if self.listener is not None:
+            self.listener(self.done, self.total)
+
+
+class ImageClassificationRunner:
+    """Explains a classifier's predictions on a data set, and judges the explanations.
+
+    Args:
+        summary_dir: the run folder; results that are there already are not computed again.
+        network: what `seewhy.load` takes.
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", ``nn.Softmax()``, ``nn.Sigmoid()``, a callable.
+        data: (data set, class names), or the data set alone: a torch ``Dataset`` or ``DataLoader``, an iterable of
+            (image), (image, labels) or (image, labels, boxes), a folder, see `seewhy.datasets.open_data`.
+        threshold: classes above this probability are explained, with those that truly are there.
+        data_options: keyword arguments of `seewhy.datasets.open_data` (``box_format="xyxy"``).
+        options: of `Job` and `Runner`: batch, chunk, precision, engine, progress, ...
+    """
+
+    def __init__(
+        self, summary_dir: str | os.PathLike[str], network: Any, activation_fn: Any = "softmax", data: Any = None, *,
+        threshold: float = 0.5, data_options: Mapping[str, Any] | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        pair = isinstance(data, tuple) and len(data) == 2 and _names(data[1])
+        source, classes = data if pair else (data, None)
+        if source is None:
+            raise InvalidInput("data must be a data set, or (data set, class names).")
+        own = {name: options.pop(name) for name in ("engine", "shard", "retry", "progress") if name in options}
+        model_options = dict(options.pop("model_options", {}))
+        if classes is not None:
+            model_options["labels"] = classes
+        self._job = Job(
+            place=summary_dir, model=network, model_options=model_options, data=source,
+            data_options=dict(data_options or {}), activation_fn=activation_fn, threshold=threshold, **options,
+        )  # fmt: skip
+        self._own = own
+
+    def register_saliency(self, explainers: Any, benchmarkers: Any = ()) -> None:
+        """Adds explainers (names, classes or objects) and the metrics that judge them."""
+        self._job = replace(self._job, explainers=explainers, metrics=benchmarkers or ())
+
+    def register_uncertainty(self, **parameters: Any) -> None:
+        """Adds how sure the network is of each probability; parameters of `seewhy.EpistemicUncertainty`."""
+        self._job = replace(self._job, uncertainty=parameters)
+
+    def register_hierarchical_occlusion(self, **parameters: Any) -> None:
+        """Adds which few regions suffice for each label; parameters of `seewhy.HierarchicalOcclusion`."""
+        self._job = replace(self._job, counterfactual=parameters)
+
+    def run(self) -> Summary:
+        """Computes what is missing; see `Runner.run`.
+
+        Raises:
+            InvalidInput: nothing was registered.
+        """
+        job = self._job
+        if not job.explainers and job.uncertainty is None and job.counterfactual is None:
+            raise InvalidInput(
+                "There is nothing to do: call register_saliency(), register_uncertainty() or "
+                "register_hierarchical_occlusion() first."
+            )
+        return Runner(job=job, **self._own).run()
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(one, str) for one in value)
