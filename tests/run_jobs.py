@@ -1,4 +1,4 @@
-"""Jobs for the tests of runs: a real small network on the textured shapes, with their truth; and how folders compare."""
+"""Jobs for the tests of runs: a small network on the textured shapes, with their truth; and how folders compare."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from networks import Pooled, build
 from torch import Tensor, nn
 
+from networks import Pooled, build
 from seewhy.datasets.shapes import Shapes
 from seewhy.runs.job import Job
 from seewhy.runs.runner import Runner, Summary

@@ -103,6 +103,19 @@ def test_resume_from_another_folder(
     assert "4 pictures computed in" in capsys.readouterr().out
 
 
+def test_a_run_folder_behind_an_address(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"memory://{place.name}/out"
+    assert seewhy("run", *MODEL, *TASK, "--out", address) == 0
+    assert seewhy("resume", address) == 0
+    assert "0 pictures computed in" in capsys.readouterr().out
+    run = Run(address)
+    record = next(run.records())
+    made = run.map(record.sample, next(iter(record.labels)), "gradient")
+    assert made is not None
+    assert made.shape == (32, 32)
+    assert not (place / "memory:").exists()
+
+
 @pytest.mark.parametrize("kind", ["toml", "yaml"])
 def test_config_files(place: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     toml = """
@@ -166,7 +179,7 @@ def test_exit_codes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["run", *MODEL, "--data", "photos", "--explainers", "ryse", "--out", "o"],
          "seewhy: There is no explainer 'ryse'. Did you mean 'rise'"),
         (["run", "--config", "none.toml"], "seewhy: The configuration 'none.toml' cannot be read: "),
-        (["run", "--config", "bad.yaml"], "seewhy: 'bad.yaml': seewhy run has no 'explainer'. Did you mean 'explainers'"),
+        (["run", "--config", "bad.yaml"], "'bad.yaml': seewhy run has no 'explainer'. Did you mean 'explainers'"),
         (["run", "--config", "names.txt"],
          "seewhy: The configuration 'names.txt' must have names and values, as in: data = \"photos\".\n"),
         (["resume", "photos"], "is not a run folder: it has no run.json.\n"),

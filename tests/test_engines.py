@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from run_jobs import content, images, network, rows, run
 
+from run_jobs import content, images, network, rows, run
 from seewhy import registry
 from seewhy.engines.local import Local
 from seewhy.engines.ray import Ray

@@ -204,6 +204,12 @@ def test_everything_of_a_picture(several, folder):
     assert several.sample("nobody") is None
 
 
+def test_each_picture_of_a_part_has_its_own_tree(folder):
+    folder.add("p", *(picture(name, n, labels={0: (0.9, None)}, trees={0: f'"{name}"'}) for n, name in enumerate("ab")))
+    run = Run(folder.place)
+    assert (run.tree("a", 0), run.tree("b", 0)) == ("a", "b")
+
+
 def test_maps_and_thumbnails_come_from_the_pack(folder):
     from PIL import Image
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import run_jobs
 import torch
-from run_jobs import images, network, rows, run
 from torch import nn
 
+import run_jobs
+from run_jobs import images, network, rows, run
 from seewhy import GradCAM, Occlusion
 from seewhy.errors import InvalidInput
 from seewhy.metrics import DeletionAUC, Faithfulness

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_jobs import content, images, job, network, rows, run
 from torch import Tensor, nn
 
+from run_jobs import content, images, job, network, rows, run
 from seewhy import GradCAM
 from seewhy.errors import InvalidInput
 from seewhy.metrics import Case, Metric
@@ -232,8 +232,25 @@ class TestRefused:
     def test_other_counterfactuals(self, tmp_path: Path) -> None:
         about = {"metrics": (), "explainers": (), "data": images(2, 64)}
         run(tmp_path / "a", counterfactual={"num_layers": 1}, **about)
-        with pytest.raises(InvalidInput, match="has counterfactual with .* now it is asked for with"):
+        with pytest.raises(InvalidInput, match=r"has counterfactual with .* now it is asked for with"):
             run(tmp_path / "a", counterfactual={"num_layers": 2}, **about)
+
+
+def test_boxes_of_a_picture_that_is_turned_are_not_guessed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (40, 32), "red").save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (40, 32), "red").save(tmp_path / "upright.jpg")
+    options = {"changes": {"size": (32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}}
+    rows_of = [
+        {"image": str(tmp_path / f"{name}.jpg"), "label": [0], "bbox": [[1, 1, 9, 9]]} for name in ("turned", "upright")
+    ]
+    run(tmp_path / "a", data=rows_of, model_options=options, metrics=())
+    turned, upright = (row["failures"] for row in rows(tmp_path / "a"))
+    assert upright == []
+    assert "is turned by its EXIF data" in turned[0]["reason"]
 
 
 def test_originals_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -13,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_jobs import content, rows, run
 
+from run_jobs import content, rows, run
 from seewhy.runs.query import Run
 from seewhy.runs.store import Store
 
@@ -42,10 +43,8 @@ class Server:
         pid = int(self._line())
         if kill_after is not None:
             time.sleep(kill_after)
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it was done already
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it was done already
         return int(self._line())
 
     def _line(self) -> str:

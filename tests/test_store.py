@@ -161,6 +161,7 @@ def test_sweep_leaves_the_files_of_the_living_and_of_other_machines(tmp_path):
         (parts / name).write_bytes(b"")
     assert Store(tmp_path).sweep() == 1
     assert sorted(n for n in os.listdir(parts) if n.startswith(".")) == sorted(kept)
+    assert len(Store(tmp_path).files.names("parts")) == 2
 
 
 def _write_many(place, writer):
@@ -316,6 +317,13 @@ def test_a_part_that_could_not_be_read_is_not_covered_by_the_index(tmp_path):
     assert folder.store.compact(everything=True) == 0
     rows.write_bytes(whole)  # the disk answers again
     assert samples(folder.store) == ["a", "b"]
+
+
+def test_nothing_that_can_be_read_makes_no_index(tmp_path):
+    folder = Folder(tmp_path)
+    part = folder.add("c", one("a"))
+    (tmp_path / "parts" / f"{part}.parquet").write_bytes(b"")
+    assert (folder.store.compact(everything=True), folder.store.files.names("index")) == (0, [])
 
 
 def test_many_parts_are_compacted_of_themselves(tmp_path):

@@ -60,8 +60,8 @@ class RunCommand(NetworkFlags, _How):
     """How sure the network is of each probability (Monte-Carlo dropout)."""
     counterfactual: bool = False
     """Which few regions suffice for each label (hierarchical occlusion)."""
-    out: Path
-    """The run folder, or an address that fsspec knows."""
+    out: str
+    """The run folder, or an address that fsspec knows (s3://...)."""
     threshold: float = 0.5
     """Classes above this probability are explained, with those that truly are there."""
     chunk: int = 32
@@ -77,7 +77,7 @@ class RunCommand(NetworkFlags, _How):
 
     def run(self) -> int:
         """The exit code."""
-        return _work(self, self, str(self.out), _remembered(self))
+        return _work(self, self, self.out, _remembered(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Resume(_How):
             os.chdir(command["cwd"])
         fields = {f.name for f in dataclasses.fields(RunCommand)}
         values = {name: value for name, value in command.items() if name in fields}
-        asked = RunCommand(**_typed(values) | {"out": Path(folder), "quiet": self.quiet})
+        asked = RunCommand(**_typed(values) | {"out": folder, "quiet": self.quiet})
         return _work(asked, self, folder, None)
 
 

@@ -100,15 +100,20 @@ class TorchDataset(Labelled):
 
     def stamp(self, index: int) -> str:
         """Size and time of change of a listed file; "" for anything that has to be read."""
-        row = self.rows[self.numbers[index]] if isinstance(self.rows, list | tuple) else None
-        image = row[0] if isinstance(row, tuple | list) and row else getattr(row, "image", row)
+        image = self._listed(index)
         return stamp(image) if isinstance(image, str | os.PathLike) else ""
 
     def source(self, index: int) -> str | None:
         """The absolute path of a listed file."""
-        row = self.rows[self.numbers[index]] if isinstance(self.rows, list | tuple) else None
-        image = row[0] if isinstance(row, tuple | list) and row else getattr(row, "image", row)
+        image = self._listed(index)
         return os.path.abspath(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else None
+
+    def _listed(self, index: int) -> Any:
+        """The image of a row of a list, which can be looked at without asking anybody's code."""
+        row = self.rows[self.numbers[index]] if isinstance(self.rows, list | tuple) else None
+        if isinstance(row, Mapping):
+            return row.get("image")
+        return row[0] if isinstance(row, tuple | list) and row else getattr(row, "image", row)
 
     def __getitem__(self, index: int) -> Sample:
         number, name = self.numbers[index], self.key(index)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from seewhy.api import prepare
@@ -62,15 +62,31 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
     Raises:
         Exception: whatever reading it raises.
     """
-    sample = data[index]
+    sample, source = data[index], data.source(index)
+    if sample.boxes and source is not None:
+        _check_upright(source)
     batch = prepare(model, sample.image)
     if len(batch.inputs) != 1:
         raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")
     return Loaded(
-        sample=sample, inputs=batch.inputs, view=batch.views[0], digest=_digest(data.source(index), sample),
-        small=thumbnail(batch.pictures[0]), original=_original(data.source(index), batch.pictures[0]) if keep else None,
+        sample=sample, inputs=batch.inputs, view=batch.views[0], digest=_digest(source, sample),
+        small=thumbnail(batch.pictures[0]), original=_original(source, batch.pictures[0]) if keep else None,
         warnings=batch.warnings,
     )  # fmt: skip
+
+
+def _check_upright(source: str) -> None:
+    """Raises where boxes may be meant for the picture as it is stored or as it is shown."""
+    try:
+        with Image.open(source) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # that it cannot be read, reading it will say
+        return
+    if turned != 1:
+        raise InvalidInput(
+            f"{source!r} is turned by its EXIF data, and nobody knows whether its boxes are meant before or after. "
+            "Store it upright."
+        )
 
 
 def digest(data: Data, index: int) -> str | None:
