@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--openvino", action=argparse.BooleanOptionalAction, default=find_spec("openvino") is not None)
     parser.add_argument("--out", type=Path, default=Path("cutouts-out"))
     arguments = parser.parse_args()
+    seewhy.keep_memory()
     torch.set_num_threads(arguments.threads)
     model = network(arguments.openvino)
     data = list(samples(model, arguments.data, arguments.count, arguments.seed))

@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=800)
     parser.add_argument("--parts", default="cams,gradients,perturbations,peers")
     arguments = parser.parse_args()
+    seewhy.keep_memory()  # else page faults are most of what is measured
     torch.set_num_threads(arguments.threads)
     header(arguments)
     report = Report(arguments.rounds)

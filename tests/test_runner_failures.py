@@ -131,6 +131,26 @@ class TestFailureRows:
         assert Run(tmp_path / "a").failures().total == 0
         assert Run(tmp_path / "a").counts().samples == 4
 
+    def test_whole_chunks_that_failed_are_there_when_they_succeed(self, tmp_path: Path) -> None:
+        lamp = {"broken": True}
+
+        class Some(torch.utils.data.Dataset[Any]):
+            def __len__(self) -> int:
+                return 8
+
+            def __getitem__(self, index: int) -> Any:
+                if lamp["broken"]:
+                    raise OSError("the disk is not there")
+                return images(8)[index], 1
+
+        run(tmp_path / "a", data=Some(), metrics=(), chunk=1)
+        run(tmp_path / "a", data=Some(), metrics=(), retry=True)
+        lamp["broken"] = False
+        assert run(tmp_path / "a", data=Some(), metrics=(), retry=True).computed == 8
+        assert run(tmp_path / "a", data=Some(), metrics=(), retry=True).computed == 0
+        counts = Run(tmp_path / "a").counts()
+        assert (counts.samples, counts.failed, counts.failures) == (8, 0, 0)
+
     def test_memory_that_does_not_suffice_halves_the_batch(self, tmp_path: Path) -> None:
         class Hungry(nn.Module):
             def __init__(self) -> None:
@@ -228,6 +248,10 @@ class TestRefused:
         (tmp_path / "run.json").write_text('{"id": "x", "format": 99}')
         with pytest.raises(InvalidInput, match="has format 99, this version reads up to 1"):
             run(tmp_path)
+
+    def test_labels(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInput, match="The label of an explainer or metric has no '/'"):
+            run(tmp_path / "a", explainers={"a/b": "grad_cam"})
 
     def test_other_counterfactuals(self, tmp_path: Path) -> None:
         about = {"metrics": (), "explainers": (), "data": images(2, 64)}

@@ -266,6 +266,10 @@ def _labels(made: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         if own is None and (label in known or label in found):
             own = _longer(one, label)
         found[own or label] = one
+    if wrong := [label for label in found if "/" in label]:
+        raise InvalidInput(
+            f"The label of an explainer or metric has no '/', which stands between the two: {wrong[0]!r}."
+        )
     return found
 
 

@@ -112,6 +112,8 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
     found, foreign = tools.store.rows(tools.run, _SCAN)
     known = _known(found)
     todo, total, left = defaultdict(list), len(tools.data), 0
+    # A chunk that is tried again needs another name: of parts with one name readers take one.
+    era = max((one.written for one in known.values()), default=0.0) if retry else 0.0
     fresh = _Fresh(tools, known)
     for index in range(total):
         if missing := fresh.missing(index, retry):
@@ -122,7 +124,7 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
                 ))  # fmt: skip
     fresh.check()
     items = _informed(tools, [item for group in todo.values() for item in group])
-    chunks = [_chunk(tools.run, [items[item.index] for item in todo[where]]) for where in sorted(todo)]
+    chunks = [_chunk(tools.run, era, [items[item.index] for item in todo[where]]) for where in sorted(todo)]
     return Plan(chunks=chunks, total=total, done=total - left, foreign=foreign)
 
 
@@ -201,8 +203,8 @@ def _sets(column: pa.ChunkedArray) -> list[frozenset[str]]:
     return [sets[i] for i in joined.indices.to_pylist()]
 
 
-def _chunk(run: str, items: list[Item]) -> Chunk:
-    return Chunk(name=identity(run, [(item.key, item.stamp, item.tasks) for item in items]), items=tuple(items))
+def _chunk(run: str, era: float, items: list[Item]) -> Chunk:
+    return Chunk(name=identity(run, era, [(item.key, item.stamp, item.tasks) for item in items]), items=tuple(items))
 
 
 def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:

@@ -259,9 +259,9 @@ class Run:
         stored = record.trees.get(label) if record else None
         if stored is None:
             return None
-        tables = self._base.store._loose([stored.part], ["sample", "trees"])
-        rows = [row for table in tables for row in table.to_pylist() if row["sample"] == sample]
-        texts = [tree["tree"] for row in rows for tree in row["trees"] if tree["label"] == label]
+        rows = self._base.store.rows_of(stored.part, ["sample", "trees"]).to_pylist()
+        own = [tree for row in rows if row["sample"] == sample for tree in row["trees"]]
+        texts = [tree["tree"] for tree in own if tree["label"] == label]
         found: dict[str, Any] | None = json.loads(texts[0]) if texts else None
         return found
 

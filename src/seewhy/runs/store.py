@@ -18,7 +18,7 @@ import os
 import secrets
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -143,19 +143,30 @@ class Store:
         """
         wanted = set(self.parts()) - set(without)
         tables: list[pa.Table] = []
-        for name, covers in self._indexes():
-            if fresh := wanted.intersection(covers):
-                found = self._open(f"{_INDEX}/{name}", [*columns, "part", "run"] if columns else None)
-                if found is None:  # replaced by a larger one a moment ago: its parts are read one by one
-                    continue
-                tables.append(found.filter(pc.is_in(found["part"], pa.array(sorted(fresh)))))
+        for one in self._indexes():
+            if fresh := wanted.intersection(one.covers):
+                found = _table(one.file, [*columns, "part", "run"] if columns else None)
+                if found is None:
+                    continue  # damaged: its parts are read one by one
+                whole = len(fresh) == len(one.covers)
+                tables.append(found if whole else found.filter(pc.is_in(found["part"], pa.array(sorted(fresh)))))
                 wanted -= fresh
         tables += self._loose(sorted(wanted), columns)
         together = pa.concat_tables(tables) if tables else _empty(columns)
         own = pc.equal(together["run"], run)
-        mine = together.filter(own).drop_columns(["run"])
+        if pc.all(own, min_count=0).as_py():
+            return together.drop_columns(["run"]), 0
         strange = together.filter(pc.invert(own))
-        return mine, len(pc.unique(strange["part"]))
+        return together.filter(own).drop_columns(["run"]), len(pc.unique(strange["part"]))
+
+    def rows_of(self, part: str, columns: list[str]) -> pa.Table:
+        """The rows of one part; none where it is gone or damaged."""
+        found = self._loose([part], columns)
+        return found[0] if found else _empty(columns)
+
+    def has(self, chunk: str) -> str | None:
+        """The part of a chunk that was committed, if it was."""
+        return next((part for part in self.parts() if part.rpartition("-")[0] == chunk), None)
 
     def _loose(self, parts: list[str], columns: list[str] | None) -> list[pa.Table]:
         def one(part: str) -> pa.Table | None:
@@ -175,7 +186,7 @@ class Store:
     def _open(self, name: str, columns: list[str] | None) -> pa.Table | None:
         """A file's rows; None where the file is gone or damaged, which makes its chunk one that is yet to be done."""
         try:
-            return pq.ParquetFile(io.BytesIO(self.files.get(name))).read(columns=columns)
+            return _table(pq.ParquetFile(io.BytesIO(self.files.get(name))), columns)
         except (FileNotFoundError, pa.ArrowInvalid, OSError):
             return None
 
@@ -188,7 +199,7 @@ class Store:
             everything: makes one file of all rows there are.
         """
         indexes, parts = self._indexes(), self.parts()
-        covered = {part for _, covers in indexes for part in covers}
+        covered = {part for one in indexes for part in one.covers}
         loose = [part for part in parts if part not in covered]
         merge = everything or len(indexes) > INDEXES
         if len(loose) < (1 if everything else LOOSE) and not (merge and len(indexes) > 1):
@@ -196,35 +207,51 @@ class Store:
         old = indexes if merge else []
         tables = self._loose(loose, None)
         seen = {part for found in tables for part in found["part"].unique().to_pylist()}
-        names = sorted({*seen, *(part for _, covers in old for part in covers)} & set(parts))
+        names = sorted({*seen, *(part for one in old for part in one.covers)} & set(parts))
         if not names:
             return 0
-        for name, covers in old:
-            found = self._open(f"{_INDEX}/{name}", None)
+        for one in old:
+            found = _table(one.file, None)
             if found is None:
-                return 0  # another process is at it
-            fresh = [part for part in covers if part not in seen]
+                return 0
+            fresh = [part for part in one.covers if part not in seen]
             tables.append(found.filter(pc.is_in(found["part"], pa.array(fresh, pa.string()))))
             seen.update(fresh)
         together = pa.concat_tables(tables).replace_schema_metadata({_COVERS: json.dumps(names).encode()})
         name = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
         self.files.put(f"{_INDEX}/{name}.parquet", [_bytes(together)])
-        self.files.remove(f"{_INDEX}/{old_name}" for old_name, _ in old if old_name != f"{name}.parquet")
+        self.files.remove(f"{_INDEX}/{one.name}" for one in old if one.name != f"{name}.parquet")
         return len(set(loose) & seen)
 
     def sweep(self) -> int:
         """Removes unfinished files of processes of this machine that live no more; says how many."""
         return self.files.sweep(_PARTS) if isinstance(self.files, LocalFiles) else 0
 
-    def _indexes(self) -> list[tuple[str, list[str]]]:
+    def _indexes(self) -> list[_Index]:
         found = []
         for name in self.files.names(_INDEX):
             try:
-                about = pq.ParquetFile(io.BytesIO(self.files.get(f"{_INDEX}/{name}"))).schema_arrow.metadata or {}
-                found.append((name, json.loads(about[_COVERS])))
+                file = pq.ParquetFile(io.BytesIO(self.files.get(f"{_INDEX}/{name}")))
+                found.append(_Index(name, json.loads((file.schema_arrow.metadata or {})[_COVERS]), file))
             except (FileNotFoundError, KeyError, ValueError, OSError):
                 continue  # replaced or damaged: its parts are read one by one
         return found
+
+
+class _Index(NamedTuple):
+    """An index file: its name, the parts whose rows it has, and itself, opened."""
+
+    name: str
+    covers: list[str]
+    file: pq.ParquetFile
+
+
+def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:
+    """The rows; None where they are damaged."""
+    try:
+        return file.read(columns=columns)
+    except (pa.ArrowInvalid, OSError):
+        return None
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -106,7 +106,9 @@ class ChunkWorker:
         self._writer.shutdown()
 
     def give_up(self, chunk: Chunk, why: str) -> Done:
-        """Commits a chunk as failed."""
+        """Commits a chunk as failed, unless it was committed before its worker was lost."""
+        if (part := self.tools.store.has(chunk.name)) is not None:
+            return Done(chunk=chunk.name, part=part, pictures=len(chunk.items))
         pictures = [Picture(item=item) for item in chunk.items]
         for picture in pictures:
             picture.fail_all(why, "explain")
