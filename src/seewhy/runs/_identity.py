@@ -73,8 +73,11 @@ def _add(value: Any, update: Callable[[bytes], object]) -> None:
         own = [f for f in dataclasses.fields(value) if f.name != "network" and f.compare]
         _add({f.name: getattr(value, f.name) for f in own}, update)
     else:
-        simple = isinstance(value, str | int | float | bool | bytes | None)
-        update((repr(value) if simple else _named(value)).encode())
+        update(value if isinstance(value, bytes) else _text(value).encode())
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float | bool | None) else _named(value)
 
 
 def _named(value: Any) -> str:

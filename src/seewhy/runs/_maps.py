@@ -15,7 +15,7 @@ __all__ = ["SMALL", "Encoded", "Precision", "decode", "encode", "lossless", "thu
 
 Precision = Literal["auto", "float32", "float16"]
 SMALL = 1024  # cells: a map of up to 32 x 32 is kept as numbers
-_SIDE = 320  # pixels of a thumbnail's long side
+_SIDE = 256  # pixels of a thumbnail's long side, about
 _PLAIN = 96  # a picture of up to this long side is kept as it is
 
 
@@ -46,9 +46,7 @@ def encode(values: NDArray[np.float32], precision: Precision = "auto") -> Encode
     return Encoded(out.getvalue(), "png", low, high)
 
 
-def decode(
-    data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float
-) -> NDArray[np.float32]:
+def decode(data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float) -> NDArray[np.float32]:
     """The map (h, w) from its bytes."""
     if encoding == "png":
         with Image.open(io.BytesIO(data)) as image:
@@ -65,12 +63,13 @@ def lossless(encoding: str) -> bool:
 
 
 def thumbnail(picture: Image.Image) -> tuple[bytes, str, tuple[int, int]]:
-    """A small copy of a picture: its bytes, format and (height, width)."""
-    small = picture.copy()
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    """A small copy of a picture: its bytes, format and (height, width).
+
+    Whole pixels are averaged, which is several times faster than resampling: its long side comes to 171 to 384 pixels.
+    """
+    factor = max(1, round(max(picture.size) / _SIDE))
+    small = picture.reduce(factor) if factor > 1 else picture
     out = io.BytesIO()
-    if max(picture.size) <= _PLAIN:
-        small.save(out, format="PNG")
-        return out.getvalue(), "png", (small.height, small.width)
-    small.save(out, format="JPEG", quality=85)
-    return out.getvalue(), "jpeg", (small.height, small.width)
+    plain = max(picture.size) <= _PLAIN
+    small.save(out, format="PNG" if plain else "JPEG", quality=88)
+    return out.getvalue(), "png" if plain else "jpeg", (small.height, small.width)

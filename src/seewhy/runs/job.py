@@ -143,7 +143,8 @@ class Tools:
         ids |= {("metric", label): _id(one) for label, one in metrics.items()}
         ids |= {("uncertainty", ""): _id(sure)} if sure else {}
         ids |= {("counterfactual", ""): _id(what_if)} if what_if else {}
-        ids["run", ""] = identity(FORMAT, model_digest(model), _named(function), float(job.threshold))
+        ids["model", ""] = model_digest(model)
+        ids["run", ""] = identity(FORMAT, ids["model", ""], _named(function), float(job.threshold))
         return cls(
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
             metrics=metrics, uncertainty=sure, counterfactual=what_if, ids=ids,
@@ -179,7 +180,7 @@ class Tools:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seewhy": version("seewhy"), "torch": torch.__version__,
             "model": {
-                "name": self.model.name, "digest": model_digest(self.model),
+                "name": self.model.name, "digest": self.ids["model", ""],
                 "preprocessing": str(preprocessing) if preprocessing else None,
                 "notes": list(getattr(self.model, "notes", ())),
             },

@@ -72,7 +72,7 @@ class ChunkWorker:
         self.batches = Batches(tools.job.batch)
         # A user's data set is asked by one thread; files can be read by several.
         files = len(self.tools.data) > 0 and self.tools.data.source(0) is not None
-        self._reader = ThreadPoolExecutor(min(4, os.cpu_count() or 1) if files else 1, "seewhy-read")
+        self._reader = ThreadPoolExecutor(_readers(self.tools.model) if files else 1, "seewhy-read")
         self._writer = ThreadPoolExecutor(1, "seewhy-write")
         self._ahead: dict[str, list[Future[Loaded]]] = {}
         self._writing: list[Future[Done]] = []
@@ -142,6 +142,13 @@ class ChunkWorker:
             chunk=chunk.name, part=part, pictures=len(pictures), maps=maps, failures=failures, lost=lost, notes=notes,
             **about,
         )  # fmt: skip
+
+
+def _readers(model: Any) -> int:
+    """Beside an accelerator the cores are free; a network on the CPU shares them with who reads."""
+    module = getattr(model, "module", None)
+    first = next(module.parameters(), None) if module is not None else None
+    return min(8, os.cpu_count() or 1) if first is not None and first.device.type != "cpu" else 2
 
 
 @dataclass
