@@ -15,8 +15,8 @@ $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[all,test]'
 	touch $@
 
-demo: $(VENV)/.demo  ## real photographs, a real classifier, every explainer: writes demo-out/contact-sheet.png
-	$(BIN)/seewhy demo --out demo-out --no-view
+demo: $(VENV)/.demo  ## real photographs, a real classifier: writes demo-out and shows it; DEMO=--no-view does not show
+	$(BIN)/seewhy demo --out demo-out $(DEMO)
 
 test: $(VENV)/.test  ## the test suite
 	$(BIN)/python -m pytest

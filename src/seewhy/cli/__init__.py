@@ -1,4 +1,4 @@
-"""The command line: explain, compare, run, resume, status, export, list, demo.
+"""The command line: explain, compare, run, resume, status, view, export, list, demo.
 
 Results go to stdout; progress, notes and errors go to stderr. Exit codes: 0 done, 1 nothing could be done (or, with
 --strict, not everything), 2 the command itself was wrong, 130 interrupted.
@@ -17,6 +17,7 @@ from seewhy.cli._explain import Explain
 from seewhy.cli._flags import say
 from seewhy.cli._list import Demo, List
 from seewhy.cli._runs import Export, Resume, RunCommand, Status, with_config
+from seewhy.cli._view import View
 from seewhy.errors import SeewhyError
 from seewhy.memory import keep_memory
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Any] = {
     "run": RunCommand,
     "resume": Resume,
     "status": Status,
+    "view": View,
     "export": Export,
     "list": List,
     "demo": Demo,

@@ -10,6 +10,7 @@ from typing import Any
 
 from seewhy import registry
 from seewhy.cli._flags import emit
+from seewhy.cli._view import View
 
 __all__ = ["Demo", "List"]
 
@@ -25,12 +26,14 @@ class List:
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Explain real photographs with a real ImageNet classifier and write a contact sheet."""
+    """Explain real photographs with a real ImageNet classifier, and show the results on the review pages."""
 
     out: Path = Path("demo-out")
     """Where the results are written."""
     view: bool = True
-    """The contact sheet is opened when it is done; --no-view leaves it."""
+    """The review pages are served when it is done, until Ctrl-C; --no-view leaves that out."""
+    port: int = 8484
+    """Of the pages."""
     masks: int = 600
     """Masks of RISE."""
 
@@ -57,9 +60,5 @@ def _described(name: str, kind: Any) -> str:
 def _demo(command: Demo) -> int:
     from seewhy.demo import run
 
-    sheet = run(command.out, masks=command.masks, say=emit)
-    if command.view:
-        import webbrowser
-
-        webbrowser.open(sheet.resolve().as_uri())
-    return 0
+    run(command.out, masks=command.masks, say=emit)
+    return View(folder=str(command.out / "run"), port=command.port).run() if command.view else 0

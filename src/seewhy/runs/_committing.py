@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from seewhy.runs._maps import Precision, encode
+from seewhy.runs._maps import Precision, bright, encode
 from seewhy.runs._picture import Picture
 from seewhy.runs.job import Tools
 from seewhy.runs.rows import MapRow, Row, ThumbnailRow
@@ -46,7 +46,7 @@ def _maps(picture: Picture, pack: _Pack, precision: Precision) -> list[MapRow]:
         values = picture.maps[label, explainer]
         kept = encode(values, precision)
         offset = pack.add(kept.data)
-        place = (offset, len(kept.data), kept.encoding, *values.shape, kept.low, kept.high)
+        place = (offset, len(kept.data), kept.encoding, *values.shape, kept.low, kept.high, bright(values))
         found.append(MapRow(label, explainer, *place))
     return found
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seewhy.errors import InvalidInput
 
-__all__ = ["SMALL", "Encoded", "Precision", "decode", "encode", "lossless", "thumbnail"]
+__all__ = ["SMALL", "Encoded", "Precision", "bright", "decode", "encode", "lossless", "thumbnail"]
 
 Precision = Literal["auto", "float32", "float16"]
 SMALL = 1024  # cells: a map of up to 32 x 32 is kept as numbers
@@ -44,6 +44,17 @@ def encode(values: NDArray[np.float32], precision: Precision = "auto") -> Encode
     out = io.BytesIO()
     Image.fromarray(levels.astype(np.uint8)).save(out, format="PNG", compress_level=2)
     return Encoded(out.getvalue(), "png", low, high)
+
+
+def bright(values: NDArray[np.float32]) -> float | None:
+    """The value from which on a map (h, w) is shown brightest: its 99.5th percentile, above 32 x 32 cells; else None.
+
+    A gradient map has a few pixels far above all others: between the smallest and the largest value it looks empty.
+    """
+    if values.size <= SMALL:
+        return None
+    top = float(np.percentile(values, 99.5))
+    return top if values.min() < top < values.max() else None
 
 
 def decode(data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float) -> NDArray[np.float32]:

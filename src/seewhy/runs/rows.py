@@ -65,6 +65,8 @@ class MapRow(NamedTuple):
         width: cells.
         low: the map's smallest value.
         high: the map's largest value.
+        top: where a pixel's detail leaves few values far above all others, the value from which on the brightest
+            colour is used (the 99.5th percentile); else None.
     """
 
     label: int
@@ -76,6 +78,7 @@ class MapRow(NamedTuple):
     width: int
     low: float
     high: float
+    top: float | None = None
 
 
 class CostRow(NamedTuple):
@@ -230,7 +233,7 @@ SCHEMA = pa.schema(
             pa.list_(
                 _record(
                     **_LABEL, explainer=_TEXT, offset=pa.int64(), size=_WHOLE, encoding=_TEXT, height=_WHOLE,
-                    width=_WHOLE, low=_REAL, high=_REAL,
+                    width=_WHOLE, low=_REAL, high=_REAL, top=_REAL,
                 )
             ),
         ),

@@ -1,0 +1,297 @@
+"""The application: pages, their JSON twins, pictures and static files. Nothing here writes.
+
+A page stands at /runs/KEY/NAME, its twin at /api/runs/KEY/NAME with the same query string. The OpenAPI description is
+at /api/openapi.json.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteError
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import Receive, Scope, Send
+
+from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.web import pictures
+from seewhy.web.charts import radar
+from seewhy.web.classes import ClassesPage, classes
+from seewhy.web.counterfactual import CounterfactualPage, counterfactual
+from seewhy.web.downloads import csv_of, html_of, png_of
+from seewhy.web.library import Library, Opened
+from seewhy.web.queries import (
+    ClassesQuery,
+    CounterfactualQuery,
+    FailuresQuery,
+    RunsQuery,
+    SaliencyQuery,
+    ScoresQuery,
+    SuggestQuery,
+)
+from seewhy.web.rendering import STATIC, asset, asset_version, render
+from seewhy.web.runs import FailuresPage, RunCard, RunsPage, about, failures, runs, suggest
+from seewhy.web.saliency import Choice, SaliencyPage, saliency
+from seewhy.web.scores import ScoresPage, scores
+from seewhy.web.security import Guard, Rules
+
+__all__ = ["application"]
+
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+Key = Annotated[str, Path(pattern="^[0-9a-f]{8}$")]
+Short = Annotated[str, Query(max_length=4000)]
+
+
+def application(library: Library, rules: Rules, *, root_path: str = "") -> Any:
+    """The ASGI application.
+
+    Args:
+        library: the runs that are shown.
+        rules: who may ask.
+        root_path: what a proxy takes away from the front of every path.
+    """
+    app = FastAPI(
+        title="seewhy", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
+        description="What the pages show, as JSON. The query strings are those of the pages.",
+    )  # fmt: skip
+    app.state.library = library
+    app.include_router(_pages)
+    app.include_router(_twins)
+    app.include_router(_files)
+    for kind in (SeewhyError, RequestValidationError, StarletteError):
+        app.add_exception_handler(kind, _failed)
+    app.add_middleware(_Compressed, minimum_size=4096, compresslevel=3)
+    return Guard(app, rules, root_path)
+
+
+class _Compressed(GZipMiddleware):
+    """Texts are sent compressed; pictures are that already."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].endswith(("/map", "/thumbnail", "/picture", ".png")):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+async def _library(request: Request) -> Library:
+    found: Library = request.app.state.library
+    return found
+
+
+def _opened(request: Request, run: Key) -> Opened:
+    library: Library = request.app.state.library
+    found = library.opened(run)
+    if found is None:
+        raise HTTPException(404, "There is no such run.")
+    return found
+
+
+Shelf = Annotated[Library, Depends(_library)]
+Asked = Annotated[Opened, Depends(_opened)]
+
+_pages = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"description": text, "content": {"text/plain": {}}}
+    for code, text in ((400, "It cannot be used."), (404, "There is none."))
+}
+_twins = APIRouter(prefix="/api", responses=_ERRORS)
+_files = APIRouter(responses=_ERRORS)
+
+
+def _page(request: Request, template: str, opened: Opened | None = None, **values: Any) -> HTMLResponse:
+    run = about(opened) if opened else None
+    base = request.scope.get("root_path", "")
+    return HTMLResponse(render(template, base=base, run=run, **values))
+
+
+# ----------------------------------------------------------------------------------------------------------- pages
+
+
+@_pages.get("/")
+def runs_page(request: Request, library: Shelf, query: Annotated[RunsQuery, Query()]) -> HTMLResponse:
+    """All runs."""
+    return _page(request, "runs.html", page=runs(library, query), query=query, tab="runs")
+
+
+@_pages.get("/runs/{run}/saliency")
+def saliency_page(request: Request, opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> HTMLResponse:
+    """Samples and their maps."""
+    return _page(request, "saliency.html", opened, page=saliency(opened, query), query=query, tab="saliency")
+
+
+@_pages.get("/runs/{run}/scores")
+def scores_page(request: Request, opened: Asked, query: Annotated[ScoresQuery, Query()]) -> HTMLResponse:
+    """Scores over all labels."""
+    page = scores(opened, query)
+    return _page(request, "scores.html", opened, page=page, radar=radar(page), query=query, tab="scores")
+
+
+@_pages.get("/runs/{run}/classes")
+def classes_page(request: Request, opened: Asked, query: Annotated[ClassesQuery, Query()]) -> HTMLResponse:
+    """Scores label by label."""
+    return _page(request, "classes.html", opened, page=classes(opened, query), query=query, tab="classes")
+
+
+@_pages.get("/runs/{run}/counterfactual")
+def counterfactual_page(
+    request: Request, opened: Asked, query: Annotated[CounterfactualQuery, Query()]
+) -> HTMLResponse:
+    """Hierarchical occlusions."""
+    page = counterfactual(opened, query)
+    return _page(request, "counterfactual.html", opened, page=page, query=query, tab="counterfactual")
+
+
+@_pages.get("/runs/{run}/failures")
+def failures_page(request: Request, opened: Asked, query: Annotated[FailuresQuery, Query()]) -> HTMLResponse:
+    """What could not be done."""
+    return _page(request, "failures.html", opened, page=failures(opened, query), query=query, tab="failures")
+
+
+# ------------------------------------------------------------------------------------------------------ JSON twins
+
+
+@_twins.get("/runs")
+def runs_json(library: Shelf, query: Annotated[RunsQuery, Query()]) -> RunsPage:
+    """All runs."""
+    return runs(library, query)
+
+
+@_twins.get("/runs/{run}")
+def run_json(opened: Asked) -> RunCard:
+    """How far a run is."""
+    return about(opened)
+
+
+@_twins.get("/runs/{run}/saliency")
+def saliency_json(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> SaliencyPage:
+    """Samples and their maps."""
+    return saliency(opened, query)
+
+
+@_twins.get("/runs/{run}/scores")
+def scores_json(opened: Asked, query: Annotated[ScoresQuery, Query()]) -> ScoresPage:
+    """Scores over all labels."""
+    return scores(opened, query)
+
+
+@_twins.get("/runs/{run}/classes")
+def classes_json(opened: Asked, query: Annotated[ClassesQuery, Query()]) -> ClassesPage:
+    """Scores label by label."""
+    return classes(opened, query)
+
+
+@_twins.get("/runs/{run}/counterfactual")
+def counterfactual_json(opened: Asked, query: Annotated[CounterfactualQuery, Query()]) -> CounterfactualPage:
+    """Hierarchical occlusions."""
+    return counterfactual(opened, query)
+
+
+@_twins.get("/runs/{run}/failures")
+def failures_json(opened: Asked, query: Annotated[FailuresQuery, Query()]) -> FailuresPage:
+    """What could not be done."""
+    return failures(opened, query)
+
+
+@_twins.get("/runs/{run}/names")
+def names_json(opened: Asked, query: Annotated[SuggestQuery, Query()]) -> list[Choice]:
+    """Classes by name."""
+    return suggest(opened, query)
+
+
+# ------------------------------------------------------------------------------------------- pictures and downloads
+
+
+def _picture(found: pictures.Picture | None) -> Response:
+    if found is None:
+        raise HTTPException(404, "There is no such picture.")
+    return Response(found.data, media_type=found.media, headers=FOREVER)
+
+
+@_files.get("/runs/{run}/map", response_class=Response)
+def map_file(
+    request: Request, run: Key, sample: Short, label: Annotated[int, Query(ge=0, lt=1 << 31)], explainer: Short,
+    v: Short, signed: bool = False, fine: bool = False,
+) -> Response:  # fmt: skip
+    """A map as a grey PNG; ``v`` says which part and place it is expected in."""
+    opened = _opened(request, run)  # not as a dependency: that would be one more change of thread a picture
+    record = opened.run.sample(sample)
+    stored = record.maps.get((label, explainer)) if record else None
+    if stored is None or v != f"{stored.part}.{stored.row.offset}":
+        raise HTTPException(404, "There is no such map.")
+    return _picture(pictures.map_picture(opened.run, sample, label, explainer, signed=signed, fine=fine))
+
+
+@_files.get("/runs/{run}/thumbnail", response_class=Response)
+def thumbnail_file(request: Request, run: Key, sample: Short, v: Short) -> Response:
+    """A small picture; ``v`` says which part and place it is expected in."""
+    opened = _opened(request, run)
+    record = opened.run.sample(sample)
+    if record is None or record.thumbnail is None or v != f"{record.thumbnail[0]}.{record.thumbnail[1].offset}":
+        raise HTTPException(404, "There is no such picture.")
+    return _picture(pictures.thumbnail(opened.run, sample))
+
+
+@_files.get("/runs/{run}/picture", response_class=Response)
+def picture_file(request: Request, run: Key, sample: Short, v: Short = "") -> Response:
+    """The original of a sample, at most 1600 pixels wide; the small picture where it is gone or has changed."""
+    opened = _opened(request, run)
+    record = opened.run.sample(sample)
+    found = _picture(pictures.large(opened.run, record) if record else None)
+    found.headers["Cache-Control"] = "private, max-age=3600"  # the original may come back
+    return found
+
+
+@_files.get("/runs/{run}/saliency.csv", response_class=Response)
+def saliency_csv(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> Response:
+    """The samples of a page as a table."""
+    return _download(csv_of(saliency(opened, query.model_copy(update={"every": True}))), "text/csv", "saliency.csv")
+
+
+@_files.get("/runs/{run}/saliency.png", response_class=Response)
+def saliency_png(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> Response:
+    """The samples of a page as one picture."""
+    return _download(png_of(opened, saliency(opened, query), query), "image/png", "saliency.png")
+
+
+@_files.get("/runs/{run}/saliency.html", response_class=Response)
+def saliency_html(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> Response:
+    """The samples of a page as one file that needs no server."""
+    return _download(html_of(opened, query), "text/html", "saliency.html")
+
+
+def _download(data: bytes, media: str, name: str) -> Response:
+    return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+@_files.get("/static/{version}/{name}", include_in_schema=False)
+def static_file(version: str, name: str) -> Response:
+    """A style sheet or a script: one of a fixed list."""
+    if name not in STATIC or version != asset_version():
+        raise HTTPException(404, "There is no such file.")
+    return Response(asset(name), media_type=STATIC[name], headers=FOREVER)
+
+
+# ---------------------------------------------------------------------------------------------------------- errors
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    status, text = _reason(error)
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    if path.startswith("/api/"):
+        return JSONResponse({"detail": text}, status)
+    return HTMLResponse(
+        render("error.html", base=request.scope.get("root_path", ""), text=text, status=status, tab=""),
+        status,
+    )
+
+
+def _reason(error: Exception) -> tuple[int, str]:
+    if isinstance(error, RequestValidationError):
+        told = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+        return 422, f"This address cannot be used. {told}"
+    if isinstance(error, StarletteError):
+        return error.status_code, str(error.detail)
+    return (400 if isinstance(error, InvalidInput) else 500), str(error)

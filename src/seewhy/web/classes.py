@@ -1,0 +1,146 @@
+"""The scores label by label: one explainer by several metrics, or one metric for several explainers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from seewhy.errors import InvalidInput, UnknownName, nearest
+from seewhy.runs.query import LabelScore
+from seewhy.web.library import Opened
+from seewhy.web.queries import ClassesQuery
+
+__all__ = ["Bar", "ClassRow", "ClassesPage", "Column", "classes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What stands in a column: a metric or an explainer, and the ends of its bars."""
+
+    name: str
+    low: float
+    high: float
+    better: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A mean with its place between the ends of the column, 0..1; None where there are no data."""
+
+    mean: float | None
+    count: int
+    place: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """A label with one bar a column."""
+
+    label: int
+    name: str
+    bars: list[Bar]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesPage:
+    """Labels with their scores.
+
+    Attributes:
+        run: the run's key.
+        version: grows when there is more to be read.
+        by: "explainer" or "metric": what is fixed.
+        name: of it.
+        names: that could be fixed instead.
+        columns: of the other kind.
+        total: labels that meet the search.
+        page: of them, from 1.
+        pages: how many there are.
+        rows: of this page.
+    """
+
+    run: str
+    version: int
+    by: str
+    name: str
+    names: list[str]
+    columns: list[Column]
+    total: int
+    page: int
+    pages: int
+    rows: list[ClassRow]
+
+
+def classes(opened: Opened, query: ClassesQuery) -> ClassesPage:
+    """The page that an address asks for.
+
+    Raises:
+        UnknownName: an explainer, metric or order that the run does not have.
+    """
+    run, version = opened.run, opened.version
+    fixed, other = (run.explainers, run.metrics) if query.by == "explainer" else (run.metrics, run.explainers)
+    name = query.name or (fixed[0] if fixed else "")
+    if not fixed or not other:
+        raise InvalidInput("This run has no scores: it has no explainer or no metric.")
+    if name not in fixed:
+        raise UnknownName(f"There is no {query.by} {name!r}. {nearest(name, fixed)}")
+    found = opened.once(f"classes:{query.by}:{name}", lambda: run.label_scores(**{query.by: name}))
+    columns = [_column(opened, query.by, name, one, found) for one in other]
+    rows = [row for row in _rows(opened, query.by, columns, found) if _has(row, query.text)]
+    rows.sort(key=_order(query, other))
+    start = (query.page - 1) * query.limit
+    return ClassesPage(
+        run=opened.place.key, version=version, by=query.by, name=name, names=list(fixed), columns=columns,
+        total=len(rows), page=query.page, pages=max(1, -(-len(rows) // query.limit)),
+        rows=rows[start : start + query.limit],
+    )  # fmt: skip
+
+
+def _column(opened: Opened, by: str, fixed: str, name: str, found: list[LabelScore]) -> Column:
+    """Its ends: those of the metric, and of values beyond them; where the metric has none those of the values and 0."""
+    metric = name if by == "explainer" else fixed
+    about = (opened.run.settings.get("metrics") or {}).get(metric, {})
+    low, high = about.get("range") or (None, None)
+    means = [one.mean for one in found if one.mean is not None and one.metric == metric]
+    low = min([0.0 if low is None else low, *means])
+    high = max([0.0 if high is None else high, *means])
+    return Column(name=name, low=low, high=high if high > low else low + 1.0, better=about.get("better", "higher"))
+
+
+def _rows(opened: Opened, by: str, columns: list[Column], found: list[LabelScore]) -> list[ClassRow]:
+    known: dict[int, dict[str, LabelScore]] = {}
+    for one in found:
+        known.setdefault(one.label, {})[one.metric if by == "explainer" else one.explainer] = one
+    return [
+        ClassRow(label=label, name=opened.run.class_name(label), bars=[_bar(of.get(c.name), c) for c in columns])
+        for label, of in known.items()
+    ]
+
+
+def _bar(score: LabelScore | None, column: Column) -> Bar:
+    if score is None or score.mean is None:
+        return Bar(mean=None, count=0, place=None)
+    place = (score.mean - column.low) / (column.high - column.low)
+    return Bar(mean=score.mean, count=score.count, place=min(1.0, max(0.0, place)))
+
+
+def _has(row: ClassRow, text: str) -> bool:
+    return not text or text.casefold() in row.name.casefold() or text == str(row.label)
+
+
+def _order(query: ClassesQuery, other: tuple[str, ...]) -> Callable[[ClassRow], Any]:
+    """By class number, by name, or by a column; classes without a value come last either way."""
+    sign = -1 if query.descending else 1
+    if query.sort == "class":
+        return lambda row: sign * row.label
+    if query.sort == "name":
+        return lambda row: ([sign * ord(letter) for letter in row.name.casefold()], row.label)
+    if query.sort not in other:
+        raise UnknownName(f"There is no order {query.sort!r}. {nearest(query.sort, ['class', 'name', *other])}")
+    at = other.index(query.sort)
+
+    def key(row: ClassRow) -> Any:
+        mean = row.bars[at].mean
+        return (mean is None, 0.0 if mean is None else sign * mean, row.label)
+
+    return key

@@ -1,0 +1,155 @@
+"""The current view as a file: a table, a picture, or a page that needs no server."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from seewhy import render as drawing
+from seewhy.view import View
+from seewhy.web import pictures
+from seewhy.web.colours import COLOUR_MAPS, SIGNED
+from seewhy.web.library import Opened
+from seewhy.web.queries import SaliencyQuery
+from seewhy.web.rendering import clean, number, render
+from seewhy.web.runs import about
+from seewhy.web.saliency import LabelCard, MapCard, SaliencyPage, SampleCard, saliency
+
+__all__ = ["csv_of", "html_of", "png_of"]
+
+CELL, GAP, LINE = 200, 12, 18  # pixels
+
+
+# ----------------------------------------------------------------------------------------------------------- table
+
+
+def csv_of(page: SaliencyPage) -> bytes:
+    """One line a sample, label and explainer. Texts that a spreadsheet would run are quoted with an apostrophe."""
+    metrics = sorted({v.metric for s in page.samples for one in s.labels for m in one.maps for v in m.values})
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    own = ["sample", "name", "position", "label", "class", "flag", "probability", "mean", "std", "low", "high"]
+    lines.writerow([*own, "explainer", "map_low", "map_high", *map(_plain, metrics)])
+    for sample in page.samples:
+        for one in sample.labels:
+            about_label = [one.label, _plain(one.name), one.flag, one.probability, one.mean, one.std, one.low, one.high]
+            sample_of = [_plain(sample.sample), _plain(sample.name), sample.position]
+            cells = [_of(found, metrics) for found in one.maps] or [[None] * (3 + len(metrics))]
+            lines.writerows([*sample_of, *about_label, *cell] for cell in cells)
+    return out.getvalue().encode()
+
+
+def _of(found: MapCard, metrics: list[str]) -> list[Any]:
+    values = {value.metric: value.value for value in found.values}
+    return [_plain(found.explainer), found.low, found.high, *(values.get(metric) for metric in metrics)]
+
+
+def _plain(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+# --------------------------------------------------------------------------------------------------------- picture
+
+
+def png_of(opened: Opened, page: SaliencyPage, query: SaliencyQuery) -> bytes:
+    """The samples one below the other: the picture, then a map of each explainer, with names and values."""
+    rows: list[tuple[SampleCard, LabelCard | None]] = []
+    for sample in page.samples:
+        rows += [(sample, label) for label in sample.labels if label.active] or [(sample, None)]
+    height = 2 * GAP + LINE + max(1, len(rows)) * (CELL + 2 * LINE + GAP)
+    width = 2 * GAP + (1 + len(page.shown)) * (CELL + GAP)
+    canvas = Image.new("RGB", (width, height), drawing.PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for column, name in enumerate(["picture", *page.shown]):
+        draw.text((GAP + column * (CELL + GAP), GAP), _fit(clean(name)), fill=drawing.INK, font=font)
+    for line, (one, label) in enumerate(rows):
+        top = 2 * GAP + LINE + line * (CELL + 2 * LINE + GAP)
+        for column, (image, text) in enumerate(_cells(opened, query, one, label)):
+            left = GAP + column * (CELL + GAP)
+            image.thumbnail((CELL, CELL))
+            canvas.paste(image, (left, top))
+            for at, part in enumerate(text):
+                draw.text((left, top + CELL + 2 + at * LINE), _fit(part), fill=drawing.INK, font=font)
+    out = io.BytesIO()
+    canvas.save(out, format="PNG")
+    return out.getvalue()
+
+
+def _fit(text: str) -> str:
+    return text if len(text) <= 32 else text[:31] + "…"
+
+
+def _cells(
+    opened: Opened, query: SaliencyQuery, sample: SampleCard, label: LabelCard | None
+) -> list[tuple[Image.Image, list[str]]]:
+    found = pictures.thumbnail(opened.run, sample.sample)
+    if found is None:
+        return [(Image.new("RGB", (CELL, CELL), drawing.UNSEEN), [clean(sample.name), "no picture"])]
+    picture = Image.open(io.BytesIO(found.data)).convert("RGB")
+    if label is None:
+        return [(picture, [clean(sample.name), "no label"])]
+    told = f"{label.flag or ''} {clean(label.name)}".strip()
+    cells = [(picture.copy(), [clean(sample.name), f"{label.probability:.3f} {told}"])]
+    for one in label.maps:
+        values = opened.run.map(sample.sample, label.label, one.explainer)
+        if values is None:
+            cells.append((Image.new("RGB", picture.size, drawing.UNSEEN), ["no map", one.missing]))
+        else:
+            low, high = _ends(one, query.colours == SIGNED)
+            drawn = _drawn(picture, values if one.top is None else values.clip(max=one.top), sample, query)
+            cells.append((drawn, [f"{number(low)} to {number(high)}", ", ".join(number(v.value) for v in one.values)]))
+    return cells
+
+
+def _ends(one: MapCard, signed: bool) -> tuple[float | None, float | None]:
+    if not signed or one.low is None or one.high is None:
+        return one.low, one.high if one.top is None else one.top
+    peak = max(abs(one.low), abs(one.high))
+    return -peak, peak
+
+
+def _drawn(picture: Image.Image, values: NDArray[np.float32], sample: SampleCard, query: SaliencyQuery) -> Image.Image:
+    """As the browser draws it: grey picture, colours over it, what the network did not see dark."""
+    signed = query.colours == SIGNED
+    scaled = pictures.levels(values, signed=signed).astype(np.float32) / 255
+    height, width = sample.size or (picture.height, picture.width)
+    down, across = picture.height / height, picture.width / width
+    x0, y0, x1, y1 = sample.box or (0.0, 0.0, float(width), float(height))
+    view = View(original=(picture.height, picture.width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
+    laid = view.to_original(scaled).clip(0, 1)
+    strength = np.abs(2 * laid - 1) if signed else laid
+    gone = strength * 100 < query.threshold
+    if not query.overlay:
+        return drawing.colourise(np.where(gone, np.nan, laid), COLOUR_MAPS[query.colours][0])
+    colours = np.asarray(drawing.colourise(laid, COLOUR_MAPS[query.colours][0]), dtype=np.float32)
+    plain = np.asarray(picture, dtype=np.float32)
+    grey = np.repeat(np.asarray(picture.convert("L"), dtype=np.float32)[..., None], 3, axis=2)
+    share = np.where(gone | np.isnan(laid), 0, np.nan_to_num(strength) ** 0.75)[..., None]
+    full = np.where(np.isnan(laid)[..., None], 0.4 * grey, grey + (colours - grey) * share)
+    mixed = plain + (full - plain) * (query.opacity / 100)
+    return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
+
+
+# ------------------------------------------------------------------------------------------------------------ page
+
+
+def html_of(opened: Opened, query: SaliencyQuery) -> bytes:
+    """The page with all its pictures, styles and scripts in it."""
+
+    def inline(url: str) -> pictures.Picture | None:
+        kind, _, text = url.partition("?")
+        asked = dict(parse_qsl(text))
+        if kind == "map":
+            looks = {name: asked.get(name) == "true" for name in ("signed", "fine")}
+            return pictures.map_picture(opened.run, asked["sample"], int(asked["label"]), asked["explainer"], **looks)
+        return pictures.thumbnail(opened.run, asked["sample"])
+
+    page = saliency(opened, query)
+    made = render("saliency.html", run=about(opened), query=query, page=page, tab="saliency", inline=inline)
+    return made.encode()

@@ -1,0 +1,178 @@
+"""Maps and pictures as the browser takes them.
+
+A map is a grey PNG of its own resolution, 0 its lowest value and 255 its highest, or where a pixel's detail leaves few
+values far above all others, the 99.5th percentile, as the run says; with ``signed`` 0 stands for minus
+the largest magnitude, 255 for plus, and 128 for about nothing. The browser enlarges and colours it.
+
+Browsers enlarge in steps of a sixteenth of a cell. Of a map of 7 x 7 these would be seen: with ``fine`` small maps come
+enlarged up to fifteen times, bilinear between the centres of their cells, as everywhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from seewhy.errors import SeewhyError
+from seewhy.maps import FLAT
+from seewhy.runs.query import Run, SampleRecord, StoredMap
+from seewhy.view import View
+
+__all__ = ["Picture", "flat", "grey", "large", "levels", "map_picture", "thumbnail"]
+
+FINE = 128  # cells of a long side to which small maps are enlarged
+LARGEST = 1600  # pixels of a large picture's long side
+HEAVIEST = 256 * 1024 * 1024  # bytes of an original that is opened
+PIXELS = 200_000_000  # of an original that is opened
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # 8 bits; deeper ones need a scale
+_TURN = 0x0112  # the tag of EXIF that says how a camera was held
+_STAMP = re.compile(r"\d+:\d+")
+_COPIED = re.compile(r"originals/[0-9a-z]+\.[0-9a-z]+\Z")
+
+
+class Picture(NamedTuple):
+    """Bytes of an image and their type."""
+
+    data: bytes
+    media: str
+
+
+def flat(stored: StoredMap) -> bool:
+    """Whether a map says nothing: one value everywhere, but for rounding."""
+    low, high = stored.row.low, stored.row.high
+    return high - low <= FLAT * max(abs(low), abs(high))
+
+
+def levels(values: NDArray[np.float32], *, signed: bool = False) -> NDArray[np.uint8]:
+    """A map (h, w) in 256 steps; a flat one is all 0, or about nothing where it is signed."""
+    found: NDArray[np.uint8] = np.rint(_scaled(values, signed)).astype(np.uint8)
+    return found
+
+
+def _scaled(values: NDArray[np.float32], signed: bool) -> NDArray[np.float32]:
+    """A map in 0..255."""
+    low, high = float(values.min()), float(values.max())
+    if signed:
+        high = max(abs(low), abs(high))
+        low = -high
+    span = high - low
+    if not span > FLAT * max(abs(low), abs(high)):
+        return np.full(values.shape, 128 if signed else 0, dtype=np.float32)
+    scaled: NDArray[np.float64] = (values.astype(np.float64) - low) * (255.0 / span)
+    return scaled.clip(0, 255).astype(np.float32)
+
+
+def grey(values: NDArray[np.float32], *, signed: bool = False, fine: bool = False) -> bytes:
+    """A map (h, w) as a grey PNG."""
+    made = levels(values, signed=signed)
+    times = min(15, FINE // max(values.shape)) if fine else 1
+    if times > 1:
+        height, width = values.shape
+        times -= 1 - times % 2  # an odd number: then the centres of the cells, where slopes change, are kept
+        made = np.rint(_weights(height, times) @ _scaled(values, signed) @ _weights(width, times).T).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(made).save(out, format="PNG", compress_level=3)
+    return out.getvalue()
+
+
+@lru_cache(maxsize=256)
+def _weights(cells: int, times: int) -> NDArray[np.float32]:
+    """(cells * times, cells): the share of each cell in each of the finer ones, between the cells' centres."""
+    return View.identity(1, cells * times).to_original(np.eye(cells)[:, None, :])[:, 0].T
+
+
+def map_picture(
+    run: Run, sample: str, label: int, explainer: str, *, signed: bool = False, fine: bool = False
+) -> Picture | None:
+    """The picture of a stored map; None where there is none.
+
+    Raises:
+        InvalidInput: its pack is damaged.
+    """
+    found = run.map_bytes(sample, label, explainer)
+    if found is None:
+        return None
+    data, row = found
+    if (
+        row.encoding == "png"
+        and row.top is None
+        and not signed
+        and row.high - row.low > FLAT * max(abs(row.low), abs(row.high))
+    ):
+        return Picture(data, "image/png")
+    values = run.map(sample, label, explainer)
+    assert values is not None
+    shown = values if row.top is None or signed else np.minimum(values, np.float32(row.top))
+    return Picture(grey(shown, signed=signed, fine=fine), "image/png")
+
+
+def thumbnail(run: Run, sample: str) -> Picture | None:
+    """The stored small picture; None where there is none.
+
+    Raises:
+        InvalidInput: its pack is damaged.
+    """
+    found = run.thumbnail(sample)
+    return None if found is None else Picture(found[0], "image/png" if found[1] == "png" else "image/jpeg")
+
+
+def large(run: Run, record: SampleRecord) -> Picture | None:
+    """The original, made smaller where it is huge; the thumbnail where there is no original any more.
+
+    Only the place that the run itself names is read, and only as a picture of the size that the run has seen.
+    """
+    path = _original(run, record)
+    if path is not None:
+        try:
+            return _opened(path, record.size)
+        except (OSError, ValueError, SyntaxError, SeewhyError, Image.DecompressionBombError):
+            pass  # gone, changed or damaged since: the thumbnail is what the network saw
+    return thumbnail(run, record.sample)
+
+
+def _original(run: Run, record: SampleRecord) -> str | None:
+    """Where the original is, if that is a local file and the one that the run has seen."""
+    source = record.source
+    if not source or "://" in source or "://" in run.address:
+        return None
+    if _COPIED.match(source):
+        return os.path.join(run.address, source)
+    return source if os.path.isabs(source) and _unchanged(source, record.stamp) else None
+
+
+def _unchanged(path: str, stamp: str) -> bool:
+    """Whether size and time of change are those that the run remembers, if it remembers such."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return not _STAMP.match(stamp) or f"{status.st_size}:{status.st_mtime_ns}" in stamp.split("+")
+
+
+def _opened(path: str, size: tuple[int, int] | None) -> Picture:
+    if not os.path.isfile(path) or os.path.getsize(path) > HEAVIEST:
+        raise OSError(path)
+    with warnings.catch_warnings(), Image.open(path) as image:
+        warnings.simplefilter("ignore")
+        turned = image.getexif().get(_TURN, 1) in (5, 6, 7, 8)
+        seen = (image.width, image.height) if turned else (image.height, image.width)
+        if image.mode not in _MODES or image.width * image.height > PIXELS or (size is not None and seen != size):
+            raise OSError(path)
+        image.draft("RGB", (LARGEST, LARGEST))
+        upright = ImageOps.exif_transpose(image)
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+        upright = upright.convert("RGB")
+        upright.thumbnail((LARGEST, LARGEST), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        out = io.BytesIO()
+        upright.save(out, format="JPEG", quality=90)
+    return Picture(out.getvalue(), "image/jpeg")

@@ -1,0 +1,146 @@
+"""What an address may ask, page by page: typed, bounded, and the same for a page and its JSON twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = [
+    "ClassesQuery",
+    "CounterfactualQuery",
+    "FailuresQuery",
+    "RunsQuery",
+    "SaliencyQuery",
+    "ScoresQuery",
+    "SuggestQuery",
+    "address",
+]
+
+Flag = Literal["TP", "FN", "FP", "TN"]
+Colours = Literal["inferno", "viridis", "magma", "cividis", "batlow", "grey", "signed"]
+Name = Annotated[str, Field(max_length=500)]
+Text = Annotated[str, Field(max_length=200)]
+
+
+def _or_none(value: Any) -> Any:
+    return None if value in ("", [""]) else value
+
+
+def _without_empty(value: Any) -> Any:
+    return [one for one in value if one != ""] if isinstance(value, list) else value
+
+
+Label = Annotated[int, Field(ge=0, lt=1 << 31)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Number = Annotated[_Share | None, BeforeValidator(_or_none)]
+Labels = Annotated[list[Label], BeforeValidator(_without_empty), Field(max_length=100)]
+Flags = Annotated[list[Flag], BeforeValidator(_without_empty), Field(max_length=4)]
+PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SaliencyQuery(_Query):
+    """Which samples, in which order, and how their maps look.
+
+    ``explainers``: shown; all where not said; none where it is empty. ``on``: POSITION.LABEL, the label that is shown
+    of a sample. ``open``: POSITION.EXPLAINER (its number), the map that is shown large.
+    """
+
+    explainers: Annotated[list[Name] | None, Field(max_length=100)] = None
+    labels: Labels = []
+    flags: Flags = []
+    text: Text = ""
+    least: Number = None
+    most: Number = None
+    sort: Name = "position"
+    descending: bool = False
+    page: PageNumber = 1
+    limit: Annotated[int, Field(ge=1, le=96)] = 12
+    every: bool = False
+    on: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,18}\.\d{1,10}$")]], Field(max_length=96)] = []
+    open: Annotated[str, Field(pattern=r"^(\d{1,18}\.\d{1,4})?$")] = ""
+    overlay: bool = True
+    opacity: Annotated[int, Field(ge=0, le=100)] = 75
+    threshold: Annotated[int, Field(ge=0, le=100)] = 0
+    colours: Colours = "inferno"
+
+
+class ScoresQuery(_Query):
+    """``weights``: one a metric, in the order of the run, separated by commas; 1 where not said."""
+
+    weights: Annotated[str, Field(max_length=2000, pattern=r"^[0-9eE.,+-]*$")] = ""
+
+
+class ClassesQuery(_Query):
+    """Scores label by label: of one explainer by all metrics, or of one metric for all explainers."""
+
+    by: Literal["explainer", "metric"] = "explainer"
+    name: Name = ""
+    text: Text = ""
+    sort: Name = "class"
+    descending: bool = False
+    page: PageNumber = 1
+    limit: Annotated[int, Field(ge=1, le=2000)] = 1000
+
+
+class CounterfactualQuery(_Query):
+    """``sample``: the position of the picture that is shown. ``layer``: of its tree, from 1; 0 for the last."""
+
+    labels: Labels = []
+    flags: Flags = []
+    text: Text = ""
+    empty: bool = False
+    sort: Literal["position", "probability", "uncertainty", "entropy", "mutual_information"] = "position"
+    descending: bool = False
+    page: PageNumber = 1
+    limit: Annotated[int, Field(ge=1, le=96)] = 24
+    sample: Annotated[str, Field(pattern=r"^(\d{1,18})?$")] = ""
+    label: Annotated[Label | None, BeforeValidator(_or_none)] = None
+    layer: Annotated[int, Field(ge=0, le=1000)] = 0
+
+
+class FailuresQuery(_Query):
+    """A page of failures."""
+
+    page: PageNumber = 1
+    limit: Annotated[int, Field(ge=1, le=96)] = 48
+
+
+class RunsQuery(_Query):
+    """The runs whose name or model has ``text`` in it."""
+
+    text: Text = ""
+    sort: Literal["name", "begun", "changed", "samples"] = "name"
+    descending: bool = False
+
+
+class SuggestQuery(_Query):
+    """Classes whose name or number has ``text`` in it."""
+
+    text: Text = ""
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+
+def address(query: BaseModel, **changes: Any) -> str:
+    """The query string of a query with changes: only what differs from what is taken anyway, in a fixed order."""
+    changed = query.model_copy(update=changes)
+    pairs: list[tuple[str, str]] = []
+    for name, about in type(query).model_fields.items():
+        value = getattr(changed, name)
+        if value is not None and value != about.default:
+            pairs += [(name, one) for one in _texts(value)]
+    return "?" + urlencode(pairs) if pairs else ""
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    if isinstance(value, list):
+        return [str(one) for one in value] or [""]
+    return [f"{value:g}" if isinstance(value, float) else str(value)]

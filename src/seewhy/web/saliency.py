@@ -1,0 +1,329 @@
+"""The saliency page: samples with their labels, and a map of each explainer for the label that is active."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from seewhy.runs.query import Hit, SampleRecord
+from seewhy.web.library import Opened
+from seewhy.web.pictures import flat
+from seewhy.web.queries import SaliencyQuery
+
+__all__ = ["Choice", "LabelCard", "MapCard", "SaliencyPage", "SampleCard", "Value", "frame", "picture_urls", "saliency"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """A metric's value of a map; None where it was judged and there are no data."""
+
+    metric: str
+    value: float | None
+    better: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapCard:
+    """A map, or why there is none.
+
+    Attributes:
+        explainer: its label.
+        number: of the explainer in the run.
+        url: of the grey picture, below the run's own address; "" where there is no map.
+        low: the map's smallest value.
+        high: its largest value.
+        top: the value from which on it is shown brightest, where that is not the largest.
+        size: (height, width) in cells.
+        flat: whether it has one value everywhere.
+        values: of the metrics.
+        missing: why there is no map.
+    """
+
+    explainer: str
+    number: int
+    url: str = ""
+    low: float | None = None
+    high: float | None = None
+    top: float | None = None
+    size: tuple[int, int] | None = None
+    flat: bool = False
+    values: list[Value]
+    missing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCard:
+    """A label of a sample.
+
+    Attributes:
+        label: class index.
+        name: of the class.
+        flag: "TP", "FN", "FP", "TN" or None.
+        probability: what the network says.
+        mean: Monte-Carlo mean, or None.
+        std: its standard deviation, or None.
+        low: lower end of the 95 % interval, or None.
+        high: upper end.
+        meets: whether it meets the filters.
+        active: whether its maps are shown.
+        maps: of the explainers that are shown, if it is active.
+    """
+
+    label: int
+    name: str
+    flag: str | None
+    probability: float
+    mean: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    meets: bool
+    active: bool
+    maps: list[MapCard]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleCard:
+    """A sample.
+
+    Attributes:
+        sample: its key.
+        position: in the data.
+        name: for people.
+        size: (height, width) of the original in pixels.
+        box: x0, y0, x1, y1: what the network saw, in its pixels.
+        boxes: (label, x0, y0, x1, y1) of the truth.
+        picture: address of the small picture below the run's own; "" where there is none.
+        large: address of the large picture.
+        entropy: in nats, or None.
+        mutual_information: in nats, or None.
+        labels: all of them, those that meet the filters first.
+        notes: warnings of the run about this sample.
+        failures: what could not be done.
+    """
+
+    sample: str
+    position: int
+    name: str
+    size: tuple[int, int] | None
+    box: tuple[float, float, float, float] | None
+    boxes: list[tuple[int, float, float, float, float]]
+    picture: str
+    large: str
+    entropy: float | None
+    mutual_information: float | None
+    labels: list[LabelCard]
+    notes: list[str]
+    failures: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Something that can be chosen, and how often there is some."""
+
+    value: str
+    name: str
+    count: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaliencyPage:
+    """A page of samples.
+
+    Attributes:
+        run: the run's key.
+        version: grows when there is more to be read.
+        total: samples that meet the filters.
+        page: of them, from 1.
+        pages: how many there are.
+        explainers: of the run.
+        shown: those that are shown.
+        flags: that there are, with how many labels have them.
+        chosen: the classes of the filter.
+        sorts: the orders there are.
+        threshold: of the probability above which a class counts as predicted.
+        uncertain: whether the run knows how sure the network is.
+        samples: of this page.
+    """
+
+    run: str
+    version: int
+    total: int
+    page: int
+    pages: int
+    explainers: list[str]
+    shown: list[str]
+    flags: list[Choice]
+    chosen: list[Choice]
+    sorts: list[Choice]
+    threshold: float | None
+    uncertain: bool
+    samples: list[SampleCard]
+
+
+def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
+    """The page that an address asks for.
+
+    Raises:
+        InvalidInput: a filter that cannot be used.
+        UnknownName: an explainer or an order that the run does not have.
+    """
+    run, version, counts = opened.run, opened.version, opened.counts()
+    names = shown(opened, query)
+    found = hits(opened, query)
+    on = dict(one.split(".") for one in query.on)
+    return SaliencyPage(
+        run=opened.place.key, version=version, total=found.total, page=query.page,
+        pages=max(1, -(-found.total // query.limit)), explainers=list(run.explainers), shown=names,
+        flags=[Choice(value=f, name=f, count=n) for f, n in counts.flags.items() if n or f != "TN"],
+        chosen=[Choice(value=str(label), name=run.class_name(label)) for label in query.labels],
+        sorts=_sorts(opened), threshold=run.settings.get("threshold"),
+        uncertain=bool(run.settings.get("uncertainty")),
+        samples=[_sample(opened, query, hit, names, on) for hit in found],
+    )  # fmt: skip
+
+
+def shown(opened: Opened, query: SaliencyQuery) -> list[str]:
+    """The explainers of the run that are shown, in its order."""
+    every = opened.run.explainers
+    return list(every) if query.explainers is None else [name for name in every if name in query.explainers]
+
+
+def hits(opened: Opened, query: SaliencyQuery) -> Any:
+    """The samples of the page."""
+    return opened.run.samples(
+        labels=query.labels or None, flags=query.flags or None, text=query.text or None,
+        min_probability=query.least, max_probability=query.most, sort=query.sort, descending=query.descending,
+        offset=(query.page - 1) * query.limit, limit=query.limit,
+    )  # fmt: skip
+
+
+def frame(record: SampleRecord) -> tuple[int, int] | None:
+    """(height, width) that a sample is drawn in: of the original, else of what there is of it."""
+    if record.size is not None:
+        return record.size
+    if record.thumbnail is not None:
+        return record.thumbnail[1].height, record.thumbnail[1].width
+    return None
+
+
+def picture_urls(record: SampleRecord) -> tuple[str, str]:
+    """Of the small and the large picture, below the run's own address; "" where there is none."""
+    if record.thumbnail is None:
+        return "", ""
+    part, place = record.thumbnail
+    which = urlencode({"sample": record.sample, "v": f"{part}.{place.offset}"})
+    return f"thumbnail?{which}", f"picture?{urlencode({'sample': record.sample, 'v': record.digest or part})}"
+
+
+_NAMES = {
+    "position": "Order of the data", "probability": "Probability", "uncertainty": "Uncertainty (deviation)",
+    "entropy": "Entropy", "mutual_information": "Mutual information",
+}  # fmt: skip
+
+
+def _sorts(opened: Opened) -> list[Choice]:
+    unsure = bool(opened.run.settings.get("uncertainty"))
+    found = []
+    for name in opened.run.sorts:
+        if name in ("uncertainty", "entropy", "mutual_information") and not unsure:
+            continue
+        found.append(Choice(value=name, name=_NAMES.get(name) or _spoken(opened, name)))
+    return found
+
+
+def _spoken(opened: Opened, name: str) -> str:
+    if name.startswith("disagreement:"):
+        return f"Disagreement in {name.removeprefix('disagreement:')}"
+    for explainer in opened.run.explainers:
+        if name.startswith(f"score:{explainer}:"):
+            return f"{name.removeprefix(f'score:{explainer}:')} of {explainer}"
+    return name
+
+
+def _sample(opened: Opened, query: SaliencyQuery, hit: Hit, names: list[str], on: dict[str, str]) -> SampleCard:
+    record = hit.record
+    order = _order(hit, query.sort)
+    wanted = int(on.get(str(record.position), -1))
+    active = wanted if wanted in record.labels else next(iter(order), None)
+    small, large = picture_urls(record)
+    return SampleCard(
+        sample=record.sample, position=record.position, name=record.name, size=frame(record), box=record.box,
+        boxes=list(record.boxes), picture=small, large=large, entropy=record.entropy,
+        mutual_information=record.mutual_information,
+        labels=[
+            _label(opened, query, record, one, one in hit.labels, names if query.every or one == active else None)
+            for one in order
+        ],
+        notes=_notes(record, names), failures=_failures(opened, record.failures),
+    )  # fmt: skip
+
+
+def _order(hit: Hit, sort: str) -> list[int]:
+    """Labels that meet the filters come first, in the order asked for; without one, and after them, the likeliest."""
+    known = hit.record.labels
+    likely = sorted(known, key=lambda one: -known[one].probability)
+    meeting = [one for one in likely if one in hit.labels] if sort == "position" else list(hit.labels)
+    return [*meeting, *(one for one in likely if one not in hit.labels)]
+
+
+def _label(
+    opened: Opened, query: SaliencyQuery, record: SampleRecord, label: int, meets: bool, names: list[str] | None
+) -> LabelCard:
+    """A label; without names it is not the active one, and has no maps."""
+    own, unsure = record.labels[label], record.uncertainty.get(label)
+    signed = query.colours == "signed"
+    return LabelCard(
+        label=label, name=opened.run.class_name(label), flag=own.flag, probability=own.probability,
+        mean=unsure.mean if unsure else None, std=unsure.std if unsure else None,
+        low=unsure.low if unsure else None, high=unsure.high if unsure else None, meets=meets,
+        active=names is not None, maps=[_map(opened, record, label, name, signed) for name in names or ()],
+    )  # fmt: skip
+
+
+def _map(opened: Opened, record: SampleRecord, label: int, name: str, signed: bool) -> MapCard:
+    stored = record.maps.get((label, name))
+    number = opened.run.explainers.index(name)
+    values = _values(opened, record, label, name)
+    if stored is None:
+        return MapCard(explainer=name, number=number, values=values, missing=_why(record, label, name))
+    which = {"sample": record.sample, "label": label, "explainer": name, "v": f"{stored.part}.{stored.row.offset}"}
+    which |= {"fine": "true"} if stored.row.encoding != "png" else {}
+    return MapCard(
+        explainer=name, number=number, url=f"map?{urlencode(which | ({'signed': 'true'} if signed else {}))}",
+        low=stored.row.low, high=stored.row.high, top=None if signed else stored.row.top,
+        size=(stored.row.height, stored.row.width), flat=flat(stored),
+        values=values,
+    )  # fmt: skip
+
+
+def _values(opened: Opened, record: SampleRecord, label: int, name: str) -> list[Value]:
+    about = opened.run.settings.get("metrics") or {}
+    return [
+        Value(metric=m, value=record.scores[label, name, m], better=about.get(m, {}).get("better", "higher"))
+        for m in opened.run.metrics
+        if (label, name, m) in record.scores
+    ]
+
+
+def _why(record: SampleRecord, label: int, name: str) -> str:
+    for failure in record.failures:
+        if failure.explainer in (None, name) and failure.metric is None and failure.label in (None, label):
+            return failure.reason
+    return "Not computed (yet)."
+
+
+def _notes(record: SampleRecord, names: list[str]) -> list[str]:
+    own = [f"{name}: {text}" for name in names if name in record.costs for text in record.costs[name].warnings]
+    return list(dict.fromkeys([*record.warnings, *own]))
+
+
+def _failures(opened: Opened, failures: Iterable[Any]) -> list[str]:
+    found = []
+    for one in failures:
+        label = None if one.label is None else opened.run.class_name(one.label)
+        about = ", ".join(part for part in (one.task, one.explainer, one.metric, label) if part)
+        found.append(f"{about}: {one.reason}")
+    return found

@@ -1,0 +1,185 @@
+"""What is checked before a page is made: who asks, from where, and how much.
+
+- Host: only addresses and the names that were allowed, so that a foreign name which is pointed at this machine (DNS
+  rebinding) reaches nothing.
+- Origin and Sec-Fetch-Site: no other page may read from here.
+- Token: needed when the server listens to more than this machine; compared in constant time, kept in a cookie.
+- Headers of every answer: no script, style, picture or frame from anywhere else, and none written into a page.
+"""
+
+from __future__ import annotations
+
+import html
+import ipaddress
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Guard", "Rules"]
+
+LONGEST = 8192  # bytes of a query string
+COOKIE = "seewhy"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Who may ask.
+
+    Attributes:
+        names: host names that are allowed beside "localhost" and plain addresses, in lower case.
+        token: what has to be known, or None on this machine alone.
+    """
+
+    names: frozenset[str] = frozenset()
+    token: str | None = None
+
+    @classmethod
+    def of(cls, host: str, names: Iterable[str] = ()) -> Rules:
+        """For a server that binds this host: a token is made unless only this machine can reach it."""
+        allowed = {name.lower() for name in names} | ({host.lower()} if host else set())
+        return cls(names=frozenset(allowed), token=None if loopback(host) else secrets.token_urlsafe(32))
+
+    def host_allowed(self, host: str) -> bool:
+        """Whether the Host header names this server."""
+        name = _host_name(host)
+        if name is None:
+            return False
+        if name == "localhost" or name in self.names:
+            return True
+        address = _address(name)
+        return address is not None and (self.token is not None or address.is_loopback)
+
+    def knows(self, given: str) -> bool:
+        """Whether a token is the right one."""
+        return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
+
+
+class Guard:
+    """The checks, around an application; ``root_path`` is what a proxy takes away from the front of every path."""
+
+    def __init__(self, app: ASGIApp, rules: Rules, root_path: str = "") -> None:
+        self.app, self.rules, self.root_path = app, rules, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers itself what must not come through; adds the headers to every answer."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if self.root_path:
+            scope = {**scope, "root_path": self.root_path}
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await (self._refusal(scope) or self.app)(scope, receive, sending)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if len(scope["query_string"]) > LONGEST:
+            return _plain(414, f"The address is too long: at most {LONGEST} characters after the question mark.")
+        if not self.rules.host_allowed(headers.get("host", "")):
+            return _plain(400, "This server does not go by that name. Allow it with --allow-host NAME.")
+        if self._foreign(headers):
+            return _plain(403, "Other pages may not read from here.")
+        if scope["method"] not in ("GET", "HEAD"):
+            return _plain(405, "These pages only read: GET and HEAD.", {"Allow": "GET, HEAD"})
+        return self._stranger(scope, headers) if self.rules.token else None
+
+    def _foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is not None:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or parts.netloc.lower() != headers.get("host", "").lower():
+                return True
+        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
+        return site in ("cross-site", "same-site") and mode != "navigate"
+
+    def _stranger(self, scope: Scope, headers: Headers) -> Response | None:
+        """None for who knows the token; who brings it in the address gets the cookie and the address without it."""
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = next((value for name, value in query if name == "token"), None)
+        if given is not None and self.rules.knows(given):
+            return _welcome(scope, urlencode([(n, v) for n, v in query if n != "token"]), given)
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if self.rules.knows(_cookie(headers.get("cookie", ""))) or (kind == "Bearer" and self.rules.knows(bearer)):
+            return None
+        return _plain(401, "Open the address with the token that seewhy view printed when it started.")
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that binds this host."""
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return None
+
+
+def _host_name(host: str) -> str | None:
+    """The host without its port; None where it is not one."""
+    try:
+        parts = urlsplit(f"//{host}")
+        parts.port  # noqa: B018  # raises for a port that is none
+    except ValueError:
+        return None
+    plain = parts.path or parts.query or parts.fragment or "@" in host
+    return None if plain or not parts.hostname else parts.hostname.lower()
+
+
+def _cookie(text: str) -> str:
+    try:
+        found = SimpleCookie(text).get(COOKIE)
+    except CookieError:
+        return ""
+    return str(found.value) if found else ""
+
+
+def _welcome(scope: Scope, query: str, token: str) -> Response:
+    # A page and no redirect: a SameSite=Strict cookie is not sent along a redirect that began on another site.
+    there = html.escape(scope.get("root_path", "") + _path(scope) + (f"?{query}" if query else ""), quote=True)
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>seewhy</title>'
+        f'<meta http-equiv="refresh" content="0;url={there}"><p><a href="{there}">Go on</a></p></html>'
+    )
+    response = HTMLResponse(page)
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=scope["scheme"] == "https")
+    return response
+
+
+def _path(scope: Scope) -> str:
+    """The path that was asked for, which never begins with two slashes: that would be another host."""
+    root = scope.get("root_path", "")
+    path: str = scope.get("raw_path", b"/").decode("latin-1").partition("?")[0]
+    path = path[len(root) :] if root and path.startswith(root) else path
+    return "/" + path.lstrip("/\\")
+
+
+def _plain(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    return PlainTextResponse(text + "\n", status, headers)

@@ -1,0 +1,115 @@
+"""Starts the server, says where it is, and opens the browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+
+from seewhy.errors import InvalidInput
+from seewhy.web.library import Library
+from seewhy.web.security import Rules
+
+__all__ = ["export", "serve"]
+
+
+def serve(
+    root: str | os.PathLike[str], *, host: str = "127.0.0.1", port: int = 8484, browser: bool = True,
+    root_path: str = "", allow_hosts: Iterable[str] = (), say: Callable[[str], None] = lambda line: None,
+) -> None:  # fmt: skip
+    """Serves the pages until it is interrupted.
+
+    Args:
+        root: a run folder, or a folder with run folders.
+        host: what it listens to. For any other than this machine a token is made, and printed with the address.
+        port: 0 for any that is free.
+        browser: opens the pages in the browser.
+        root_path: what a proxy takes away from the front of every path, "/why".
+        allow_hosts: names by which the server may be called, beside its address.
+        say: takes what people should know.
+
+    Raises:
+        InvalidInput: there is nothing to show, or the port cannot be used.
+    """
+    import uvicorn
+
+    from seewhy.web.app import application
+
+    if root_path and (not root_path.startswith("/") or root_path.startswith("//")):
+        raise InvalidInput(f"root_path must begin with one slash, as in '/why', got {root_path!r}.")
+    library, rules = Library(root), Rules.of(host, allow_hosts)
+    listening = _listening(host, port)
+    app = application(library, rules, root_path=root_path.rstrip("/"))
+    address = _address(host, listening.getsockname()[1], library, rules, root_path)
+    runs = len(library.places())
+    say(f"{runs} run{'s' if runs != 1 else ''} in {library.root}: {address}   (Ctrl-C ends it)")
+    if browser:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except (OSError, OverflowError) as error:
+        raise InvalidInput(f"Cannot listen to {host} port {port}: {error}. Try another --port.") from error
+    return made
+
+
+def _address(host: str, port: int, library: Library, rules: Rules, root_path: str) -> str:
+    known = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}
+    name = known.get(host, f"[{host}]" if ":" in host else host)
+    only = library.single
+    page = f"/runs/{only.key}/saliency" if only else "/"
+    token = f"?token={rules.token}" if rules.token else ""
+    return f"http://{name}:{port}{root_path.rstrip('/')}{page}{token}"
+
+
+def export(root: str | os.PathLike[str], out: Path, *, run: str | None = None, view: str = "") -> Path:
+    """Writes a saliency page as one file that needs no server.
+
+    Args:
+        root: a run folder, or a folder with run folders.
+        out: the file.
+        run: the name of the run, where there are several.
+        view: what stands after the question mark in the page's address: "flags=FN&sort=probability".
+
+    Raises:
+        InvalidInput: no such run, or a view that cannot be used.
+    """
+    from seewhy.web.downloads import html_of
+    from seewhy.web.queries import SaliencyQuery
+
+    library = Library(root)
+    found = [place for place in library.places().values() if run is None or place.name == run]
+    if len(found) != 1:
+        names = ", ".join(repr(place.name) for place in library.places().values())
+        raise InvalidInput(f"Say which run is to be exported: --run-name NAME, one of {names or 'none'}.")
+    opened = library.opened(found[0].key)
+    assert opened is not None
+    out.write_bytes(html_of(opened, _query(SaliencyQuery, view)))
+    return out
+
+
+def _query(kind: Any, view: str) -> Any:
+    """A query string, as the server reads it."""
+    asked: dict[str, Any] = {}
+    lists = {name for name, about in kind.model_fields.items() if "list" in str(about.annotation)}
+    for name, value in parse_qsl(view.partition("?")[2] or view.lstrip("?"), keep_blank_values=True):
+        asked[name] = [*asked.get(name, []), value] if name in lists else value
+    try:
+        return kind(**asked)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InvalidInput(f"The view {view!r} cannot be used. {told}") from error

@@ -1,0 +1,91 @@
+// How maps look: overlay, opacity, threshold, colours. Nothing here asks the server, but for signed maps.
+const byId = (name) => document.getElementById(name);
+const DEFAULTS = { overlay: "true", opacity: "75", threshold: "0", colours: "inferno" };
+
+export function looks() {
+  return {
+    overlay: String(byId("overlay").checked), opacity: byId("opacity").value,
+    threshold: byId("threshold").value, colours: byId("colours").value,
+  };
+}
+
+// An address with how the maps look now.
+export function dressed(address) {
+  const url = new URL(address, location.href);
+  if (!byId("overlay")) return url;
+  for (const [name, value] of Object.entries(looks())) {
+    if (value === DEFAULTS[name]) url.searchParams.delete(name);
+    else url.searchParams.set(name, value);
+  }
+  return url;
+}
+
+// What of a map's colour covers the picture, for each of 256 values.
+function shares({ overlay, threshold, colours }) {
+  return Array.from({ length: 256 }, (_, step) => {
+    const value = colours === "signed" ? Math.abs(step / 127.5 - 1) : step / 255;
+    const share = overlay === "true" ? value ** 0.75 : 1;
+    return value * 100 >= Number(threshold) ? share.toFixed(3) : "0";
+  }).join(" ");
+}
+
+function colour(option) {
+  const names = ["red", "green", "blue"];
+  const transfer = byId("coloured").querySelector("feComponentTransfer");
+  names.forEach((name, at) => transfer.children[at].setAttribute("tableValues", option.dataset[name]));
+  const tables = names.map((name) => option.dataset[name].split(" ").map(Number));
+  const last = tables[0].length - 1;
+  const ramp = byId("ramp");
+  ramp.replaceChildren(...tables[0].map((_, at) => {
+    const stop = document.createElementNS("http://www.w3.org/2000/svg", "stop");
+    stop.setAttribute("offset", at / last);
+    stop.setAttribute("stop-color", `rgb(${tables.map((table) => Math.round(255 * table[at])).join(" ")})`);
+    return stop;
+  }));
+}
+
+export function draw() {
+  if (!byId("overlay")) return;
+  const now = looks();
+  document.documentElement.style.setProperty("--opacity", now.opacity / 100);
+  for (const place of [byId("results"), byId("viewer")]) if (place) place.dataset.overlay = now.overlay;
+  byId("coloured").querySelector("feFuncA").setAttribute("tableValues", shares(now));
+  colour(byId("colours").selectedOptions[0]);
+  byId("opacity").nextElementSibling.textContent = `${now.opacity} %`;
+  byId("threshold").nextElementSibling.textContent = `${now.threshold} %`;
+}
+
+// Sets the controls to what an address says.
+export function follow(address) {
+  if (!byId("overlay")) return;
+  const asked = new URL(address, location.href).searchParams;
+  const said = (name) => asked.get(name) || DEFAULTS[name];
+  byId("overlay").checked = said("overlay") === "true";
+  byId("opacity").value = said("opacity");
+  byId("threshold").value = said("threshold");
+  byId("colours").value = said("colours");
+  draw();
+}
+
+export function watch(changed) {
+  let waiting = 0;
+  let before = byId("colours")?.value;
+  document.addEventListener("input", ({ target }) => {
+    if (target.id === "opacity") {
+      document.documentElement.style.setProperty("--opacity", target.value / 100);
+      target.nextElementSibling.textContent = `${target.value} %`;
+    } else if (target.id === "threshold") {
+      cancelAnimationFrame(waiting);
+      waiting = requestAnimationFrame(draw);
+    }
+  });
+  document.addEventListener("change", ({ target }) => {
+    if (target.id === "boxes") byId("main").dataset.boxes = target.checked;
+    if (!Object.hasOwn(DEFAULTS, target.id)) return;
+    const other = target.id === "colours" && (before === "signed") !== (target.value === "signed");
+    before = byId("colours").value;
+    draw();
+    changed(other);
+  });
+  draw();
+}
