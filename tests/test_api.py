@@ -82,6 +82,20 @@ def test_every_way_to_give_a_picture_is_the_same(model: object, tmp_path: Path) 
         assert torch.equal(maps[0], other)
 
 
+def test_auto_takes_the_method_that_a_transformer_wants() -> None:
+    timm = pytest.importorskip("timm")
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2).eval()
+    assert seewhy.explain(vit, torch.randn(1, 3, 64, 64), progress=False).method == "vit_recipro_cam"
+
+
+def test_auto_falls_back_where_tokens_cannot_be_told_apart() -> None:
+    timm = pytest.importorskip("timm")
+    xcit = timm.create_model("xcit_nano_12_p16_224", img_size=64, depth=2).eval()
+    found = seewhy.explain(xcit, torch.randn(1, 3, 64, 64), progress=False)
+    assert found.method == "rise"
+    assert any(text.startswith("Method 'auto' chose RISE. ReciproCAM is defined for") for text in found.warnings)
+
+
 def test_auto_says_what_it_chose(model: object) -> None:
     found = seewhy.explain(model, picture())
     assert found.method == "recipro_cam"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import networks
+import token_networks
 from networks import CLASSES, build, pictures
 from seewhy import registry
 from seewhy.errors import InputRefused, UnknownParameter
@@ -30,7 +31,8 @@ NAMES = registry.names("explainers")
 SMALL: dict[str, dict[str, Any]] = {"rise": {"num_masks": 16}, "occlusion": {"window": 8, "stride": 4},
     "rise_plus": {"num_masks": 16}, "hierarchical_perturbation": {"grid": 2}, "hsic": {"num_masks": 16},
     "kernel_shap": {"grid": 2, "num_masks": 63}, "lime": {"grid": 2, "num_masks": 63},
-    "integrated_gradients": {"steps": 12}, "smooth_grad": {"samples": 6}}  # fmt: skip
+    "integrated_gradients": {"steps": 12}, "smooth_grad": {"samples": 6}, "tis": {"num_masks": 12}}  # fmt: skip
+TOKENS = ("vit_recipro_cam", "le_grad", "attention_rollout", "tis")  # they look at a transformer's tokens
 LAYERED = [n for n in NAMES if "layer" in [f.name for f in fields(registry.load("explainers", n))]]
 BATCHED = [n for n in NAMES if "perturbation_per_eval" in [f.name for f in fields(registry.load("explainers", n))]]
 
@@ -55,9 +57,14 @@ def close(a: Tensor, b: Tensor, atol: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, atol=atol * max(1.0, float(b.abs().max())), rtol=0)
 
 
+def zoo(name: str) -> Any:
+    """The networks that a method is tried on."""
+    return token_networks if name in TOKENS else networks
+
+
 @pytest.fixture
-def net() -> networks.Pooled:
-    return build(networks.Pooled)
+def net(request: pytest.FixtureRequest) -> Any:
+    return build(zoo(request.node.callspec.params["name"]).Pooled)
 
 
 @every
@@ -82,7 +89,7 @@ def test_neighbours_in_the_batch_do_not_matter(name: str, net: nn.Module) -> Non
 
 @every
 def test_the_same_call_gives_the_same_map_and_leaves_chance_alone(name: str) -> None:
-    network, x = build(networks.Counting), pictures()
+    network, x = build(zoo(name).Counting), pictures()
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     first, second = make(name, network).attribute(x), make(name, network).attribute(x)
     assert torch.equal(first, second)
@@ -102,6 +109,8 @@ def test_chance_is_not_read_from_the_global_state(name: str, net: nn.Module) -> 
 def test_a_flat_map_gives_zeros(name: str) -> None:
     if name in ("random_map", "centre_map"):
         pytest.skip("it does not look at the network, so it is never flat")
+    if name in TOKENS:
+        pytest.skip("where tokens that do not depend on the picture lie cannot be found out, which is an error")
     network = build(networks.Constant)
     with torch.no_grad():
         network.conv.bias.zero_()
@@ -119,12 +128,19 @@ def test_pictures_that_are_not_square(name: str, net: nn.Module, size: tuple[int
     raw = make(name, net).attribute(x, 1)
     assert raw.shape == (1, 1, *size)
     turned = make(name, _Turned(net)).attribute(x.transpose(2, 3).contiguous(), 1)
-    if name not in ("rise", "rise_plus", "smooth_grad", "hsic", "random_map"):  # their chance is not the turned one
+    if name not in (
+        "rise",
+        "rise_plus",
+        "smooth_grad",
+        "hsic",
+        "random_map",
+        "tis",
+    ):  # their chance is not the turned one
         close(turned.transpose(2, 3), raw)
 
 
 class _Turned(nn.Module):
-    def __init__(self, inner: networks.Pooled) -> None:
+    def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner = copy.deepcopy(inner)
         for conv in (self.inner.conv1, self.inner.conv2):
@@ -136,7 +152,7 @@ class _Turned(nn.Module):
 
 @every
 def test_one_channel(name: str) -> None:
-    raw = make(name, build(networks.Pooled, channels=1)).attribute(pictures(3, channels=1), 2)
+    raw = make(name, build(zoo(name).Pooled, channels=1)).attribute(pictures(3, channels=1), 2)
     assert raw.shape == (3, 1, 32, 32)
     assert float(raw.std()) > 0
 
@@ -167,7 +183,7 @@ def test_every_layout_of_the_inputs(name: str, net: nn.Module, layout: str) -> N
 @every
 def test_the_inputs_are_not_modified(name: str) -> None:
     x = pictures()
-    make(name, build(networks.Careless))(x, 1)
+    make(name, build(zoo(name).Careless))(x, 1)
     assert torch.equal(x, pictures())
 
 
@@ -198,7 +214,7 @@ def test_inside_no_grad_and_inference_mode(name: str, net: nn.Module, mode: Any)
 
 @every
 def test_frozen_and_training_networks_give_the_same(name: str) -> None:
-    network = build(networks.Dropout)
+    network = build(zoo(name).Dropout)
     want = make(name, network).attribute(pictures(), 1)
     assert torch.equal(make(name, copy.deepcopy(network).train()).attribute(pictures(), 1), want)
     assert torch.equal(make(name, copy.deepcopy(network).requires_grad_(False)).attribute(pictures(), 1), want)
@@ -240,7 +256,7 @@ def _equal(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(map(_equal, a, b)) if isinstance(a, list) else bool(a == b)
 
 
-def _mixed(network: networks.Pooled) -> networks.Pooled:
+def _mixed(network: Any) -> Any:
     """Some modules in training mode, some parameters frozen, some with a gradient, one with a user's hook."""
     network.train()
     network.bn1.eval()
@@ -252,7 +268,7 @@ def _mixed(network: networks.Pooled) -> networks.Pooled:
 
 @every
 def test_the_network_is_left_as_it_was_found(name: str) -> None:
-    network = _mixed(build(networks.Counting))
+    network = _mixed(build(zoo(name).Counting))
     before = _state(network)
     make(name, network)(pictures(), "all")
     assert _equal(before, _state(network))
@@ -261,7 +277,7 @@ def test_the_network_is_left_as_it_was_found(name: str) -> None:
 @every
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_the_network_is_left_as_it_was_found_after_an_error(name: str, where: str) -> None:
-    network = _mixed(build(networks.Failing, where))
+    network = _mixed(build(zoo(name).Failing, where))
     before = _state(network)
     explainer = make(name, network)
     if where == "forward":
@@ -283,7 +299,7 @@ def test_every_parameter_has_a_default(name: str) -> None:
 
 @every
 def test_equality_hash_and_repr(name: str, net: nn.Module) -> None:
-    one, same, other = make(name, net), make(name, net), make(name, build(networks.Pooled))
+    one, same, other = make(name, net), make(name, net), make(name, build(zoo(name).Pooled))
     assert one == same
     assert hash(one) == hash(same)
     assert one != other
@@ -345,7 +361,7 @@ def test_native_maps_are_those_before_enlarging(name: str, net: nn.Module) -> No
 
 @pytest.mark.parametrize("name", BATCHED)
 def test_the_size_of_the_passes_does_not_matter(name: str) -> None:
-    network = build(networks.Deep)
+    network = build(zoo(name).Deep)
     want = make(name, network, perturbation_per_eval=32).attribute(pictures(), [[0, 1], [2, 3]])
     for size in (1, 3, "auto"):
         close(make(name, network, perturbation_per_eval=size).attribute(pictures(), [[0, 1], [2, 3]]), want, 1e-6)
@@ -365,10 +381,13 @@ class _Counter(nn.Module):
 @every
 @pytest.mark.parametrize("kind", [networks.Pooled, networks.Constant])
 def test_passes_are_counted_right(name: str, kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
-    network, differentiate, walked = _Counter(build(kind)), torch.autograd.grad, []
+    if name in TOKENS and kind is networks.Constant:
+        pytest.skip("where tokens that do not depend on the picture lie cannot be found out, which is an error")
+    network = _Counter(build(zoo(name).Pooled if name in TOKENS else kind))
+    differentiate, walked = torch.autograd.grad, []
 
-    def counted(value: Tensor, leaf: Tensor, *args: Any, **options: Any) -> Any:
-        walked.append(len(leaf))
+    def counted(value: Tensor, leaf: Any, *args: Any, **options: Any) -> Any:
+        walked.append(len(leaf if isinstance(leaf, Tensor) else leaf[0]))
         return differentiate(value, leaf, *args, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
@@ -377,5 +396,5 @@ def test_passes_are_counted_right(name: str, kind: type[nn.Module], monkeypatch:
     assert sum(walked) == first.backward + again.backward
     if name in ("gradient", "guided_backprop", "deconvolution"):
         assert again.backward == 6
-    if name in LAYERED and name != "score_cam":  # which shows the network a picture a channel
+    if name in LAYERED and name not in ("score_cam", "vit_recipro_cam"):  # which shows the network a picture a channel
         assert (first.forward, again.forward) == (4, 3)  # the layer is chosen once, with one image

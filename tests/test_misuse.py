@@ -108,16 +108,14 @@ def test_an_input_that_the_network_refuses(method: Any) -> None:
 
 @pytest.mark.parametrize("method", [GradCAM, ReciproCAM, ActivationMap])
 def test_layers_without_a_map(method: Any) -> None:
-    network = build(networks.Tokens)
+    network = build(networks.Pooled)
     said = (
-        "Layer 'blocks.1' has no spatial map: it gives (1, 17, 16) for an input of (1, 3, 32, 32). Choose a "
+        "Layer 'fc' has no spatial map: it gives (1, 5) for an input of (1, 3, 32, 32). Choose a "
         "layer with an output "
         "(N, C, h, w), or layer='auto'."
     )
     with refuses(NoSpatialOutput, said):
-        method(network, layer="blocks.1")(pictures(1))
-    with pytest.raises(NoSpatialOutput, match="tokens follow it: this is a vision transformer"):
-        method(network)(pictures(1))
+        method(network, layer="fc")(pictures(1))
     with refuses(InvalidType, "layer is the name of a module, a string, got Conv2d. Pass 'conv1'."):
         method(pooled := build(networks.Pooled), layer=pooled.conv1)(pictures())
     with refuses(InvalidType, "layer is the name of a module, a string, got list."):

@@ -307,15 +307,10 @@ def test_the_automatic_layer_of_transformers() -> None:
         found = model.features(x, "auto")
     assert found.maps.shape == (1, 768, 2, 2)
     assert found.layer == "norm"
-    vit = TorchModel(timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=7).eval())
-    said = (
-        "The last spatial map of the network is 'patch_embed.proj', and tokens follow it: this is a vision "
-        "transformer. Name "
-        "the layer if you mean that one, or use Occlusion or RISE."
-    )
-    for network, layer in ((vit, "patch_embed.proj"), (TorchModel(build(networks.Tokens)), "patch")):
-        with pytest.raises(NoSpatialOutput, match="^" + re.escape(said.replace("patch_embed.proj", layer)) + "$"):
-            network.auto_layer(x)
+    vit = TorchModel(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2, num_classes=7).eval())
+    for network, layer in ((vit, "blocks.1.norm1"), (TorchModel(build(networks.Tokens)), "blocks.0")):
+        with network.opened():
+            assert network.auto_layer(x) == layer  # the last whose tokens of the picture matter to the class token
 
 
 def test_no_layer_with_a_map_at_all() -> None:

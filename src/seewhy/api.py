@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +22,7 @@ from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation
 from seewhy.images import Preprocessing, read, stretched
 from seewhy.input_statistics import check_statistics
-from seewhy.models import FeatureModel, Model
+from seewhy.models import FeatureModel, Model, TransformerModel
 from seewhy.models.loading import load
 from seewhy.progress import Listener, listening
 from seewhy.targets import Request
@@ -61,8 +62,8 @@ def explain(
         image: a path, a PIL image, an array (H, W, 3), a list of those; or a tensor (C,H,W) or (N,C,H,W), which is
             taken as the network's input and not preprocessed again.
         targets: None (the predicted class), class indices or names, one or a list; "all"; `Target` objects.
-        method: a registry name ("grad_cam"), an explainer class, or "auto": ReciproCAM where the network has a feature
-            map, else RISE.
+        method: a registry name ("grad_cam"), an explainer class, or "auto": ViTReciproCAM for a vision transformer,
+            ReciproCAM where the network has a feature map, else RISE.
         activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
         progress: a bar on the terminal (with exact totals, in forward passes), False, or a callback (done, total).
         parameters: of the method; an unknown one is an error that names the nearest.
@@ -80,7 +81,16 @@ def explain(
     explainer = build(chosen, network, activation_fn, parameters)
     started = time.perf_counter()
     with Bar(type(explainer).__name__, progress) as listener, listening(listener):
-        found = explainer.run(batch.inputs, asked)
+        try:
+            found = explainer.run(batch.inputs, asked)
+        except NoSpatialOutput as error:  # of tokens that no method above RISE can tell apart
+            if not isinstance(method, str) or method != "auto":
+                raise
+            reason, explainer = (
+                (f"Method 'auto' chose RISE. {error}",),
+                build("rise", network, activation_fn, parameters),
+            )
+            found = explainer.run(batch.inputs, asked)
     seconds = time.perf_counter() - started
     notes = (*getattr(network, "notes", ()), *reason, *batch.warnings, *found.warnings)
     return Explanation(
@@ -181,6 +191,10 @@ def _choose(network: Model, inputs: Tensor, method: Any) -> tuple[Any, tuple[str
         return method, ()
     if not isinstance(network, FeatureModel):
         return "rise", (f"Method 'auto' chose RISE: {network.name} gives scores only.",)
+    if isinstance(network, TransformerModel):
+        with contextlib.suppress(NoSpatialOutput), network.opened():
+            entered = network.transformer(inputs).entered
+            return "vit_recipro_cam", (f"Method 'auto' chose ViTReciproCAM at layer {entered!r}.",)
     try:
         with network.opened():
             layer = network.auto_layer(inputs)

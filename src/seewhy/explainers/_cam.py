@@ -10,12 +10,21 @@ from torch import Tensor
 from seewhy.explainers._checks import MOST
 from seewhy.explainers._pixel_gradient import pick
 from seewhy.maps import full_precision
-from seewhy.models import Features, GradientModel, Gradients
+from seewhy.models import FeatureModel, Features, GradientModel, Gradients, TransformerModel
 from seewhy.perturbation import chunked
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution, Outputs
 
-__all__ = ["Weigh", "attribution", "channel_scores", "combine", "differentiate", "gradient_cam", "rectified"]
+__all__ = [
+    "Weigh",
+    "active_layer",
+    "attribution",
+    "channel_scores",
+    "combine",
+    "differentiate",
+    "gradient_cam",
+    "rectified",
+]
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """(gradients (N,T,C,h,w), maps (N,1,C,h,w)) -> weights (N,T,C,h,w), or (N,T,C,1,1) for one weight a channel.
@@ -23,6 +32,15 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 Where the gradient is the same at all positions it comes as (N,T,C,1,1): a weight may be made of it by means over
 positions, never by sums.
 """
+
+
+def active_layer(model: FeatureModel, inputs: Tensor, layer: str) -> str:
+    """The layer of a method that looks at activations alone, where it is to be chosen.
+
+    It is no LayerNorm, whose channels have the same mean at every position: the output of a transformer's last block
+    whose tokens of the picture matter.
+    """
+    return model.active_layer(inputs) if layer == "auto" and isinstance(model, TransformerModel) else layer
 
 
 def differentiate(model: GradientModel, inputs: Tensor, request: Request, layer: str) -> tuple[Gradients, TargetSet]:

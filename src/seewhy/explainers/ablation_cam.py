@@ -41,7 +41,8 @@ class AblationCAM(Explainer):
     """Feature maps of a layer, weighted by the fall of the logit without each of them (Desai and Ramaswamy 2020).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
         perturbation_per_eval: channels a pass of the head, or "auto".
     """
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from seewhy.explainers import Explainer
+from seewhy.explainers._cam import active_layer
 from seewhy.models import FeatureModel
 from seewhy.targets import Request
 from seewhy.types import Attribution
@@ -26,7 +27,8 @@ class ActivationMap(Explainer):
     """Mean activation of a layer at each position, the same for every class (OTX 2022).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map or tokens (before a LayerNorm), "" for the
+            input itself.
     """
 
     layer: str = "auto"
@@ -35,7 +37,7 @@ class ActivationMap(Explainer):
     class_agnostic: ClassVar[bool] = True
 
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
-        found = model.features(inputs, self.layer)
+        found = model.features(inputs, active_layer(model, inputs, self.layer))
         targets = request.resolve(found.outputs)
         one = found.maps.float().mean(1, keepdim=True)
         return Attribution(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from seewhy.explainers import Explainer
-from seewhy.explainers._cam import attribution
+from seewhy.explainers._cam import active_layer, attribution
 from seewhy.explainers._checks import MOST
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel
@@ -33,7 +33,8 @@ class EigenCAM(Explainer):
     """First principal component of a layer's channels, the same for every class (Muhammad 2020).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map or tokens (before a LayerNorm), "" for the
+            input itself.
     """
 
     layer: str = "auto"
@@ -42,7 +43,7 @@ class EigenCAM(Explainer):
     class_agnostic: ClassVar[bool] = True
 
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
-        found = model.features(inputs, self.layer)
+        found = model.features(inputs, active_layer(model, inputs, self.layer))
         targets = request.resolve(found.outputs)
         one, said = _signed(_first_component(found.maps.double()))
         raw = one.float().unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous()

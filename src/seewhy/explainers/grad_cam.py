@@ -30,7 +30,8 @@ class GradCAM(Explainer):
     """Feature maps of a layer, weighted by their mean gradient for the class (Selvaraju 2017).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
     """
 
     layer: str = "auto"

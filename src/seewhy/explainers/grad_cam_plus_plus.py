@@ -32,7 +32,8 @@ class GradCAMPlusPlus(Explainer):
     """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
     """
 
     layer: str = "auto"

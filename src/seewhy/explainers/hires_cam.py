@@ -30,7 +30,8 @@ class HiResCAM(Explainer):
     """Feature maps of a layer times their gradient, position by position (Draelos 2020).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
     """
 
     layer: str = "auto"

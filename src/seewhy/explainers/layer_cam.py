@@ -29,7 +29,8 @@ class LayerCAM(Explainer):
     """Feature maps of a layer, weighted position by position by their positive gradient (Jiang 2021).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
     """
 
     layer: str = "auto"

@@ -3,7 +3,8 @@
     map(i, j) = logit_c of the head fed with A * [position = (i, j)]
 
 With a head that is a mean over h x w positions and a linear layer (W, b) this is W_c A(:, i, j) / (h w) + b_c: all
-classes in one matrix product. Any other head is run again for each position, without the trunk. Source: Byun and Lee,
+classes in one matrix product. Any other head is run again for each position, without the trunk. Tokens that speak to
+each other in the rest of the network are refused: for them there is ViTReciproCAM. Source: Byun and Lee,
 "Recipro-CAM: Fast Gradient-Free Visual Explanations for Convolutional Neural Networks", 2022 (arXiv 2209.14074).
 """
 
@@ -15,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.errors import NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features
@@ -44,6 +46,10 @@ class ReciproCAM(Explainer):
 
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
         found = model.features(inputs, self.layer)
+        if found.prefix is not None and found.linear is None:
+            raise NoSpatialOutput(
+                f"ReciproCAM is defined for a spatial map; layer {found.layer!r} gives tokens. Use ViTReciproCAM."
+            )
         targets = request.resolve(found.outputs)
         closed = found.linear is not None and targets.classes is not None
         raw = closed_form(found, targets) if closed else rerun(model, found, targets, self.perturbation_per_eval)

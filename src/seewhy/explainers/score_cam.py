@@ -39,7 +39,8 @@ class ScoreCAM(Explainer):
     """Feature maps of a layer, weighted by the logit of the picture seen through each of them (Wang 2020).
 
     Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map, "" for the input itself.
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
         perturbation_per_eval: masked pictures a forward pass, or "auto"; there is one for each channel.
     """
 

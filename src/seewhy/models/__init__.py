@@ -18,7 +18,19 @@ from torch import Tensor, nn
 from seewhy.errors import InvalidType
 from seewhy.types import Outputs, Passes
 
-__all__ = ["FeatureModel", "Features", "GradientModel", "Gradients", "Model", "PooledLinear", "as_model"]
+__all__ = [
+    "Attentions",
+    "FeatureModel",
+    "Features",
+    "GradientModel",
+    "Gradients",
+    "Model",
+    "PooledLinear",
+    "Transformer",
+    "TransformerModel",
+    "Weightings",
+    "as_model",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +58,9 @@ class Features:
         linear: set when the rest of the network is a mean over positions and a linear layer.
         warnings: what was decided that the reader should know; running the head may add to it.
         state: the backend's own.
+        prefix: where the layer gives tokens, how many stand before those of the picture and are kept as they are;
+            None for a layer with a spatial map.
+        keep: whether the head sees those as they are; otherwise it sees zeros.
     """
 
     maps: Tensor
@@ -55,6 +70,8 @@ class Features:
     linear: PooledLinear | None = None
     warnings: list[str] = field(default_factory=list)
     state: Any = field(default=None, repr=False)
+    prefix: int | None = None
+    keep: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,6 +152,107 @@ class GradientModel(FeatureModel, Protocol):
 
     def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str) -> Gradients:
         """One forward pass with a graph from ``layer`` upwards only; ``pick`` turns outputs into (N, T) numbers."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weightings:
+    """P weightings of a picture's tokens.
+
+    Attributes:
+        levels: (V,) the weights that come up.
+        index: (P, h w) which of them each token has.
+        keep: whether the tokens before those of the picture stay as they are; otherwise they are set to 0.
+    """
+
+    levels: Tensor
+    index: Tensor
+    keep: bool = True
+
+    def __len__(self) -> int:
+        """P."""
+        return len(self.index)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attentions:
+    """One forward pass of a transformer, ready to be differentiated once for each target.
+
+    Attributes:
+        outputs: of the forward pass.
+        weights: for each block (N, heads, L, L), the attention of token i to token j.
+        count: T, how many values can be differentiated.
+        of: t -> for each block the float32 gradient of value t with respect to its attention; to be called once for
+            each t, in order, because the last one frees the graph.
+    """
+
+    outputs: Outputs
+    weights: list[Tensor]
+    count: int
+    of: Callable[[int], list[Tensor]]
+
+
+@runtime_checkable
+class Transformer(Protocol):
+    """The blocks and tokens of a model, for one size of input."""
+
+    @property
+    def entered(self) -> str:
+        """The layer whose tokens enter the last block; raises NoSpatialOutput where there is none."""
+        ...
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens (class tokens, registers) stand before those of the picture."""
+        ...
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the picture's tokens."""
+        ...
+
+    def reweighted(self, inputs: Tensor, weightings: Weightings) -> tuple[Outputs, Outputs] | None:
+        """The outputs, and those (N P rows, a picture's together) when the last block sees its tokens weighted.
+
+        None where there is no cheaper way than to run the rest of the network for each weighting.
+        """
+        ...
+
+    @property
+    def reads(self) -> Tensor:
+        """(L,) bool, on which of the last block's tokens the scores depend."""
+        ...
+
+    def attentions(self, inputs: Tensor, pick: Callable[[Outputs, Outputs], Tensor], alone: bool) -> Attentions:
+        """One forward pass that keeps the attention of every block.
+
+        Args:
+            inputs: (N, C, H, W).
+            pick: (the outputs, the outputs in a graph: N rows, or with ``alone`` N for each block) -> (rows, T) numbers
+                that are differentiated.
+            alone: puts the head on every block's tokens, and differentiates each result by that block's own attention.
+        """
+        ...
+
+    def streams(self, inputs: Tensor) -> tuple[Outputs, Tensor]:
+        """The outputs, and the picture's tokens after every block as maps (N, blocks, C, h, w) in float32."""
+        ...
+
+    def sampled(self, inputs: Tensor, kept: Tensor) -> Outputs:
+        """The outputs when each input (R, C, H, W) enters the first block with the tokens ``kept`` (R, k) alone."""
+        ...
+
+
+@runtime_checkable
+class TransformerModel(GradientModel, Protocol):
+    """Can also be asked about its attention and tokens."""
+
+    def active_layer(self, inputs: Tensor) -> str:
+        """The automatic layer of methods that look at activations alone; raises NoSpatialOutput where there is none."""
+        ...
+
+    def transformer(self, inputs: Tensor) -> Transformer:
+        """Raises NoSpatialOutput where the network is no transformer whose tokens lie in the picture."""
         ...
 
 

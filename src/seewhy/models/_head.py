@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seewhy.errors import out_of_memory
 from seewhy.models import Features
 from seewhy.models._cut import Cut, cut
+from seewhy.models._layers import Layout
 from seewhy.models._untouched import hooked
 from seewhy.types import Outputs
 
@@ -27,8 +29,9 @@ class Head:
         run: one forward pass of the whole network.
         read: (the network's output, number of images) -> outputs.
         count: told how many images the trunk was run on.
-        last: True when the layer gives (N, h, w, C).
+        layout: how the layer's output lies in the picture.
         calls: how often the layer ran in one pass; the last call counts.
+        prefix: (N, P, C) the tokens before those of the picture, where the layer gives tokens.
     """
 
     network: nn.Module
@@ -36,8 +39,9 @@ class Head:
     run: Callable[[Tensor], Any]
     read: Callable[[Any, int], Outputs]
     count: Callable[[int], None]
-    last: bool
+    layout: Layout
     calls: int
+    prefix: Tensor | None = None
     _cut: Cut | None = field(default=None, init=False)
     _rest: tuple[Any, ...] = field(default=(), init=False)
     _ready: bool = field(default=False, init=False)
@@ -46,14 +50,18 @@ class Head:
         """The outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
         if not self._ready:
             self._prepare(features)
-        own = maps.permute(0, 2, 3, 1) if self.last else maps
+        own = self._own(maps, rows, features.keep)
         if self._cut is None:
             return self._whole(features, own, rows)
         return self.read(self._cut.run(own, rows, self._rest), len(own))
 
+    def _own(self, maps: Tensor, rows: Tensor, keep: bool) -> Tensor:
+        first = None if self.prefix is None else self.prefix[rows] * (1 if keep else 0)
+        return self.layout.to_output(maps, first)
+
     def _prepare(self, features: Features) -> None:
         self._ready = True
-        own = features.maps.permute(0, 2, 3, 1) if self.last else features.maps
+        own = self._own(features.maps, torch.arange(len(features.maps), device=features.maps.device), True)
         found = cut(self.network, features.inputs, self.kwargs, features.layer, tuple(own.shape[1:]))
         if found is not None and self._agrees(found, features, own):
             self._cut = found
@@ -66,10 +74,16 @@ class Head:
         """The cut must reproduce the outputs of the pass that gave the maps: an export may have fixed a branch."""
         self._rest = found.rest(features.inputs)
         self.count(len(own) if self._rest else 0)
-        again = self.read(found.run(own, torch.arange(len(own), device=own.device), self._rest), len(own))
-        size = features.outputs.scores.abs().amax().clamp_min(1e-6)
+        rows = torch.cat([torch.arange(len(own)), torch.zeros(2, dtype=torch.long)]).to(own.device)
+        try:  # with two rows more than there are images, so that a batch size that the export fixed is noticed
+            again = self.read(found.run(own[rows], rows, self._rest), len(rows))
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            return False
+        wanted = features.outputs.scores[rows]
         tolerance = 1e-4 if own.dtype in (torch.float32, torch.float64) else 2e-2
-        return bool((again.scores - features.outputs.scores).abs().amax() <= tolerance * size)
+        return bool((again.scores - wanted).abs().amax() <= tolerance * wanted.abs().amax().clamp_min(1e-6))
 
     def _whole(self, features: Features, own: Tensor, rows: Tensor) -> Outputs:
         calls = 0

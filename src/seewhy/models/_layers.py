@@ -2,30 +2,81 @@
 
 The automatic layer is the last one (in the order of execution, outermost module first) whose output has more than one
 position and whose height and width are the input's divided by one factor. Where tokens are produced after it, the
-network is a vision transformer and its last map is only the patch embedding: that is an error, not a choice.
+network is a vision transformer and its last map is only the patch embedding: `anatomy` then looks among the tokens.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
 
-__all__ = ["channels_last", "check_name", "find_layer", "fingerprint", "spatial"]
+__all__ = [
+    "FIRST", "LAST", "Layout", "Seen", "TokenGrids", "UnlocatedTokens", "check_name", "choose_map", "fingerprint",
+    "fits", "is_tokens", "read_layout", "spatial", "watch",
+]  # fmt: skip
 
-_found: WeakKeyDictionary[nn.Module, dict[Any, str]] = WeakKeyDictionary()
+
+class UnlocatedTokens(Exception):
+    """Asks for a look at where tokens of this length lie; never leaves this package."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Layout:
+    """How a layer's output lies in the picture.
+
+    Attributes:
+        kind: "first" for (N, C, h, w), "last" for (N, h, w, C), "tokens" for (N, prefix + h w, C), row by row.
+        prefix: how many tokens stand before those of the picture.
+        grid: (h, w) of the tokens.
+    """
+
+    kind: str
+    prefix: int = 0
+    grid: tuple[int, int] = (0, 0)
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        """(N, C, h, w) from the layer's output."""
+        if self.kind == "tokens":
+            rows = output[:, self.prefix :].transpose(1, 2)
+            return rows.reshape(*rows.shape[:2], *self.grid)
+        return output.permute(0, 3, 1, 2) if self.kind == "last" else output
+
+    def to_output(self, maps: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """The layer's output from maps (R, C, h, w) and the tokens (R, prefix, C) that stand before them."""
+        if self.kind == "tokens":
+            rows = maps.flatten(2).transpose(1, 2)
+            return rows if prefix is None else torch.cat([prefix.to(rows.dtype), rows], 1)
+        return maps.permute(0, 2, 3, 1) if self.kind == "last" else maps
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The dimensions of the output that hold the positions."""
+        return {"first": (2, 3), "last": (1, 2), "tokens": (1,)}[self.kind]
+
+
+FIRST, LAST = Layout("first"), Layout("last")
+TokenGrids = Mapping[int, Layout]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one module gave in one call."""
+
     name: str
-    kind: str  # "map", "tokens" or "other"
+    kind: str  # "map", "tokens" or "other", and "enters" for tokens that a module is given
+    shape: tuple[int, ...] = ()
+    grid: tuple[int, ...] = ()  # height and width of a map
 
 
 def fingerprint(network: nn.Module) -> tuple[Any, ...]:
@@ -59,20 +110,20 @@ def spatial(output: Any, inputs: Tensor) -> str | None:
         return None
     if len(output) != len(inputs) or _is_attention(output):  # windows of a picture are no pictures
         return None
-    first = _fits(output.shape[2:], inputs.shape[2:])
-    last = _fits(output.shape[1:3], inputs.shape[2:])
+    first = fits(output.shape[2:], inputs.shape[2:])
+    last = fits(output.shape[1:3], inputs.shape[2:])
     return "both" if first and last else "first" if first else "last" if last else None
 
 
 def _is_attention(output: Tensor) -> bool:
-    """True for (N, heads, L, L) with rows that sum to 1: as high and wide as a map, but of tokens by tokens."""
-    if output.shape[2] != output.shape[3] or output.shape[3] == 1:
+    """True for (N, heads, queries, keys) with rows that sum to 1: perhaps as high and wide as a map, but of tokens."""
+    if output.shape[3] == 1:
         return False
     row = output[:, :, 0].detach()
     return bool((row >= 0).all()) and bool(((row.float().sum(-1) - 1).abs() < 1e-2).all())
 
 
-def _fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
+def fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
     """True when size is the image's divided by one factor, up to one position of rounding or padding at each border."""
     h, w, height, width = *size, *image
     if h * w <= 1 or h > height + 2 or w > width + 2:
@@ -81,12 +132,23 @@ def _fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
     return abs(h - height / factor) <= 1.5 and abs(w - width / factor) <= 1.5
 
 
-def channels_last(output: Any, inputs: Tensor, layer: str) -> tuple[bool, tuple[str, ...]]:
-    """Whether the layer gives (N,h,w,C), and a warning where that had to be guessed.
+def read_layout(output: Any, inputs: Tensor, layer: str, tokens: TokenGrids) -> tuple[Layout, tuple[str, ...]]:
+    """How a layer's output lies in the picture, and a warning where that had to be guessed.
+
+    Args:
+        output: of the layer.
+        inputs: (N, C, H, W).
+        layer: its name.
+        tokens: what is known of rows of tokens, by their length.
 
     Raises:
         NoSpatialOutput: the layer has no height and width.
+        UnlocatedTokens: it gives tokens of a length that was not yet looked into.
     """
+    if is_tokens(output) and len(output) == len(inputs):
+        if output.shape[1] not in tokens:
+            raise UnlocatedTokens(output.shape[1])
+        return tokens[output.shape[1]], ()
     order = spatial(output, inputs)
     if order is None:
         raise NoSpatialOutput(
@@ -94,13 +156,13 @@ def channels_last(output: Any, inputs: Tensor, layer: str) -> tuple[bool, tuple[
             "Choose a layer with an output (N, C, h, w), or layer='auto'."
         )
     if order != "both":
-        return order == "last", ()
+        return FIRST if order == "first" else LAST, ()
     first, last = _divides(output.shape[2:], inputs), _divides(output.shape[1:3], inputs)
     if first and not last:
-        return False, ()
+        return FIRST, ()
     last = last and not first
     read = "(N, h, w, C)" if last else "(N, C, h, w)"
-    return last, (f"The output of layer {layer!r}, {_shape(output)}, was read as {read}.",)
+    return LAST if last else FIRST, (f"The output of layer {layer!r}, {_shape(output)}, was read as {read}.",)
 
 
 def _divides(size: tuple[int, ...], inputs: Tensor) -> bool:
@@ -113,59 +175,69 @@ def _shape(output: Any) -> str:
     return str(tuple(output.shape)) if isinstance(output, Tensor) else f"a {type(output).__name__}"
 
 
-def find_layer(network: nn.Module, inputs: Tensor, run: Any) -> str:
-    """The last layer with a spatial map, found with one forward pass of one image and remembered for the network.
-
-    Args:
-        network: the module.
-        inputs: (N, C, H, W).
-        run: called once with inputs of one image.
-
-    Raises:
-        NoSpatialOutput: there is none, or only a transformer's patch embedding.
-    """
-    known = _found.setdefault(network, {})
-    key = (fingerprint(network), tuple(inputs.shape[1:]))
-    if key not in known:
-        known[key] = _choose(_watch(network, inputs[:1], run))
-    return known[key]
-
-
-def _watch(network: nn.Module, inputs: Tensor, run: Any) -> list[_Seen]:
-    seen: list[_Seen] = []
+def watch(network: nn.Module, inputs: Tensor, run: Any) -> list[Seen]:
+    """What every module gives, in the order of execution, innermost first; ``run`` is called once."""
+    seen: list[Seen] = []
 
     def hook(name: str) -> Any:
         def note(_module: nn.Module, _args: Any, output: Any) -> None:
-            kind = "map" if spatial(output, inputs) else "tokens" if _is_tokens(output) else "other"
-            seen.append(_Seen(name, kind))
+            order = spatial(output, inputs)
+            kind = "map" if order else "tokens" if is_tokens(output) else "other"
+            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+            grid = () if order is None else shape[1:3] if order == "last" else shape[2:]
+            seen.append(Seen(name, kind, shape, grid))
 
         return note
 
-    handles = [m.register_forward_hook(hook(name)) for name, m in network.named_modules() if name]
+    def entered(name: str) -> Any:
+        def note(_module: nn.Module, args: Any) -> None:
+            if args and is_tokens(args[0]):
+                seen.append(Seen(name, "enters", tuple(args[0].shape)))
+
+        return note
+
+    named = [(name, m) for name, m in network.named_modules() if name]
+    handles = [m.register_forward_hook(hook(name)) for name, m in named]
+    handles += [m.register_forward_pre_hook(entered(name)) for name, m in named]
     try:
         with torch.no_grad():
             run(inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    return _without_heads(seen)
 
 
-def _is_tokens(output: Any) -> bool:
+def _without_heads(seen: list[Seen]) -> list[Seen]:
+    """Queries and keys (1, heads, L or 1, d) of tokens (1, L, heads d) are no maps, even where they look like one."""
+    tokens = [i for i, s in enumerate(seen) if s.kind in ("tokens", "enters") and s.shape[0] == 1]
+    lengths, widths = ({seen[i].shape[d] for i in tokens} for d in (1, 2))
+
+    def heads(place: int, one: Seen) -> bool:
+        after = one.kind == "map" and bool(tokens) and place > tokens[0]
+        return after and one.shape[2] in {1, *lengths} and one.shape[1] * one.shape[3] in widths
+
+    return [replace(s, kind="other", grid=()) if heads(i, s) else s for i, s in enumerate(seen)]
+
+
+def is_tokens(output: Any) -> bool:
+    """True for (N, L, C): a row of vectors, of which each may stand for a position."""
     return isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > 1
 
 
-def _choose(seen: list[_Seen]) -> str:
+def choose_map(seen: list[Seen]) -> str | None:
+    """The last layer with a spatial map, or None where tokens follow it: that is a transformer.
+
+    Raises:
+        NoSpatialOutput: there are neither maps nor tokens.
+    """
     maps = [i for i, s in enumerate(seen) if s.kind == "map"]
+    tokens = sum(s.kind == "tokens" for s in (seen[maps[-1] + 1 :] if maps else seen))
+    if tokens > 2:
+        return None
     if not maps:
         raise NoSpatialOutput(
             "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
             "Occlusion or RISE."
-        )
-    tokens = sum(s.kind == "tokens" for s in seen[maps[-1] + 1 :])
-    if tokens > 2:
-        raise NoSpatialOutput(
-            f"The last spatial map of the network is {seen[maps[-1]].name!r}, and tokens follow it: this is a vision "
-            "transformer. Name the layer if you mean that one, or use Occlusion or RISE."
         )
     return seen[maps[-1]].name

@@ -6,6 +6,7 @@ this input, functional code included.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,15 +29,20 @@ class Tape(TorchDispatchMode):
     """A dispatch mode that follows one tensor through mean, reshape and linear, and gives up at anything else.
 
     Attributes:
-        spatial: the dimensions of height and width in the followed tensor.
+        spatial: the dimensions of the positions in the followed tensor.
     """
 
-    spatial: tuple[int, int] = (2, 3)
+    spatial: tuple[int, ...] = (2, 3)
     linear: PooledLinear | None = field(default=None, init=False)
     _pooled: list[Tensor] = field(default_factory=list, init=False)
     _logits: list[Tensor] = field(default_factory=list, init=False)
     _maps: Tensor | None = field(default=None, init=False)
     _broken: bool = field(default=False, init=False)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler for the first pass (three seconds), which has nothing to say here."""
+        return "torch._dynamo" in sys.modules
 
     def __post_init__(self) -> None:
         TorchDispatchMode.__init__(self)

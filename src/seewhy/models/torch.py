@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seewhy.errors import InputRefused, InvalidInput, SeewhyError, UnknownLayer, out_of_memory
+from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, UnknownLayer, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear
+from seewhy.models._anatomy import Look, anatomy
 from seewhy.models._head import Head
-from seewhy.models._layers import channels_last, check_name, find_layer
+from seewhy.models._layers import FIRST, Layout, TokenGrids, UnlocatedTokens, check_name, read_layout
 from seewhy.models._outputs import Selector, select, to_outputs
 from seewhy.models._tape import Tape
+from seewhy.models._transformer import TorchTransformer, transformer
 from seewhy.models._untouched import frozen, hooked, untouched, walk
 from seewhy.types import Outputs, Passes
 
@@ -92,7 +95,7 @@ class TorchModel:
     def __call__(self, inputs: Tensor) -> Outputs:
         """One forward pass without gradients."""
         with torch.no_grad():
-            return self._outputs(self._run(inputs), inputs.shape[0])
+            return self.read(self._run(inputs), inputs.shape[0])
 
     def layers(self) -> list[str]:
         """Every module's name."""
@@ -112,27 +115,41 @@ class TorchModel:
         name = self._resolve(inputs, layer)
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
-        watch = _Watch(inputs, name)
-        with torch.no_grad(), hooked(self.module, name, watch.keep), watch:
-            raw = self._run(inputs)
-        outputs = self._outputs(raw, inputs.shape[0])
+        with torch.no_grad():
+            watch, raw = self._watched(inputs, name, _Watch.keep)
+        outputs = self.read(raw, inputs.shape[0])
+        own, layout = watch.map(), watch.layout
+        prefix = own[:, : layout.prefix] if layout.kind == "tokens" else None
         head = Head(
-            self.module, dict(self.forward_kwargs), self._run, self._outputs, self._count, watch.last, watch.calls
+            self.module, dict(self.forward_kwargs), self._run, self.read, self._count, layout, watch.calls, prefix
         )
         return Features(
-            maps=_first(watch.map(), watch.last),
+            maps=layout.to_maps(own),
             outputs=outputs,
             layer=name,
             inputs=inputs,
             linear=self._linear(watch.tape, raw),
             warnings=watch.warnings,
             state=head,
+            prefix=layout.prefix if layout.kind == "tokens" else None,
         )
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
         """The rest of the network from the layer on; see `FeatureModel`."""
         with torch.no_grad():
             return self(maps) if features.layer == "" else features.state(features, maps, rows)
+
+    def active_layer(self, inputs: Tensor) -> str:
+        """The automatic layer of methods that look at activations alone: no LayerNorm's output."""
+        return self.look(inputs).active_layer()
+
+    def transformer(self, inputs: Tensor) -> TorchTransformer:
+        """The network's blocks and tokens; see `TransformerModel`."""
+        return transformer(self, inputs)
+
+    def read(self, raw: Any, n: int) -> Outputs:
+        """The outputs for n pictures in what the network returned."""
+        return to_outputs(raw, n, self.output)
 
     def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str = "auto") -> Gradients:
         """One forward pass with a graph from ``layer`` upwards only; see `GradientModel`.
@@ -141,14 +158,13 @@ class TorchModel:
         """
         self._check_differentiable()
         name = self._resolve(inputs, layer)
-        watch = _Watch(inputs, name)
         with torch.enable_grad(), frozen(self.module):
             if name == "":
+                watch = _Watch(inputs, name, {})
                 raw = self._run(watch.leaf(inputs))
             else:
-                with hooked(self.module, name, watch.branch), watch:
-                    raw = self._run(inputs)
-            outputs = self._outputs(raw, inputs.shape[0])
+                watch, raw = self._watched(inputs, name, _Watch.branch)
+            outputs = self.read(raw, inputs.shape[0])
             values = pick(outputs)
         leaf = watch.map()
         if not values.requires_grad:
@@ -157,22 +173,28 @@ class TorchModel:
                 "(the network may run under torch.no_grad() itself). Use ReciproCAM, RISE or Occlusion."
             )
         return Gradients(
-            maps=_first(leaf.detach(), watch.last),
+            maps=watch.layout.to_maps(leaf.detach()),
             outputs=Outputs(scores=outputs.scores.detach(), boxes=outputs.boxes, masks=outputs.masks,
                             activated=outputs.activated),
             values=values,
-            of=self._differentiate(values, leaf, watch.last),
+            of=self._differentiate(values, leaf, watch.layout, name),
             layer=name,
             linear=self._linear(watch.tape, raw),
             warnings=watch.warnings,
         )  # fmt: skip
 
-    def _differentiate(self, values: Tensor, leaf: Tensor, last: bool) -> Callable[[int], Tensor]:
+    def _differentiate(self, values: Tensor, leaf: Tensor, layout: Layout, name: str) -> Callable[[int], Tensor]:
         def of(t: int) -> Tensor:
             self.passes.backward += len(leaf)
             with torch.enable_grad():
                 value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
-            return _first(_gradient(value, leaf, keep=t + 1 < values.shape[1]), last)
+            maps = layout.to_maps(_gradient(value, leaf, keep=t + 1 < values.shape[1]))
+            if layout.kind == "tokens" and not bool(maps.any()):
+                raise NoSpatialOutput(
+                    f"The scores do not depend on the picture's tokens after layer {name!r}: what follows reads other "
+                    "tokens alone, such as the class token. Use layer='auto' or an earlier layer."
+                )
+            return maps
 
         return of
 
@@ -190,7 +212,26 @@ class TorchModel:
 
     def _resolve(self, inputs: Tensor, layer: str) -> str:
         check_name(self.module, layer)
-        return find_layer(self.module, inputs, self._run) if layer == "auto" else layer
+        return self.look(inputs).auto_layer() if layer == "auto" else layer
+
+    def look(self, inputs: Tensor) -> Look:
+        """What is known, or can be found out, about the network for inputs of this size."""
+        module = self.module
+        return Look(
+            module, inputs, self._run, lambda raw: self.read(raw, 1).scores, self.passes, anatomy(module, inputs)
+        )
+
+    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[_Watch, Any]:
+        """One forward pass with ``hook`` on a layer; a second one where the layer's tokens were not known before."""
+        look = self.look(inputs)
+        while True:
+            watch = _Watch(inputs, name, look.known.tokens)
+            try:
+                with hooked(self.module, name, partial(hook, watch)), watch:
+                    return watch, self._run(inputs)
+            except UnlocatedTokens as asked:
+                self._count(inputs.shape[0])
+                look.layout(asked.length)
 
     def _run(self, inputs: Tensor) -> Any:
         try:
@@ -205,9 +246,6 @@ class TorchModel:
     def _count(self, n: int) -> None:
         self.passes.forward += n
 
-    def _outputs(self, raw: Any, n: int) -> Outputs:
-        return to_outputs(raw, n, self.output)
-
     def _refusal(self, inputs: Tensor, error: Exception) -> str:
         first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
         takes = f" Its first convolution takes {first.in_channels} channels." if first is not None else ""
@@ -221,9 +259,9 @@ class TorchModel:
 class _Watch:
     """What one forward hook saw of a layer; the last call counts where a module is used several times."""
 
-    def __init__(self, inputs: Tensor, layer: str) -> None:
-        self.inputs, self.layer = inputs, layer
-        self.last, self.calls = False, 0
+    def __init__(self, inputs: Tensor, layer: str, tokens: TokenGrids) -> None:
+        self.inputs, self.layer, self.tokens = inputs, layer, tokens
+        self.layout, self.calls = FIRST, 0
         self.warnings: list[str] = []
         self.tape = Tape()
         self._maps: Tensor | None = None
@@ -260,14 +298,16 @@ class _Watch:
         return self._maps
 
     def _follow(self, output: Tensor) -> None:
-        self.tape.spatial = (1, 2) if self.last else (2, 3)
+        if self.layout.prefix:
+            return  # a mean that takes in other tokens than the picture's is no mean over positions
+        self.tape.spatial = self.layout.positions
         self.tape.follow(output)
         if self.calls == 1:
             self._recording.enter_context(self.tape)
 
     def _look(self, output: Any) -> None:
         self.calls += 1
-        self.last, warnings = channels_last(output, self.inputs, self.layer)
+        self.layout, warnings = read_layout(output, self.inputs, self.layer, self.tokens)
         self.warnings[:] = warnings
         if self.calls > 1:
             self.warnings.append(
@@ -277,10 +317,6 @@ class _Watch:
 
 def _layer(name: str) -> str:
     return f"layer {name!r}" if name else "the input"
-
-
-def _first(maps: Tensor, last: bool) -> Tensor:
-    return maps.permute(0, 3, 1, 2) if last else maps
 
 
 def _gradient(value: Tensor, leaf: Tensor, keep: bool) -> Tensor:

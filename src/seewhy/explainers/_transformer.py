@@ -1,0 +1,35 @@
+"""What the methods for vision transformers have in common."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from seewhy.errors import MissingCapability
+from seewhy.models import Model, Transformer, TransformerModel
+
+__all__ = ["bypassed", "inside"]
+
+
+def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
+    """The transformer in the model, for inputs (N, C, H, W).
+
+    Raises:
+        MissingCapability: the backend cannot look inside.
+        NoSpatialOutput: there is none, or its tokens do not lie in the picture row by row.
+    """
+    if not isinstance(model, TransformerModel):
+        raise MissingCapability(
+            f"{method} looks at a transformer's blocks, which {model.name!r} does not show. Load the network as a "
+            "torch module, or use RISE or Occlusion."
+        )
+    return model.transformer(inputs)
+
+
+def bypassed(body: Transformer) -> tuple[str, ...]:
+    """Says where the head reads the picture's tokens themselves, so that attention is not all that counts."""
+    if not bool(body.reads[body.prefix :].any()):
+        return ()
+    return (
+        "The head reads the picture's own tokens: what they tell it without attention is not in this map. "
+        "ViTReciproCAM and GradCAM see it.",
+    )
