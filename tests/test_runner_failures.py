@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,13 @@ class TestFailureRows:
 
 
 class TestInterrupted:
+    @pytest.fixture(autouse=True)
+    def _pressed_as_in_a_terminal(self) -> Iterator[None]:
+        """A process that was started in the background ignores Ctrl-C."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def test_ctrl_c_finishes_the_chunk_in_hand_and_says_how_to_go_on(self, tmp_path: Path) -> None:
         def press(done: int, _total: int) -> None:
             if done == 4:
