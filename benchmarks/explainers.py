@@ -19,12 +19,15 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import seewhy
+from seewhy.explainers import Explainer
 
 PEERS = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam"}
 WINDOW, STRIDE, CHUNK = 56, 28, 8
@@ -32,7 +35,12 @@ WINDOW, STRIDE, CHUNK = 56, 28, 8
 
 def network(name: str) -> tuple[nn.Module, str]:
     """A network with random weights (values do not change the cost) and the layer that the CAMs use."""
-    known = {"resnet50": ("resnet50", "layer4"), "efficientnet_lite0": ("tf_efficientnet_lite0", "bn2")}
+    known = {
+        "resnet50": ("resnet50", "layer4"),
+        "efficientnet_lite0": ("tf_efficientnet_lite0", "bn2"),
+        "vit_tiny": ("vit_tiny_patch16_224", "blocks.11.norm1"),
+        "vit_base": ("vit_base_patch16_224", "blocks.11.norm1"),
+    }
     made, layer = known[name]
     return timm.create_model(made).eval(), layer
 
@@ -103,20 +111,27 @@ def cams(report: Report, net: nn.Module, layer: str, inputs: Tensor) -> None:
     n = len(inputs)
     plain = forward(net, inputs)
     several = torch.arange(20).repeat(n, 1)
-    cam, recipro = seewhy.GradCAM(net, layer=layer), seewhy.ReciproCAM(net, layer=layer)
-    for title, made, targets, goal in [
+    cam, activation = seewhy.GradCAM(net, layer=layer), seewhy.ActivationMap(net, layer=layer)
+    rows: list[tuple[str, Explainer, Any, float | None]] = [
         ("GradCAM, one target", cam, 1, 1.05),
         ("GradCAM, 20 targets", cam, several, 1.4),
-        ("ReciproCAM, one target", recipro, 1, 1.08),
-        ("ReciproCAM, all 1000", recipro, "all", 1.15),
-        ("ActivationMap", seewhy.ActivationMap(net, layer=layer), 1, None),
-    ]:
+        ("ActivationMap", activation, 1, None),
+    ]
+    if isinstance(net, VisionTransformer):  # its head reads one token: a gradient has to be computed
+        recipro: Explainer = seewhy.ViTReciproCAM(net)
+        rows = [(title, made, targets, None) for title, made, targets, _ in rows]
+        rows += [("ViTReciproCAM, one target", recipro, 1, 2.0), ("ViTReciproCAM, all 1000", recipro, "all", 2.0)]
+    else:
+        recipro = seewhy.ReciproCAM(net, layer=layer)
+        rows += [("ReciproCAM, one target", recipro, 1, 1.08), ("ReciproCAM, all 1000", recipro, "all", 1.15)]
+    for title, made, targets, goal in rows:
         report(title, partial(made.run, inputs, targets), plain, images=n, goal=goal)
 
 
 def pixel_gradients(report: Report, net: nn.Module, inputs: Tensor) -> None:
     least = forward_and_backward(net, inputs)
-    for kind in (seewhy.Gradient, seewhy.GuidedBackprop, seewhy.Deconvolution):
+    kinds = (seewhy.Gradient, seewhy.GuidedBackprop, seewhy.Deconvolution)
+    for kind in kinds[:1] if isinstance(net, VisionTransformer) else kinds:  # a transformer has no ReLU
         goal = 1.05 if kind is not seewhy.Gradient else None
         work = partial(kind(net).run, inputs, 1)
         report(f"{kind.__name__} / (forward + backward)", work, least, images=len(inputs), goal=goal)

@@ -8,7 +8,7 @@ from typing import Any
 from seewhy.runs._maps import Precision, bright, encode
 from seewhy.runs._picture import Picture
 from seewhy.runs.job import Tools
-from seewhy.runs.rows import MapRow, Row, ThumbnailRow
+from seewhy.runs.rows import MapRow, Row, ThumbnailRow, readable
 
 __all__ = ["commit"]
 
@@ -60,6 +60,7 @@ def _row(tools: Tools, picture: Picture, extra: dict[str, Any]) -> Row:
         tools.store.files.put(source, [data])
     name = (loaded.sample.name if loaded is not None else "") or item.key
     return Row(
-        sample=item.key, position=item.index, name=name, source=source, stamp=item.stamp,
+        sample=item.key, position=item.index, name=readable(name), stamp=item.stamp,
+        source=None if source is None else readable(source),
         **picture.row(tools.job.threshold), **extra,
     )  # fmt: skip

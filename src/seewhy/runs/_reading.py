@@ -21,6 +21,7 @@ from seewhy.images import read_mask
 from seewhy.models import Model
 from seewhy.runs._identity import identity
 from seewhy.runs._maps import thumbnail
+from seewhy.runs.rows import readable
 from seewhy.types import Sample
 from seewhy.view import View
 
@@ -117,7 +118,7 @@ def _original(source: str | None, picture: Image.Image) -> tuple[bytes, str]:
 def reason(error: BaseException) -> str:
     """What a failure row says: our own messages as they are, others with their kind."""
     text = str(error).strip() or "no message"
-    return text if isinstance(error, SeewhyError) else f"{type(error).__name__}: {text}"
+    return readable(text if isinstance(error, SeewhyError) else f"{type(error).__name__}: {text}")
 
 
 def truth(sample: Sample, view: View, label: int, size: tuple[int, int]) -> Tensor | None:

@@ -22,6 +22,7 @@ __all__ = [
     "ThumbnailRow",
     "TreeRow",
     "UncertaintyRow",
+    "readable",
     "table",
 ]
 
@@ -257,6 +258,11 @@ SCHEMA = pa.schema(
         pa.field("written", pa.float64()),
     ]
 )  # fmt: skip
+
+
+def readable(text: str) -> str:
+    """The text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def table(rows: list[Row]) -> pa.Table:
