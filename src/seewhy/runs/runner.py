@@ -123,6 +123,7 @@ class Runner:
             notes.append(f"{todo.foreign} parts of other settings lie in the folder and are not read.")
         finished, interrupted = self._work(todo, partial(_worker, job, settings, _Once(tools)), store)
         store.compact()
+        todo.chunks.clear()  # the summary reads the whole folder: what is done need not lie beside it
         return _summary(store, todo, finished, notes, time.perf_counter() - began, interrupted)
 
     def _work(self, todo: Plan, factory: Callable[[int], ChunkWorker], store: Store) -> tuple[list[Done], bool]:
