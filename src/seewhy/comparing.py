@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from seewhy.errors import InvalidInput, InvalidType, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.images import read_mask
 from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric
+from seewhy.metrics import Case, Metric, explaining
 from seewhy.models import Model
 from seewhy.models.loading import load
 from seewhy.progress import Listener
@@ -123,7 +123,7 @@ class _Table:
                 self.failures.append(Failure(picture=sample.name, explainer=label, reason=str(error)))
                 continue
             case = Case(model=model, image=inputs[0], target=target, saliency=saliency, truth=truth,
-                        explain=_explaining(explainer))  # fmt: skip
+                        explain=explaining(explainer))  # fmt: skip
             self._judge(e, i, case, sample.name)
 
     def _explain(self, e: int, i: int, explainer: Explainer, inputs: Tensor, target: Any) -> Tensor:
@@ -168,13 +168,6 @@ def _target(model: Model, inputs: Tensor, asked: Any) -> Any:
     if chosen.count != 1:
         raise InvalidInput(f"A comparison has one target a picture, got {chosen.count}.")
     return int(chosen.classes[0, 0]) if chosen.classes is not None else chosen.targets[0]
-
-
-def _explaining(explainer: Explainer) -> Callable[[Tensor, Any], Tensor]:
-    def explain(images: Tensor, targets: Any) -> Tensor:
-        return explainer.attribute(images, targets)[:, 0]
-
-    return explain
 
 
 def _sample(one: Any, number: int) -> Sample:

@@ -157,14 +157,10 @@ class Export:
 
 
 def _work(command: RunCommand, how: _How, place: str, remembered: Mapping[str, Any] | None) -> int:
-    import torch
-
     from seewhy.engines.local import Local
     from seewhy.runs.job import Job
     from seewhy.runs.runner import Runner
 
-    if how.threads is not None:
-        torch.set_num_threads(how.threads)
     job = Job(
         place=place, model=command.model, model_options=_model_options(command), data=command.data,
         data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),

@@ -26,13 +26,16 @@ from seewhy.perturbation import check_activation, chunked, probabilities
 from seewhy.targets import Request, Target, TargetSet
 from seewhy.types import Activation, activation
 
-__all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "scores"]
+__all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "explaining", "scores"]
 
 
 class Mapper(Protocol):
     """What a metric needs of an explainer."""
 
-    network: Any
+    @property
+    def network(self) -> Any:
+        """What is explained."""
+        ...
 
     def attribute(self, inputs: Tensor, targets: Any = None) -> Tensor:
         """(N, C, H, W) -> (N, T, H, W) raw maps."""
@@ -188,16 +191,22 @@ def cases(
     maps = _per_image(maps, inputs, "saliency").float()
     truths = None if mask is None else _per_image(mask, inputs, "mask") > 0
 
-    def explain(images: Tensor, target: Any) -> Tensor:
-        return explainer.attribute(images, target)[:, 0]
-
     return [
         Case(
             model=model, image=inputs[i].detach(), target=asked[i], saliency=maps[i],
-            truth=None if truths is None else truths[i], explain=explain,
+            truth=None if truths is None else truths[i], explain=explaining(explainer),
         )
         for i in range(n)
     ]  # fmt: skip
+
+
+def explaining(explainer: Mapper) -> Callable[[Tensor, Any], Tensor]:
+    """What `Case.explain` asks for: (images, targets) -> (R, H, W) raw maps."""
+
+    def explain(images: Tensor, targets: Any) -> Tensor:
+        return explainer.attribute(images, targets)[:, 0]
+
+    return explain
 
 
 def _asked(targets: list[Any]) -> Any:

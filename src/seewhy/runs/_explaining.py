@@ -10,8 +10,8 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from seewhy.errors import BadOutput, InvalidTarget, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric
+from seewhy.metrics import Case, Metric, explaining
 from seewhy.models import FeatureModel, Model
 from seewhy.perturbation import check_activation
 from seewhy.runs._maps import decode
@@ -226,7 +226,7 @@ def _case(
         mask = truth(picture.loaded.sample, picture.loaded.view, label, size) if needed else None
         return Case(
             model=tools.model, image=inputs[0], target=label, saliency=upsample(raw[None, None], size)[0, 0],
-            truth=None if mask is None else mask.to(inputs.device), explain=_explaining(explainer),
+            truth=None if mask is None else mask.to(inputs.device), explain=explaining(explainer),
         )  # fmt: skip
     except (SeewhyError, OSError) as error:
         return error
@@ -243,13 +243,6 @@ def _judge(tools: Tools, picture: Picture, case: Case | Exception, about: tuple[
         picture.fail([tools.score_task(e, m)], error, "score", e, m, label)
         return
     picture.scores.append(ScoreRow(label, e, m, value if value == value else None))
-
-
-def _explaining(explainer: Explainer) -> Callable[[Tensor, Any], Tensor]:
-    def explain(images: Tensor, targets: Any) -> Tensor:
-        return explainer.attribute(images, targets)[:, 0]
-
-    return explain
 
 
 # ------------------------------------------------------------------------------- uncertainty and counterfactuals

@@ -7,7 +7,7 @@ are no data, never 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ __all__ = [
     "UncertaintyRow",
     "readable",
     "table",
+    "told",
 ]
 
 
@@ -263,6 +264,25 @@ SCHEMA = pa.schema(
 def readable(text: str) -> str:
     """The text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _Told(Protocol):
+    """What a failure says of itself, in a row and beside its picture."""
+
+    @property
+    def explainer(self) -> str | None: ...
+    @property
+    def metric(self) -> str | None: ...
+    @property
+    def label(self) -> int | None: ...
+    @property
+    def reason(self) -> str: ...
+
+
+def told(failure: _Told) -> str:
+    """Which map or score failed, and why, in a line."""
+    parts = [failure.explainer, failure.metric, None if failure.label is None else f"class {failure.label}"]
+    return ": ".join([*filter(None, [", ".join(filter(None, parts))]), failure.reason])
 
 
 def table(rows: list[Row]) -> pa.Table:

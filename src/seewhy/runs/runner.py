@@ -22,7 +22,7 @@ from seewhy.progress import Listener
 from seewhy.runs.job import Job, Tools
 from seewhy.runs.plan import Plan, plan
 from seewhy.runs.query import Run
-from seewhy.runs.rows import FailureRow
+from seewhy.runs.rows import FailureRow, told
 from seewhy.runs.store import Store
 from seewhy.runs.work import ChunkWorker, Done
 
@@ -75,7 +75,7 @@ class Summary:
         lines += [f"  note: {text}" for text in self.notes]
         if self.failures:
             lines.append(f"  {len(self.failures)} failures, {self.failed} pictures of which nothing could be done:")
-            lines += [f"    {name}: {_where(one)}{one.reason}" for name, one in self.failures[:_SHOWN]]
+            lines += [f"    {name}: {told(one)}" for name, one in self.failures[:_SHOWN]]
             if (rest := len(self.failures) - _SHOWN) > 0:
                 lines.append(f"    ... and {rest} more: seewhy status {self.place}")
         if self.interrupted:
@@ -151,10 +151,10 @@ class _Once:
 
 
 def _worker(job: Job, settings: Mapping[str, Any], here: _Once, lane: int) -> ChunkWorker:
-    if here.tools is not None:
-        return ChunkWorker(here.tools)
     if job.threads is not None:
         torch.set_num_threads(job.threads)
+    if here.tools is not None:
+        return ChunkWorker(here.tools)
     return ChunkWorker(Tools.of(_on_device(job, lane), settings))
 
 
@@ -230,11 +230,6 @@ def _means(run: Run) -> dict[str, dict[str, float | None]]:
 
 def _line(values: Mapping[str, float | None]) -> str:
     return ", ".join(f"{metric} {'no data' if value is None else f'{value:.3f}'}" for metric, value in values.items())
-
-
-def _where(failure: FailureRow) -> str:
-    parts = [failure.explainer, failure.metric, None if failure.label is None else f"class {failure.label}"]
-    return ", ".join(part for part in parts if part) + ": " if any(parts) else ""
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from seewhy.errors import InvalidInput
 from seewhy.runs._query_records import Counts, Failure, Score
 from seewhy.runs.query import Run
+from seewhy.runs.rows import told
 
 __all__ = ["Status", "status"]
 
@@ -53,7 +54,7 @@ class Status:
             lines.append(f"  not read: {counts.foreign} parts of other settings, {counts.unread} damaged ones")
         if counts.failures:
             lines.append(f"  {counts.failures} failures; of {counts.failed} pictures nothing is known:")
-            lines += [f"    {one.name}: {_about(one)}{one.reason}" for one in self.failures]
+            lines += [f"    {one.name}: {told(one)}" for one in self.failures]
             rest = counts.failures - len(self.failures)
             lines += [f"    ... and {rest} more"] if rest > 0 else []
         return "\n".join(lines)
@@ -92,8 +93,3 @@ def _table(scores: list[Score]) -> list[str]:
 
 def _cell(score: Score) -> str:
     return "no data" if score.mean is None else f"{score.mean:.3f} (n {score.count})"
-
-
-def _about(failure: Failure) -> str:
-    parts = [failure.explainer, failure.metric, None if failure.label is None else f"class {failure.label}"]
-    return ", ".join(part for part in parts if part) + ": " if any(parts) else ""

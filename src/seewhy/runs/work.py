@@ -12,9 +12,8 @@ that fails is a failure row with its reason, and everything else is done.
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +45,6 @@ class Done:
         failures: (name of the picture, failure).
         lost: pictures of which nothing could be done.
         notes: what was decided on the way.
-        seconds: of computing.
     """
 
     chunk: str
@@ -57,7 +55,6 @@ class Done:
     failures: tuple[tuple[str, FailureRow], ...] = ()
     lost: int = 0
     notes: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 class ChunkWorker:
@@ -87,11 +84,11 @@ class ChunkWorker:
         reading = self._ahead.pop(chunk.name, None) or self._read(chunk)
         if upcoming is not None and upcoming.name not in self._ahead:
             self._ahead = {upcoming.name: self._read(upcoming)}
-        began, before = time.perf_counter(), self.tools.model.passes.forward
+        before = self.tools.model.passes.forward
         pictures = self._compute(chunk, reading)
-        about = {"forward": self.tools.model.passes.forward - before, "seconds": time.perf_counter() - began}
+        forward = self.tools.model.passes.forward - before
         finished = self.flush()
-        self._writing.append(self._writer.submit(self._commit, chunk, pictures, about, self.batches.notes()))
+        self._writing.append(self._writer.submit(self._commit, chunk, pictures, forward, self.batches.notes()))
         return finished
 
     def flush(self) -> list[Done]:
@@ -112,7 +109,7 @@ class ChunkWorker:
         pictures = [Picture(item=item) for item in chunk.items]
         for picture in pictures:
             picture.fail_all(why, "explain")
-        return self._commit(chunk, pictures, {}, ())
+        return self._commit(chunk, pictures)
 
     def _read(self, chunk: Chunk) -> list[Future[Loaded]]:
         tools = self.tools
@@ -134,13 +131,13 @@ class ChunkWorker:
             explaining.everything(self.tools, self.batches, group)
         return pictures
 
-    def _commit(self, chunk: Chunk, pictures: list[Picture], about: Mapping[str, Any], notes: tuple[str, ...]) -> Done:
+    def _commit(self, chunk: Chunk, pictures: list[Picture], forward: int = 0, notes: tuple[str, ...] = ()) -> Done:
         part, maps = commit(self.tools, chunk.name, pictures)
         failures = tuple((picture.item.key, one) for picture in pictures for one in picture.failures)
         lost = sum(set(picture.item.tasks) == picture.failed for picture in pictures)
         return Done(
-            chunk=chunk.name, part=part, pictures=len(pictures), maps=maps, failures=failures, lost=lost, notes=notes,
-            **about,
+            chunk=chunk.name, part=part, pictures=len(pictures), maps=maps, forward=forward, failures=failures,
+            lost=lost, notes=notes,
         )  # fmt: skip
 
 
