@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from seewhy.errors import SeewhyError
+from seewhy.images import read
 from seewhy.maps import FLAT
 from seewhy.runs.query import Run, SampleRecord, StoredMap
 from seewhy.view import View
@@ -167,11 +168,7 @@ def _opened(path: str, size: tuple[int, int] | None) -> Picture:
         if image.mode not in _MODES or image.width * image.height > PIXELS or (size is not None and seen != size):
             raise OSError(path)
         image.draft("RGB", (LARGEST, LARGEST))
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        upright = upright.convert("RGB")
+        upright = read(image)
         upright.thumbnail((LARGEST, LARGEST), Image.Resampling.BILINEAR, reducing_gap=2.0)
         out = io.BytesIO()
         upright.save(out, format="JPEG", quality=90)
