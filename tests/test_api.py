@@ -172,7 +172,7 @@ def test_a_tensor_that_was_not_normalised_is_noticed(model: object) -> None:
 def test_progress_has_exact_totals_and_can_be_silenced(model: object, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[tuple[int, int]] = []
     found = seewhy.explain(model, picture(), 4, "rise", num_masks=50, progress=lambda *s: seen.append(s))
-    assert seen == [(32, 50), (50, 50)]
+    assert seen == [(25, 50), (50, 50)]
     assert found.passes.forward == 51
     seewhy.explain(model, picture(), 4, "rise", num_masks=50, progress=False)
     assert capsys.readouterr() == ("", "")

@@ -59,8 +59,8 @@ def test_batch_norm_without_statistics_is_refused() -> None:
         "in the batch. "
         "Use track_running_stats=True and train or calibrate it."
     )
-    with pytest.raises(InvalidInput, match="^" + re.escape(said) + "$"):
-        TorchModel(network).check(pictures())
+    with pytest.raises(InvalidInput, match="^" + re.escape(said) + "$"), TorchModel(network).opened():
+        pass
 
 
 def test_a_compiled_function_inside_the_network_is_run_uncompiled() -> None:

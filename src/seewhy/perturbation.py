@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,11 +57,16 @@ def probabilities(outputs: Outputs, targets: TargetSet, activate: Activation | N
 
 
 def chunked(work: Callable[[int, int], Any], total: int, per_eval: int | str) -> None:
-    """Calls ``work(start, stop)`` over 0..total in chunks; with "auto" of a size that is fast and fits in memory."""
+    """Calls ``work(start, stop)`` over 0..total in chunks; with "auto" of a size that is fast and fits in memory.
+
+    The chunks are made equal, because a small one at the end would cost nearly as much as a full one.
+    """
     sizes = _Auto() if per_eval == "auto" else None
     done = 0
     while done < total:
-        size = min(sizes.size if sizes else int(per_eval), total - done)
+        most, left = sizes.size if sizes else int(per_eval), total - done
+        trying = sizes is not None and not sizes.settled
+        size = min(most, left) if trying else math.ceil(left / math.ceil(left / most))
         began = time.perf_counter()
         try:
             work(done, done + size)

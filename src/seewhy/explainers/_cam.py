@@ -69,7 +69,7 @@ def combine(weights: Tensor, maps: Tensor) -> Tensor:
     if tuple(weights.shape[3:]) != (1, 1):
         return (weights * maps.unsqueeze(1)).sum(2)
     with full_precision(maps):
-        return torch.einsum("ntc,nchw->nthw", weights[..., 0, 0], maps)
+        return (weights[..., 0, 0] @ maps.flatten(2)).view(*weights.shape[:2], *maps.shape[2:])
 
 
 def channel_scores(

@@ -29,7 +29,8 @@ def review(found: Attribution, kind: str, class_agnostic: bool) -> list[str]:
     """
     same = "The map is the same for every class: this method does not look at the target."
     warnings = [same] if class_agnostic else []
-    for flags, sentence in zip(_degenerate(found.raw), _SENTENCES, strict=True):
+    degenerate = _degenerate(found.raw)
+    for flags, sentence in zip(degenerate, _SENTENCES, strict=True) if bool(degenerate.any()) else ():
         warnings += _listed(flags, found, sentence)
     return warnings + (_unlikely(found) if kind in ("classes", "chosen") else [])
 
@@ -67,15 +68,11 @@ def _degenerate(raw: Tensor) -> Tensor:
     low, high = maps.amin((1, 2)), maps.amax((1, 2))
     largest = torch.maximum(high.abs(), low.abs())
     never = torch.zeros_like(high, dtype=torch.bool)
+    energy = torch.linalg.vector_norm(maps, dim=(1, 2)).square()
     flat = (high - low) <= FLAT * largest
-    spike = ~flat & (largest.square() > 0.9 * _energy(maps)) if h * w >= 16 else never
+    spike = ~flat & (largest.square() > 0.9 * energy) if h * w >= 16 else never
     border = ~flat & (maps[:, 1:-1, 1:-1].amax((1, 2)) < 0.05 * high) if min(h, w) >= 5 else never
     return torch.stack([flat if h * w > 1 else never, spike, border]).view(3, *raw.shape[:2])
-
-
-def _energy(maps: Tensor) -> Tensor:
-    flat = maps.flatten(1)
-    return (flat.unsqueeze(1) @ flat.unsqueeze(2)).flatten()
 
 
 def _unlikely(found: Attribution) -> list[str]:
@@ -86,9 +83,13 @@ def _unlikely(found: Attribution) -> list[str]:
     asked = likely.gather(1, found.targets)
     best, predicted = likely.max(1)
     where = ((asked < 0.01) & (found.targets != predicted[:, None])).nonzero().tolist()
+    if not where:
+        return []
+    winners = list(zip(predicted.tolist(), best.tolist(), strict=True))
+    classes, chances = found.targets.tolist(), asked.tolist()
     sentences = [
-        f"{name(found, i, t).capitalize()}: its softmax probability is {float(asked[i, t]):.2g}; the network says "
-        f"class {int(predicted[i])} ({float(best[i]):.2f})."
+        f"Image {i}, class {classes[i][t]}: its softmax probability is {chances[i][t]:.2g}; the network says class "
+        f"{winners[i][0]} ({winners[i][1]:.2f})."
         for i, t in where[:MOST]
     ]
     rest = [f"... and {len(where) - MOST} more targets that the network does not see."] if len(where) > MOST else []

@@ -262,7 +262,8 @@ def as_model(network: Any) -> Model:
     Raises:
         InvalidType: for anything else.
     """
-    if isinstance(network, Model):
+    plain = isinstance(network, nn.Module) and not hasattr(type(network), "opened")  # to ask a module for what it
+    if not plain and isinstance(network, Model):  # does not have takes long
         return network
     if isinstance(network, nn.Module):
         from seewhy.models.torch import TorchModel

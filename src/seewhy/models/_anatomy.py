@@ -18,6 +18,7 @@ from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.models._layers import Layout, Seen, choose_map, fingerprint, watch
 from seewhy.models._tokens import locate
 from seewhy.models._trace import Trace, trace
+from seewhy.models._untouched import tensors
 from seewhy.types import Passes
 
 __all__ = ["Anatomy", "anatomy"]
@@ -82,7 +83,7 @@ class Look:
             InvalidInput: torch cannot differentiate the network.
         """
         if self.known.traced is None:
-            if any(t.is_inference() for t in (*self.network.parameters(), *self.network.buffers())):
+            if any(t.is_inference() for t in tensors(self.network)):
                 raise InvalidInput(
                     "The network was made inside torch.inference_mode(), so it cannot be found out which of its "
                     "tokens matter. Make or load it outside, or use RISE or Occlusion."

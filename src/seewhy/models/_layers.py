@@ -8,7 +8,7 @@ network is a vision transformer and its last map is only the patch embedding: `a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
+from seewhy.models._untouched import walk
 
 __all__ = [
     "FIRST", "LAST", "Layout", "Seen", "TokenGrids", "UnlocatedTokens", "check_name", "choose_map", "fingerprint",
@@ -81,8 +82,8 @@ class Seen:
 
 def fingerprint(network: nn.Module) -> tuple[Any, ...]:
     """Changes when modules or parameters are replaced; training in place does not change it."""
-    modules = list(network.modules())
-    return (*map(id, modules), *(id(p) for m in modules for p in m._parameters.values()))
+    modules = walk(network)
+    return (*map(id, modules), *[id(p) for m in modules for p in m._parameters.values()])
 
 
 def check_name(network: nn.Module, layer: Any) -> None:
@@ -120,6 +121,8 @@ def _is_attention(output: Tensor) -> bool:
     if output.shape[3] == 1:
         return False
     row = output[:, :, 0].detach()
+    if abs(float(row[0, 0].float().sum()) - 1) >= 1e-2:  # most maps end here
+        return False
     return bool((row >= 0).all()) and bool(((row.float().sum(-1) - 1).abs() < 1e-2).all())
 
 
@@ -132,23 +135,25 @@ def fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
     return abs(h - height / factor) <= 1.5 and abs(w - width / factor) <= 1.5
 
 
-def read_layout(output: Any, inputs: Tensor, layer: str, tokens: TokenGrids) -> tuple[Layout, tuple[str, ...]]:
+def read_layout(
+    output: Any, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids]
+) -> tuple[Layout, tuple[str, ...]]:
     """How a layer's output lies in the picture, and a warning where that had to be guessed.
 
     Args:
         output: of the layer.
         inputs: (N, C, H, W).
         layer: its name.
-        tokens: what is known of rows of tokens, by their length.
+        tokens: gives what is known of rows of tokens, by their length.
 
     Raises:
         NoSpatialOutput: the layer has no height and width.
         UnlocatedTokens: it gives tokens of a length that was not yet looked into.
     """
     if is_tokens(output) and len(output) == len(inputs):
-        if output.shape[1] not in tokens:
+        if (known := tokens().get(output.shape[1])) is None:
             raise UnlocatedTokens(output.shape[1])
-        return tokens[output.shape[1]], ()
+        return known, ()
     order = spatial(output, inputs)
     if order is None:
         raise NoSpatialOutput(

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["frozen", "hooked", "untouched", "walk"]
+from seewhy.errors import InvalidInput
+
+__all__ = ["frozen", "hooked", "tensors", "untouched", "walk"]
 
 
 def walk(network: nn.Module) -> list[nn.Module]:
@@ -26,13 +28,24 @@ def walk(network: nn.Module) -> list[nn.Module]:
     return found
 
 
+def tensors(network: nn.Module) -> list[Tensor]:
+    """Every parameter and buffer; one that several modules share comes several times."""
+    owned = ((*m._parameters.values(), *m._buffers.values()) for m in walk(network))
+    return [t for group in owned for t in group if t is not None]
+
+
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for the time of the block; then modes, buffers and random state are put back, also on errors."""
+    """Evaluation mode for the time of the block; then modes, buffers and random state are put back, also on errors.
+
+    Raises:
+        InvalidInput: a BatchNorm without statistics, so that even in evaluation mode images of a batch see each other.
+    """
     modules = walk(network)
     modes = [m.training for m in modules]
     holders = [m for m in modules if m._buffers]
     norms = [m for m in holders if isinstance(m, _BatchNorm) and not isinstance(m, ScriptModule)]
+    _check_norms(network, norms)
     others = [m for m in holders if not isinstance(m, _BatchNorm) or isinstance(m, ScriptModule)]
     named = [(m, dict(m._buffers)) for m in others if not isinstance(m, ScriptModule)]
     buffers = [
@@ -45,7 +58,8 @@ def untouched(network: nn.Module) -> Iterator[None]:
         stack.enter_context(_eager(modules))
         try:
             # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
-            _switch(modules, [False] * len(modules))
+            if True in modes:
+                _switch(modules, [False] * len(modules))
             yield
         finally:
             _switch(modules, modes)
@@ -56,10 +70,21 @@ def untouched(network: nn.Module) -> Iterator[None]:
                 module._buffers.update(own)
 
 
+def _check_norms(network: nn.Module, norms: list[_BatchNorm]) -> None:
+    without = [m for m in norms if m.running_mean is None]
+    if without:
+        name = next(name for name, module in network.named_modules() if module in without)
+        raise InvalidInput(
+            f"BatchNorm {name!r} has no running statistics: what the network says about a picture depends on "
+            "the others in the batch. Use track_running_stats=True and train or calibrate it."
+        )
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """No parameter needs a gradient for the time of the block; then as before, also on errors."""
-    found = [p for m in walk(network) for p in m._parameters.values() if p is not None and p.requires_grad]
+    held = [p for m in walk(network) for p in m._parameters.values() if p is not None and p.requires_grad]
+    found = [p for p in held if not p.is_inference()]  # torch would not let these need one again
     try:
         for parameter in found:
             parameter.requires_grad = False

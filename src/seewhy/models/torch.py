@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, UnknownLayer, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear
@@ -20,7 +19,7 @@ from seewhy.models._layers import FIRST, Layout, TokenGrids, UnlocatedTokens, ch
 from seewhy.models._outputs import Selector, select, to_outputs
 from seewhy.models._tape import Tape
 from seewhy.models._transformer import TorchTransformer, transformer
-from seewhy.models._untouched import frozen, hooked, untouched, walk
+from seewhy.models._untouched import frozen, hooked, tensors, untouched
 from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
@@ -62,7 +61,11 @@ class TorchModel:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Evaluation mode, no graph, no inference mode; afterwards everything as it was."""
+        """Evaluation mode, no graph, no inference mode; afterwards everything as it was.
+
+        Raises:
+            InvalidInput: images of a batch see each other.
+        """
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(False))
@@ -71,14 +74,7 @@ class TorchModel:
             yield
 
     def check(self, inputs: Tensor) -> None:
-        """Raises InvalidInput where the inputs' dtype or device is not the network's, or images see each other."""
-        without = [m for m in walk(self.module) if isinstance(m, _BatchNorm) and m.running_mean is None]
-        if without:
-            name = next(name for name, module in self.module.named_modules() if module in without)
-            raise InvalidInput(
-                f"BatchNorm {name!r} has no running statistics: what the network says about a picture depends on "
-                "the others in the batch. Use track_running_stats=True and train or calibrate it."
-            )
+        """Raises InvalidInput where the inputs' dtype or device is not the network's."""
         first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
         if first is None:
             return
@@ -156,11 +152,10 @@ class TorchModel:
 
         Nothing below the layer needs a gradient, so torch keeps nothing of it and its backward pass stops there.
         """
-        self._check_differentiable()
         name = self._resolve(inputs, layer)
-        with torch.enable_grad(), frozen(self.module):
+        with self._differentiable(), torch.enable_grad(), frozen(self.module):
             if name == "":
-                watch = _Watch(inputs, name, {})
+                watch = _Watch(inputs, name, dict)
                 raw = self._run(watch.leaf(inputs))
             else:
                 watch, raw = self._watched(inputs, name, _Watch.branch)
@@ -198,13 +193,18 @@ class TorchModel:
 
         return of
 
-    def _check_differentiable(self) -> None:
-        module = self.module
-        if any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
-            raise InvalidInput(
-                f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or load "
-                "it outside, or use ReciproCAM, RISE or Occlusion."
-            )
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        """Says so where torch refused because the network was made in inference mode."""
+        try:
+            yield
+        except (RuntimeError, InputRefused) as error:
+            if any(t.is_inference() for t in tensors(self.module)):
+                raise InvalidInput(
+                    f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or "
+                    "load it outside, or use ReciproCAM, RISE or Occlusion."
+                ) from error
+            raise
 
     def _linear(self, tape: Tape, raw: Any) -> PooledLinear | None:
         # A callable may pick, reorder or change the scores: then the head's own rows are not the classes.
@@ -223,15 +223,15 @@ class TorchModel:
 
     def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[_Watch, Any]:
         """One forward pass with ``hook`` on a layer; a second one where the layer's tokens were not known before."""
-        look = self.look(inputs)
+        look = cache(partial(self.look, inputs))  # only tokens have to be looked for
         while True:
-            watch = _Watch(inputs, name, look.known.tokens)
+            watch = _Watch(inputs, name, lambda: look().known.tokens)
             try:
                 with hooked(self.module, name, partial(hook, watch)), watch:
                     return watch, self._run(inputs)
             except UnlocatedTokens as asked:
                 self._count(inputs.shape[0])
-                look.layout(asked.length)
+                look().layout(asked.length)
 
     def _run(self, inputs: Tensor) -> Any:
         try:
@@ -259,7 +259,7 @@ class TorchModel:
 class _Watch:
     """What one forward hook saw of a layer; the last call counts where a module is used several times."""
 
-    def __init__(self, inputs: Tensor, layer: str, tokens: TokenGrids) -> None:
+    def __init__(self, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids]) -> None:
         self.inputs, self.layer, self.tokens = inputs, layer, tokens
         self.layout, self.calls = FIRST, 0
         self.warnings: list[str] = []
@@ -333,6 +333,6 @@ def _gradient(value: Tensor, leaf: Tensor, keep: bool) -> Tensor:
         if found is None:
             return torch.zeros_like(leaf, dtype=torch.float32)
         if scale <= 1 or bool(torch.isfinite(found).all()):
-            unscaled: Tensor = found.float() / scale
+            unscaled: Tensor = found.float() / scale if half else found.float()
             return unscaled
         scale /= 64
