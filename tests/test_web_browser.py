@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import cmap
 import numpy as np
@@ -21,77 +16,9 @@ from seewhy.runs.query import Run
 from seewhy.view import View
 from seewhy.web.pictures import levels
 from seewhy.web.serving import export
-from web_pages import HOSTILE, folder, one, real, server, tree
+from web_pages import HOSTILE, names, needs_chromium, query, settled
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SHOTS = os.environ.get("SEEWHY_SCREENSHOTS")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed.")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("runs")
-    real(made / "real")
-    hostile = folder(made / "hostile", 30)
-    hostile.add("c" * 8, one(40, trees={5: tree(), 6: tree(found=False)}))
-    return made
-
-
-@pytest.fixture(scope="module")
-def served(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    from seewhy.web.library import Library
-
-    keys = {found.name: found.key for found in Library(place).places().values()}
-    with server(place) as address:
-        yield address, {name: f"{address}/runs/{key}" for name, key in keys.items()}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def tab(browser: Any, served: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    found, wrong = context.new_page(), []
-    found.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    found.on("pageerror", lambda error: wrong.append(str(error)))
-    asked: list[str] = []
-    found.on("request", lambda sent: asked.append(sent.url))
-    found.asked = asked
-    yield found
-    if SHOTS:
-        found.screenshot(path=Path(SHOTS) / f"{request.node.name}.png")
-    assert found.evaluate("window.hacked") is None
-    context.close()
-    assert not wrong
-    assert not [url for url in asked if not url.startswith((served[0], "data:", "blob:", "file:"))]
-
-
-def names(tab: Any) -> list[str]:
-    return tab.locator(".sample h2").all_text_contents()
-
-
-def query(tab: Any) -> dict[str, list[str]]:
-    return parse_qs(urlsplit(tab.url).query, keep_blank_values=True)
-
-
-def settled(tab: Any, what: str) -> None:
-    """Waits until something is true. Not with wait_for_function, which needs eval: the pages forbid it."""
-    until = time.monotonic() + 8
-    while not tab.evaluate(f"Boolean({what})"):
-        assert time.monotonic() < until, f"not in 8 s: {what}"
-        tab.wait_for_timeout(20)
+pytestmark = needs_chromium
 
 
 def stored(run: Run, **asked: Any) -> list[str]:

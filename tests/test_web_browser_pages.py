@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from run_folders import Folder
+from run_folders import Folder, picture, settings
 from seewhy.runs.query import Run
-from test_web_browser import browser, names, place, query, served, settled, tab  # noqa: F401
-from test_web_browser import pytestmark as pytestmark
-from web_pages import HOSTILE, folder, one, server
+from web_pages import HOSTILE, folder, names, needs_chromium, one, query, server, settled, tree
+
+pytestmark = needs_chromium
 
 
-def test_weights_stand_in_the_address(tab: Any, served: Any, place: Path) -> None:  # noqa: F811
+def test_weights_stand_in_the_address(tab: Any, served: Any, place: Path) -> None:
     run = Run(place / "real")
     tab.goto(f"{served[1]['real']}/scores")
     means = {(score.explainer, score.metric): score.mean for score in run.scores()}
@@ -35,7 +35,7 @@ def test_weights_stand_in_the_address(tab: Any, served: Any, place: Path) -> Non
     assert tab.locator("tfoot").inner_text() == after
 
 
-def test_scores_by_class(tab: Any, served: Any, place: Path) -> None:  # noqa: F811
+def test_scores_by_class(tab: Any, served: Any, place: Path) -> None:
     run = Run(place / "hostile")
     tab.goto(f"{served[1]['hostile']}/classes")
     tab.locator('input[value="metric"]').check()
@@ -60,7 +60,7 @@ def test_scores_by_class(tab: Any, served: Any, place: Path) -> None:  # noqa: F
     assert tab.locator("tbody td").first.inner_text() == "no data"
 
 
-def test_counterfactuals(tab: Any, served: Any) -> None:  # noqa: F811
+def test_counterfactuals(tab: Any, served: Any) -> None:
     tab.goto(f"{served[1]['hostile']}/counterfactual")
     assert tab.locator(".thumbs a").count() == 1
     assert tab.locator("#layer-title").inner_text() == "After layer 2 of 2"
@@ -79,7 +79,61 @@ def test_counterfactuals(tab: Any, served: Any) -> None:  # noqa: F811
     settled(tab, "document.querySelectorAll('.thumbs a').length > 20")
 
 
-def test_failures_can_be_copied(tab: Any, served: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_what_a_label_cannot_do_without_is_masked_inside_of_the_windows(browser: Any, tmp_path: Path) -> None:
+    folder(tmp_path / "run", 1).add("c" * 8, one(40, trees={5: tree(mode="hide")}))
+    with server(tmp_path) as address:
+        found = browser.new_page()
+        found.goto(address)
+        found.locator(".run h2 a").click()
+        found.locator(".tabs a[href$='/counterfactual']").click()
+        panel = found.locator("section[aria-labelledby='layer-title']")
+        assert "of the picture is hidden, and the probability falls below 0.5." in panel.inner_text()
+        whole, windows = panel.locator("svg > image"), panel.locator("g > image")
+        looks = [one.evaluate("one => getComputedStyle(one).filter") for one in (whole, windows)]
+        assert looks == ["none", "grayscale(1) brightness(0.38)"]
+        assert found.locator("a[data-layer] span").first.inner_text().endswith("hidden")
+        found.close()
+
+
+def test_the_command_that_tries_again_is_copied(browser: Any, tmp_path: Path) -> None:
+    folder(tmp_path / "run", 1, command=["seewhy", "run"])
+    with server(tmp_path) as address:
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+        found = context.new_page()
+        found.goto(address)
+        found.locator(".run h2 a").click()
+        found.locator(".tabs a[href$='/failures']").click()
+        found.locator("[data-copy]").click()
+        settled(found, "document.querySelector('[data-copy]').textContent === 'Copied'")
+        command = f"seewhy resume --retry {tmp_path / 'run'}"
+        assert found.locator("#command").inner_text() == command
+        assert found.evaluate("navigator.clipboard.readText()") == command
+        context.close()
+
+
+def test_a_thousand_classes_scroll_to_the_last(browser: Any, tmp_path: Path) -> None:
+    made = Folder(tmp_path / "run", settings(classes=[f"class {n}" for n in range(1000)]))
+    made.add(
+        "a" * 8, *(picture(f"s{n}", n, labels={n: (0.9, True)}, scores={(n, "one", "up"): n}) for n in range(1000))
+    )
+    with server(tmp_path) as address:
+        found = browser.new_page()
+        found.goto(address)
+        found.locator(".run h2 a").click()
+        found.locator(".tabs a[href$='/classes']").click()
+        assert found.locator("tbody tr").count() == 1000
+        found.locator(".scroll.tall").focus()
+        last = found.locator("tbody tr").last
+        inside = "one => one.getBoundingClientRect().bottom <= one.closest('.tall').getBoundingClientRect().bottom + 1"
+        for _ in range(40):  # the heights of rows are guessed until they have been in sight
+            found.keyboard.press("End")
+            found.wait_for_timeout(50)
+        assert last.evaluate(inside)
+        assert last.inner_text().split() == ["class", "999", "999", "999.0", "n", "1", "no", "data"]
+        found.close()
+
+
+def test_failures_can_be_copied(tab: Any, served: Any, tmp_path: Path) -> None:
     tab.goto(f"{served[1]['hostile']}/failures")
     assert tab.locator("tbody th bdi").inner_text() == "<b>broken</b>.png"
     assert tab.locator("td.reason").inner_text() == "It is <i>gone</i>."
@@ -88,7 +142,7 @@ def test_failures_can_be_copied(tab: Any, served: Any, tmp_path: Path) -> None: 
     assert names(tab) == ["<b>broken</b>.png"]
 
 
-def test_the_list_of_runs(tab: Any, served: Any) -> None:  # noqa: F811
+def test_the_list_of_runs(tab: Any, served: Any) -> None:
     tab.goto(served[0])
     assert tab.locator(".run h2").all_inner_texts() == ["hostile", "real"]
     tab.locator("#text").fill("rea")
@@ -102,7 +156,7 @@ def test_the_list_of_runs(tab: Any, served: Any) -> None:  # noqa: F811
         assert tab.locator(".tabs [aria-current]").get_attribute("href").endswith(name)
 
 
-def test_light_dark_and_automatic(tab: Any, served: Any) -> None:  # noqa: F811
+def test_light_dark_and_automatic(tab: Any, served: Any) -> None:
     tab.goto(served[0])
     paper = "getComputedStyle(document.body).backgroundColor"
     light = tab.evaluate(paper)
@@ -117,7 +171,7 @@ def test_light_dark_and_automatic(tab: Any, served: Any) -> None:  # noqa: F811
     assert (tab.locator("#theme").inner_text(), tab.evaluate(paper)) == ("Auto", dark)
 
 
-def test_a_run_that_is_being_written_is_followed(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_that_is_being_written_is_followed(browser: Any, tmp_path: Path) -> None:
     growing: Folder = folder(tmp_path / "run", 3)
     with server(tmp_path / "run") as address:
         found = browser.new_page()
@@ -132,7 +186,7 @@ def test_a_run_that_is_being_written_is_followed(browser: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("width", [800, 1440])
 @pytest.mark.parametrize("page", ["saliency", "scores", "classes", "counterfactual", "failures"])
-def test_nothing_is_wider_than_the_window(tab: Any, served: Any, page: str, width: int) -> None:  # noqa: F811
+def test_nothing_is_wider_than_the_window(tab: Any, served: Any, page: str, width: int) -> None:
     tab.set_viewport_size({"width": width, "height": 900})
     tab.goto(f"{served[1]['hostile']}/{page}")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width

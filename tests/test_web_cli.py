@@ -45,7 +45,7 @@ def test_it_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert View(folder=str(tmp_path), export=made, run_name="two", view="labels=3").run() == 0
     assert capsys.readouterr().out == f"{made}\n"
     assert made.read_text().count("<article") == 2
-    with pytest.raises(InvalidInput, match=r"^Say which run is to be exported: --run-name NAME, one of 'one', 'two'.$"):
+    with pytest.raises(InvalidInput, match=r"^Say which run is to be shown \(run, --run-name\): one of 'one', 'two'.$"):
         View(folder=str(tmp_path), export=made).run()
 
 

@@ -1,8 +1,9 @@
-"""Run folders and a real server for the tests of the pages."""
+"""Run folders, a real server and a real browser for the tests of the pages."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
+import pytest
 import uvicorn
 from PIL import Image
 
@@ -22,6 +25,12 @@ from seewhy.web.app import application
 from seewhy.web.library import Library
 from seewhy.web.security import Rules
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed.")
 HOSTILE = (
     "under_score, \"double\" and 'single'",
     "<script>window.hacked = true</script>",
@@ -75,7 +84,7 @@ def folder(place: Path, count: int = 7, **run: Any) -> Folder:
     return made
 
 
-def tree(found: bool = True) -> str:
+def tree(found: bool = True, mode: str = "show") -> str:
     """A hierarchical occlusion of an input of 64 x 64: two layers, of which the second has windows that overlap."""
     inner = [
         {"box": [0, 0, 16, 16], "layer": 1, "probability": 0.3, "gain": 0.2, "children": []},
@@ -87,7 +96,7 @@ def tree(found: bool = True) -> str:
     }  # fmt: skip
     return json.dumps(
         {
-            "found": found, "reason": None if found else "It is not enough.", "target": "class 0", "mode": "show",
+            "found": found, "reason": None if found else "It is not enough.", "target": "class 0", "mode": mode,
             "threshold": 0.5, "size": [64, 64], "probability": 0.9, "layers": 2 if found else 0,
             "layer_probabilities": [0.8, 0.7] if found else [], "cut_off": [0.2], "root": root if found else None,
         }
@@ -125,3 +134,19 @@ def key(asking: httpx.Client) -> str:
     """Of the first run."""
     found: str = asking.get("/api/runs").json()["runs"][0]["key"]
     return found
+
+
+def names(tab: Any) -> list[str]:
+    return tab.locator(".sample h2").all_text_contents()
+
+
+def query(tab: Any) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(tab.url).query, keep_blank_values=True)
+
+
+def settled(tab: Any, what: str) -> None:
+    """Waits until something is true. Not with wait_for_function, which needs eval: the pages forbid it."""
+    until = time.monotonic() + 8
+    while not tab.evaluate(f"Boolean({what})"):
+        assert time.monotonic() < until, f"not in 8 s: {what}"
+        tab.wait_for_timeout(20)

@@ -35,6 +35,7 @@ _PLACES = {
     "keep_memory": "memory",
     "load": "models.loading",
     "saliency_to_image": "render",
+    "show": "web.notebook",
 }
 
 

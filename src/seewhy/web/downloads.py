@@ -19,7 +19,7 @@ from seewhy.web.library import Opened
 from seewhy.web.queries import SaliencyQuery
 from seewhy.web.rendering import clean, number, render
 from seewhy.web.runs import about
-from seewhy.web.saliency import LabelCard, MapCard, SaliencyPage, SampleCard, saliency
+from seewhy.web.saliency import LabelCard, MapCard, SaliencyPage, SampleCard, saliency, single
 
 __all__ = ["csv_of", "html_of", "png_of"]
 
@@ -139,8 +139,8 @@ def _drawn(picture: Image.Image, values: NDArray[np.float32], sample: SampleCard
 # ------------------------------------------------------------------------------------------------------------ page
 
 
-def html_of(opened: Opened, query: SaliencyQuery) -> bytes:
-    """The page with all its pictures, styles and scripts in it."""
+def html_of(opened: Opened, query: SaliencyQuery, sample: str | None = None) -> bytes:
+    """The page, or the card of one sample, with all its pictures, styles and scripts in it."""
 
     def inline(url: str) -> pictures.Picture | None:
         kind, _, text = url.partition("?")
@@ -150,6 +150,6 @@ def html_of(opened: Opened, query: SaliencyQuery) -> bytes:
             return pictures.map_picture(opened.run, asked["sample"], int(asked["label"]), asked["explainer"], **looks)
         return pictures.thumbnail(opened.run, asked["sample"])
 
-    page = saliency(opened, query)
+    page = saliency(opened, query) if sample is None else single(opened, query, sample)
     made = render("saliency.html", run=about(opened), query=query, page=page, tab="saliency", inline=inline)
     return made.encode()

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from seewhy.errors import UnknownName
 from seewhy.runs.query import Hit, SampleRecord
 from seewhy.web.library import Opened
 from seewhy.web.pictures import flat
 from seewhy.web.queries import SaliencyQuery
 
-__all__ = ["Choice", "LabelCard", "MapCard", "SaliencyPage", "SampleCard", "Value", "frame", "picture_urls", "saliency"]
+__all__ = [
+    "Choice",
+    "LabelCard",
+    "MapCard",
+    "SaliencyPage",
+    "SampleCard",
+    "Value",
+    "frame",
+    "picture_urls",
+    "saliency",
+    "single",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +195,27 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
         uncertain=bool(run.settings.get("uncertainty")),
         samples=[_sample(opened, query, hit, names, on) for hit in found],
     )  # fmt: skip
+
+
+def single(opened: Opened, query: SaliencyQuery, sample: str) -> SaliencyPage:
+    """A page with one sample, found by its key or its name, whatever the filters say.
+
+    Raises:
+        UnknownName: the run has no such sample, or several of that name.
+    """
+    record = opened.run.sample(sample)
+    if record is None:
+        named = [hit.record for hit in opened.run.samples(text=sample, limit=96) if hit.record.name == sample]
+        if len(named) != 1:
+            several = (
+                f"{len(named)} pictures called {sample!r}: use the key of one" if named else f"no picture {sample!r}"
+            )
+            raise UnknownName(f"The run in {opened.run.address!r} has {several}.")
+        record = named[0]
+    page, on = saliency(opened, query), dict(one.split(".") for one in query.on)
+    hit = Hit(record=record, labels=tuple(record.labels))
+    card = _sample(opened, query, hit, page.shown, on)
+    return replace(page, total=1, page=1, pages=1, samples=[card])
 
 
 def shown(opened: Opened, query: SaliencyQuery) -> list[str]:

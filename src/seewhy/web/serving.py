@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 
 from seewhy.errors import InvalidInput
-from seewhy.web.library import Library
+from seewhy.web.library import Library, Opened
 from seewhy.web.security import Rules
 
-__all__ = ["export", "serve"]
+__all__ = ["export", "opened", "parsed", "serve"]
 
 
 def serve(
@@ -91,19 +91,32 @@ def export(root: str | os.PathLike[str], out: Path, *, run: str | None = None, v
     from seewhy.web.downloads import html_of
     from seewhy.web.queries import SaliencyQuery
 
+    out.write_bytes(html_of(opened(root, run), parsed(SaliencyQuery, view)))
+    return out
+
+
+def opened(root: str | os.PathLike[str], run: str | None) -> Opened:
+    """A run of a folder.
+
+    Raises:
+        InvalidInput: there is none of that name, or it is not said which.
+    """
     library = Library(root)
     found = [place for place in library.places().values() if run is None or place.name == run]
     if len(found) != 1:
         names = ", ".join(repr(place.name) for place in library.places().values())
-        raise InvalidInput(f"Say which run is to be exported: --run-name NAME, one of {names or 'none'}.")
-    opened = library.opened(found[0].key)
-    assert opened is not None
-    out.write_bytes(html_of(opened, _query(SaliencyQuery, view)))
-    return out
+        raise InvalidInput(f"Say which run is to be shown (run, --run-name): one of {names or 'none'}.")
+    there = library.opened(found[0].key)
+    assert there is not None
+    return there
 
 
-def _query(kind: Any, view: str) -> Any:
-    """A query string, as the server reads it."""
+def parsed(kind: Any, view: str) -> Any:
+    """A query string, as the server reads it.
+
+    Raises:
+        InvalidInput: something in it cannot be asked.
+    """
     asked: dict[str, Any] = {}
     lists = {name for name, about in kind.model_fields.items() if "list" in str(about.annotation)}
     for name, value in parse_qsl(view.partition("?")[2] or view.lstrip("?"), keep_blank_values=True):

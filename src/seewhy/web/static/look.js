@@ -44,10 +44,18 @@ function colour(option) {
   }));
 }
 
+// One rule for the layers alone: a property of the whole page would have the style of every element worked out anew.
+const sheet = new CSSStyleSheet();
+document.adoptedStyleSheets.push(sheet);
+
+function fade(percent) {
+  sheet.replaceSync(`[data-overlay="true"] .layer { opacity: ${Number(percent) / 100}; }`);
+}
+
 export function draw() {
   if (!byId("overlay")) return;
   const now = looks();
-  document.documentElement.style.setProperty("--opacity", now.opacity / 100);
+  fade(now.opacity);
   for (const place of [byId("results"), byId("viewer")]) if (place) place.dataset.overlay = now.overlay;
   byId("coloured").querySelector("feFuncA").setAttribute("tableValues", shares(now));
   colour(byId("colours").selectedOptions[0]);
@@ -72,7 +80,7 @@ export function watch(changed) {
   let before = byId("colours")?.value;
   document.addEventListener("input", ({ target }) => {
     if (target.id === "opacity") {
-      document.documentElement.style.setProperty("--opacity", target.value / 100);
+      fade(target.value);
       target.nextElementSibling.textContent = `${target.value} %`;
     } else if (target.id === "threshold") {
       cancelAnimationFrame(waiting);
