@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import detector_networks
 import networks
 import token_networks
 from networks import CLASSES, build, pictures
@@ -24,7 +25,7 @@ from seewhy import registry
 from seewhy.errors import InputRefused, UnknownParameter
 from seewhy.explainers import Explainer
 from seewhy.maps import upsample
-from seewhy.models import GradientModel
+from seewhy.models import GradientModel, as_model
 from seewhy.ood import OoDNet
 
 NAMES = registry.names("explainers")
@@ -33,6 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {"rise": {"num_masks": 16}, "occlusion": {"wi
     "kernel_shap": {"grid": 2, "num_masks": 63}, "lime": {"grid": 2, "num_masks": 63},
     "integrated_gradients": {"steps": 12}, "smooth_grad": {"samples": 6}, "tis": {"num_masks": 12}}  # fmt: skip
 TOKENS = ("vit_recipro_cam", "le_grad", "attention_rollout", "tis")  # they look at a transformer's tokens
+DETECTIONS = ("det_class_probability_map", "instance_maps")  # they look at a detector's candidates
 LAYERED = [n for n in NAMES if "layer" in [f.name for f in fields(registry.load("explainers", n))]]
 BATCHED = [n for n in NAMES if "perturbation_per_eval" in [f.name for f in fields(registry.load("explainers", n))]]
 
@@ -59,7 +61,7 @@ def close(a: Tensor, b: Tensor, atol: float = 1e-5) -> None:
 
 def zoo(name: str) -> Any:
     """The networks that a method is tried on."""
-    return token_networks if name in TOKENS else networks
+    return token_networks if name in TOKENS else detector_networks if name in DETECTIONS else networks
 
 
 @pytest.fixture
@@ -75,6 +77,10 @@ def test_the_form_of_the_result(name: str, net: nn.Module) -> None:
     assert saliency.dtype == raw.dtype == torch.float32
     assert not raw.requires_grad
     assert not raw.is_inference()
+    if registry.load("explainers", name).unit:
+        assert torch.equal(saliency, raw)
+        assert 0 <= float(raw.min()) < float(raw.max()) <= 1
+        return
     close(saliency.amax((2, 3)), torch.ones(3, 1))
     close(saliency.amin((2, 3)), torch.zeros(3, 1))
 
@@ -111,9 +117,9 @@ def test_a_flat_map_gives_zeros(name: str) -> None:
         pytest.skip("it does not look at the network, so it is never flat")
     if name in TOKENS:
         pytest.skip("where tokens that do not depend on the picture lie cannot be found out, which is an error")
-    network = build(networks.Constant)
+    network = build(detector_networks.Constant if name in DETECTIONS else networks.Constant)
     with torch.no_grad():
-        network.conv.bias.zero_()
+        (network.conv1 if name in DETECTIONS else network.conv).bias.zero_()
     saliency = make(name, network)(torch.zeros(2, 3, 32, 32), "all")
     assert torch.equal(saliency, torch.zeros(2, CLASSES, 32, 32))
 
@@ -197,7 +203,7 @@ def test_several_targets_are_the_single_ones(name: str, net: nn.Module) -> None:
     some = make(name, net).attribute(x, [[3, 0], [1, 4]])
     close(some[0], everything[0, [3, 0]])
     close(some[1], everything[1, [1, 4]])
-    predicted = net(x).argmax(1)
+    predicted = as_model(net)(x).classes.argmax(1)
     close(make(name, net).attribute(x), everything[range(2), predicted].unsqueeze(1))
 
 
@@ -383,7 +389,7 @@ class _Counter(nn.Module):
 def test_passes_are_counted_right(name: str, kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     if name in TOKENS and kind is networks.Constant:
         pytest.skip("where tokens that do not depend on the picture lie cannot be found out, which is an error")
-    network = _Counter(build(zoo(name).Pooled if name in TOKENS else kind))
+    network = _Counter(build(getattr(zoo(name), kind.__name__)))
     differentiate, walked = torch.autograd.grad, []
 
     def counted(value: Tensor, leaf: Any, *args: Any, **options: Any) -> Any:

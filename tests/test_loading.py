@@ -71,9 +71,7 @@ def test_names_that_nobody_knows() -> None:
         load("timm:resnet5")
     with pytest.raises(UnknownName, match=re.escape("torchvision has no model 'resnet500'. Did you mean")):
         load("torchvision:resnet500")
-    with pytest.raises(
-        InvalidInput, match=re.escape("Model files such as 'net.onnx' are not supported by this version.")
-    ):
+    with pytest.raises(CheckpointError, match=re.escape("There is no model file 'net.onnx'.")):
         load("net.onnx")
     with pytest.raises(InvalidType, match=r"A network is a torch\.nn\.Module, a seewhy model or a callable"):
         load(3)

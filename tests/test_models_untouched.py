@@ -98,3 +98,17 @@ def test_a_batch_norm_that_a_forward_switches_to_training_is_put_back() -> None:
     GradCAM(net, layer="conv").run(torch.randn(2, 3, 8, 8), 1)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert not net.norm.training
+
+
+def test_a_model_that_is_simply_called_is_in_evaluation_mode() -> None:
+    network, x = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.9), nn.Flatten(), nn.LazyLinear(2)),
+        pictures(),
+    )
+    network.eval()(x)
+    want = network(x).detach()
+    network.train()
+    means = network[1].running_mean.clone()
+    close(TorchModel(network)(x).classes, want)
+    assert all(m.training for m in network.modules())
+    close(network[1].running_mean, means)

@@ -254,7 +254,7 @@ class TestRefused:
         with pytest.raises(InvalidInput, match=r"run\.json in .* cannot be read"):
             run(tmp_path)
         (tmp_path / "run.json").write_text('{"id": "x", "format": 99}')
-        with pytest.raises(InvalidInput, match="has format 99, this version reads up to 1"):
+        with pytest.raises(InvalidInput, match="has format 99, this version reads up to 2"):
             run(tmp_path)
 
     def test_labels(self, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ _PLACES = {
     "BoxTarget": "targets",
     "Comparison": "comparison",
     "ClassTarget": "targets",
+    "Detection": "detection",
     "EpistemicUncertainty": "uncertainty",
     "Explanation": "explanation",
     "FunctionModel": "models.function",
@@ -30,7 +31,9 @@ _PLACES = {
     "Sample": "types",
     "SimilarityTarget": "targets",
     "TorchModel": "models.torch",
+    "accelerate": "models.accelerate",
     "compare": "comparing",
+    "detections": "api",
     "explain": "api",
     "keep_memory": "memory",
     "load": "models.loading",
@@ -50,6 +53,8 @@ def __getattr__(name: str) -> Any:
         return version("seewhy")
     if name == "__all__":
         return sorted(_names())
+    if name == "heads":
+        return importlib.import_module("seewhy.heads")
     if (place := _names().get(name)) is None:
         raise AttributeError(f"module 'seewhy' has no attribute {name!r}")
     return getattr(importlib.import_module(f"seewhy.{place}"), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,21 @@ from tqdm import tqdm
 
 from seewhy import registry
 from seewhy.checks import check_inputs
+from seewhy.detection import MOST, OVERLAP, SCORE, detect
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation
 from seewhy.images import Preprocessing, read, stretched
 from seewhy.input_statistics import check_statistics
-from seewhy.models import FeatureModel, Model, TransformerModel
+from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel
 from seewhy.models.loading import load
+from seewhy.models.torch import TorchModel
 from seewhy.progress import Listener, listening
-from seewhy.targets import Request
+from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Attribution, activation
 from seewhy.view import View
 
-__all__ = ["Bar", "Batch", "build", "explain", "prepare", "resolve_labels"]
+__all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ def explain(
         model: what `seewhy.load` takes: a torch module, "timm:NAME", a callable, a loaded model.
         image: a path, a PIL image, an array (H, W, 3), a list of those; or a tensor (C,H,W) or (N,C,H,W), which is
             taken as the network's input and not preprocessed again.
-        targets: None (the predicted class), class indices or names, one or a list; "all"; `Target` objects.
-        method: a registry name ("grad_cam"), an explainer class, or "auto": ViTReciproCAM for a vision transformer,
-            ReciproCAM where the network has a feature map, else RISE.
+        targets: None (the predicted class; every box that a detector finds in one picture), class indices or names, one
+            or a list; "all"; `Target` objects such as those of `detections`.
+        method: a registry name ("grad_cam"), an explainer class, or "auto": for a detector's classes
+            DetClassProbabilityMap and for its boxes RISE, ViTReciproCAM for a vision transformer, ReciproCAM where the
+            network has a feature map, else RISE.
         activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
         progress: a bar on the terminal (with exact totals, in forward passes), False, or a callback (done, total).
         parameters: of the method; an unknown one is an error that names the nearest.
@@ -77,13 +81,13 @@ def explain(
     network = load(model)
     batch = prepare(network, image)
     asked = resolve_labels(targets, getattr(network, "labels", None), len(batch.inputs))
-    chosen, reason = _choose(network, batch.inputs, method)
+    chosen, reason = _choose(network, batch.inputs, method, Request.parse(asked, len(batch.inputs)))
     explainer = build(chosen, network, activation_fn, parameters)
     started = time.perf_counter()
     with Bar(type(explainer).__name__, progress) as listener, listening(listener):
         try:
             found = explainer.run(batch.inputs, asked)
-        except NoSpatialOutput as error:  # of tokens that no method above RISE can tell apart
+        except NoSpatialOutput as error:  # of tokens or candidates that no method above RISE can place
             if not isinstance(method, str) or method != "auto":
                 raise
             reason, explainer = (
@@ -107,8 +111,45 @@ def explain(
         pictures=batch.pictures,
         views=batch.views,
         names=batch.names,
+        unit=explainer.unit,
         **_said(network, found, Request.parse(asked, len(batch.inputs)), activation_fn),
     )
+
+
+def detections(
+    model: Any, image: Any, *, score_threshold: float = SCORE, nms_threshold: float | None = OVERLAP,
+    max_detections: int = MOST,
+) -> Any:  # fmt: skip
+    """What a detector finds, to be looked at or to be given to `explain` as targets.
+
+    Args:
+        model: what `seewhy.load` takes.
+        image: as in `explain`.
+        score_threshold: boxes with a score above it are kept.
+        nms_threshold: boxes of one class that overlap a better one by more are dropped; None keeps them, as DETR does.
+        max_detections: at most so many an image.
+
+    Returns:
+        A list of `Detection`, the best first; for a list of pictures or a tensor (N,C,H,W) a list of such lists.
+
+    Raises:
+        InvalidTarget: the model gives no boxes.
+        SeewhyError: see the message.
+    """
+    network = load(model)
+    inputs = prepare(network, image).inputs
+    network.check(inputs)
+    with network.opened():
+        outputs = network(inputs)
+    labels: Sequence[str] | None = getattr(network, "labels", None)
+    found = [
+        [replace(one, name=_label(one.label, labels)) for one in objects]
+        for objects in detect(
+            outputs, score_threshold=score_threshold, nms_threshold=nms_threshold, max_detections=max_detections
+        )
+    ]
+    many = isinstance(image, list | tuple) or (isinstance(image, Tensor) and image.ndim == 4)
+    return found if many else found[0]
 
 
 def resolve_labels(targets: Any, labels: Sequence[str] | None, n: int) -> Any:
@@ -186,14 +227,19 @@ def _name(image: Any, number: int) -> str:
     return Path(path).name if path else f"image {number}"
 
 
-def _choose(network: Model, inputs: Tensor, method: Any) -> tuple[Any, tuple[str, ...]]:
+def _choose(network: Model, inputs: Tensor, method: Any, request: Request) -> tuple[Any, tuple[str, ...]]:
     if not isinstance(method, str) or method != "auto":
         return method, ()
+    if _detects(network, inputs):
+        return _for_detector(request)
     if not isinstance(network, FeatureModel):
         return "rise", (f"Method 'auto' chose RISE: {network.name} gives scores only.",)
-    if isinstance(network, TransformerModel):
+    if isinstance(network, TransformerModel | TokenModel):
         with contextlib.suppress(NoSpatialOutput), network.opened():
-            entered = network.transformer(inputs).entered
+            if isinstance(network, TransformerModel):
+                entered = network.transformer(inputs).entered
+            else:
+                entered = network.entered_layer(inputs)
             return "vit_recipro_cam", (f"Method 'auto' chose ViTReciproCAM at layer {entered!r}.",)
     try:
         with network.opened():
@@ -201,6 +247,20 @@ def _choose(network: Model, inputs: Tensor, method: Any) -> tuple[Any, tuple[str
     except NoSpatialOutput as error:
         return "rise", (f"Method 'auto' chose RISE. {error}",)
     return "recipro_cam", (f"Method 'auto' chose ReciproCAM at layer {layer!r}.",)
+
+
+def _detects(network: Model, inputs: Tensor) -> bool:
+    """Whether the network gives boxes; only where that may be, and is not known, it is run to find out."""
+    with network.opened():
+        if isinstance(network, TorchModel):
+            return network.detects(inputs)
+        return callable(getattr(network, "output", None)) and network(inputs[:1]).boxes is not None
+
+
+def _for_detector(request: Request) -> tuple[str, tuple[str, ...]]:
+    if request.kind in ("classes", "all", "chosen"):
+        return "det_class_probability_map", ("Method 'auto' chose DetClassProbabilityMap for a detector's classes.",)
+    return "rise", ("Method 'auto' chose RISE for a detector's boxes, one by one (D-RISE).",)
 
 
 def build(method: Any, network: Model, activation_fn: Any, parameters: dict[str, Any]) -> Explainer:
@@ -221,20 +281,30 @@ def _said(network: Model, found: Attribution, request: Request, activation_fn: A
     """What the network says about the pictures and the targets, in names and probabilities."""
     labels: Sequence[str] | None = getattr(network, "labels", None)
     activated = found.outputs.activate(activation(activation_fn))
-    targets = request.resolve(found.outputs)
+    targets = TargetSet(classes=found.targets) if found.targets is not None else request.resolve(found.outputs)
     best, predicted = (v.tolist() for v in activated.classes.max(1))
     preprocessing = getattr(network, "preprocessing", None)
-    n, count = found.raw.shape[:2]
-    if found.targets is None:
-        names = [[f"target {t}" for t in range(count)]] * n
+    n = len(found.raw)
+    if targets.classes is None:
+        names = [_target_names(targets.targets, labels)] * n
     else:
-        names = [[_label(c, labels) for c in row] for row in found.targets.tolist()]
+        names = [[_label(c, labels) for c in row] for row in targets.classes.tolist()]
+    boxes = [getattr(target, "box", None) for target in targets.targets]
     return {
         "labels": names,
         "probabilities": targets.values(activated if targets.activates else found.outputs),
         "predicted": [(_label(c, labels), p) for c, p in zip(predicted, best, strict=True)],
         "preprocessing": str(preprocessing) if preprocessing else None,
+        "boxes": [boxes] * n if any(box is not None for box in boxes) else [],
     }
+
+
+def _target_names(targets: Sequence[Any], labels: Sequence[str] | None) -> list[str]:
+    """The classes of boxes and masks, counted where there are several of one class."""
+    given = [getattr(target, "label", None) for target in targets]
+    plain = [f"target {t}" if label is None else _label(label, labels) for t, label in enumerate(given)]
+    before = [plain[:t].count(name) for t, name in enumerate(plain)]
+    return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
 
 
 def _label(index: int, labels: Sequence[str] | None) -> str:

@@ -21,11 +21,14 @@ from seewhy.view import View
 
 __all__ = ["COLOURS", "Explanation"]
 
+Box = tuple[float, float, float, float]
+
 CLIP = 99.5
 COLOURS = (
     "Bright: speaks for the class. Each map is scaled from its lowest value to its "
     f"{CLIP}th percentile. Grey and dark: outside the network's view."
 )
+AS_IT_IS = "The colours run from 0 to 1, the same in every map. Grey and dark: outside the network's view."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -50,6 +53,8 @@ class Explanation:
         pictures: the originals.
         views: where each picture was seen by the network.
         names: what each picture is called.
+        boxes: N lists of T boxes in pixels of the network's input, None where a target is no box; empty where none is.
+        unit: whether raw values lie in [0, 1] and mean the same in every map, so that they are shown as they are.
     """
 
     raw: Tensor
@@ -69,18 +74,22 @@ class Explanation:
     pictures: list[Image.Image] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    boxes: list[list[Box | None]] = field(default_factory=list)
+    unit: bool = False
 
     @property
     def saliency(self) -> Tensor:
         """(N, T, H, W) in [0, 1] at the input's size; made when it is looked at."""
-        return scale(upsample(self.raw, self.size))
+        raw = upsample(self.raw, self.size)
+        return raw if self.unit else scale(raw)
 
     def overlay(
         self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str = "inferno", clip: float = CLIP
     ) -> Image.Image:
         """The map of image ``i`` and target ``t`` over the whole original picture.
 
-        What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark.
+        What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark. The box
+        of a detection is drawn.
 
         Args:
             i: the image.
@@ -90,7 +99,18 @@ class Explanation:
             clip: the percentile of the map from which on the brightest colour is used; 100 for the maximum.
         """
         seen = self.views[i].to_original(self._shown(i, t, clip))
-        return render.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
+        shown = render.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
+        box = self.box(i, t)
+        return shown if box is None else render.outlined(shown, box)
+
+    def box(self, i: int = 0, t: int = 0) -> Box | None:
+        """The box that is explained: x0, y0, x1, y1 in pixels of the original picture; None where it is no box."""
+        found = self.boxes[i][t] if self.boxes else None
+        if found is None:
+            return None
+        (height, width), (x0, y0, x1, y1) = self.size, self.views[i].box
+        across, down = (x1 - x0) / width, (y1 - y0) / height
+        return x0 + found[0] * across, y0 + found[1] * down, x0 + found[2] * across, y0 + found[3] * down
 
     def heatmap(self, i: int = 0, t: int = 0, *, colour_map: str = "inferno", clip: float = CLIP) -> Image.Image:
         """The map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
@@ -105,6 +125,8 @@ class Explanation:
         )
 
     def _shown(self, i: int, t: int, clip: float) -> Tensor:
+        if self.unit:
+            return self._at_input(i, t)[0, 0].cpu()
         one = scale(self._at_input(i, t))[0, 0].cpu()
         top = float(np.percentile(one.numpy(), clip))
         return one.div(top).clamp_max(1) if top > 0 else one
@@ -114,6 +136,8 @@ class Explanation:
 
     def _limits(self, i: int, t: int, clip: float) -> tuple[float, float]:
         """The raw values that the first and the last colour of `_shown` stand for."""
+        if self.unit:
+            return 0.0, 1.0
         one = self._at_input(i, t).cpu().numpy()
         low, high = float(one.min()), float(np.percentile(one, clip))
         return low, high if high > low else float(one.max())
@@ -172,7 +196,8 @@ class Explanation:
             rows.append([self.pictures[i], *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
             named = zip(self.labels[i], self.probabilities[i].tolist(), strict=True)
             titles.append("\n".join([self.names[i], *(f"{label} {value:.2f}" for label, value in named)]))
-        return sheets.grid(rows, row_titles=titles, cell=320, title=f"{self.method} of {self.model}", footer=COLOURS)
+        footer = AS_IT_IS if self.unit else COLOURS
+        return sheets.grid(rows, row_titles=titles, cell=320, title=f"{self.method} of {self.model}", footer=footer)
 
     def _with_key(self, i: int, t: int) -> Image.Image:
         shown = self.overlay(i, t)
@@ -198,6 +223,7 @@ class Explanation:
         targets = [
             {"target": None if self.targets is None else int(self.targets[i, t]), "label": self.labels[i][t],
              "probability": float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
+            | ({} if (box := self.box(i, t)) is None else {"box": list(box)})
             for t in range(self.raw.shape[1])
         ]  # fmt: skip
         label, probability = self.predicted[i]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType, UnknownName, nearest
 
-__all__ = ["colour_bar", "colourise", "overlay", "saliency_to_image", "signed", "to_rgb"]
+__all__ = ["colour_bar", "colourise", "outlined", "overlay", "saliency_to_image", "signed", "to_rgb"]
 
 Values = Tensor | NDArray[Any]
 
@@ -178,6 +178,33 @@ def overlay(
     full = np.where(np.isnan(values), 0.4 * grey, full)
     mixed = picture + (full - picture) * opacity
     return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
+
+
+def outlined(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """A copy of the picture with a box drawn on it: white between two dark lines, so that it is seen on any colour.
+
+    Args:
+        image: RGB or grey PIL image.
+        box: x0, y0, x1, y1 in pixels; what lies beyond the picture is drawn at its border.
+
+    Returns:
+        An RGB image of the picture's size.
+
+    Raises:
+        InvalidType: an image of another mode.
+    """
+    drawn = to_rgb(image).copy()
+    x0, y0, x1, y1 = box
+    limits = (drawn.width - 1, drawn.height - 1)
+    low = [min(max(round(v), 0), most) for v, most in zip((x0, y0), limits, strict=True)]
+    high = [max(min(round(v), most), least) for v, most, least in zip((x1, y1), limits, low, strict=True)]
+    line = max(1, round(max(drawn.size) / 300))
+    draw = ImageDraw.Draw(drawn)
+    for inset, colour in ((0, INK), (line, PAPER), (2 * line, INK)):
+        corners = (low[0] + inset, low[1] + inset, high[0] - inset, high[1] - inset)
+        if corners[0] <= corners[2] and corners[1] <= corners[3]:
+            draw.rectangle(corners, outline=colour, width=line)
+    return drawn
 
 
 def saliency_to_image(

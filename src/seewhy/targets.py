@@ -15,10 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.detection import SCORE, BoxTarget, Detection, MaskTarget, check_label, detect, in_range
 from seewhy.errors import InvalidTarget
 from seewhy.types import Outputs
 
-__all__ = ["BoxTarget", "Chosen", "ClassTarget", "MaskTarget", "Request", "SimilarityTarget", "Target", "TargetSet"]
+__all__ = [
+    "BoxTarget", "Chosen", "ClassTarget", "Detection", "MaskTarget", "Request", "SimilarityTarget", "Target",
+    "TargetSet",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -37,66 +41,11 @@ class ClassTarget:
     label: int
 
     def __post_init__(self) -> None:
-        _check_label(self.label)
+        check_label(self.label)
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """(N,) scores of the class."""
-        return outputs.classes[:, _in_range(self.label, outputs)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxTarget:
-    """The best product of class probability and overlap with a box (intersection over union).
-
-    Attributes:
-        box: x0, y0, x1, y1 in input pixels.
-        label: the class index.
-    """
-
-    box: tuple[float, float, float, float]
-    label: int
-
-    def __post_init__(self) -> None:
-        _check_label(self.label)
-        if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            raise InvalidTarget(f"A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got {tuple(self.box)}.")
-
-    def __call__(self, outputs: Outputs) -> Tensor:
-        """(N,) scores of the box; 0 where no candidate overlaps it."""
-        if outputs.boxes is None:
-            raise InvalidTarget("BoxTarget needs a detector: this model's outputs have no boxes. Use ClassTarget.")
-        overlap = _box_iou(outputs.boxes, outputs.boxes.new_tensor(self.box))
-        return (outputs.scores[..., _in_range(self.label, outputs)] * overlap).amax(1)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MaskTarget:
-    """The best product of class probability and overlap with an instance mask.
-
-    Attributes:
-        mask: (h, w) bool or in [0, 1], at the resolution of the model's masks.
-        label: the class index.
-    """
-
-    mask: Tensor
-    label: int
-
-    def __post_init__(self) -> None:
-        _check_label(self.label)
-        if self.mask.ndim != 2 or not bool((self.mask > 0).any()):
-            raise InvalidTarget(f"A mask is (h, w) and not empty, got shape {tuple(self.mask.shape)}.")
-
-    def __call__(self, outputs: Outputs) -> Tensor:
-        """(N,) scores of the mask; 0 where no candidate overlaps it."""
-        if outputs.masks is None:
-            raise InvalidTarget("MaskTarget needs instance masks: this model's outputs have none. Use BoxTarget.")
-        if outputs.masks.shape[2:] != self.mask.shape:
-            got, want = tuple(self.mask.shape), tuple(outputs.masks.shape[2:])
-            raise InvalidTarget(f"The mask must have the size of the model's masks, {want}, got {got}.")
-        mask = self.mask.to(outputs.masks)
-        shared = torch.minimum(outputs.masks, mask).sum((-2, -1))
-        overlap = shared / torch.maximum(outputs.masks, mask).sum((-2, -1))
-        return (outputs.scores[..., _in_range(self.label, outputs)] * overlap).amax(1)
+        return outputs.classes[:, in_range(self.label, outputs)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,6 +162,21 @@ class Request:
             return cls(kind="targets", n=n, targets=objects)
         return cls(kind="classes", n=n, classes=_indices(targets, n))
 
+    def classes_only(self, outputs: Outputs, method: str) -> TargetSet:
+        """The same for a method that explains classes: of a detector the likeliest class where nothing was asked.
+
+        Raises:
+            InvalidTarget: boxes, masks or other targets that are no classes were asked for.
+        """
+        if self.kind == "predicted":
+            return _predicted(outputs)
+        found = self.resolve(outputs)
+        if found.classes is None:
+            raise InvalidTarget(
+                f"{method} explains classes. For a box, a mask or another target use RISE or Occlusion."
+            )
+        return found
+
     def resolve(self, outputs: Outputs) -> TargetSet:
         """The targets, now that the number of classes and the predictions are known.
 
@@ -221,7 +185,7 @@ class Request:
         """
         device, k = outputs.scores.device, outputs.num_classes
         if self.kind == "predicted":
-            return TargetSet(classes=outputs.classes.argmax(1, keepdim=True))
+            return _predicted(outputs) if outputs.boxes is None else TargetSet(targets=_detected(outputs))
         if self.kind == "all":
             return TargetSet(classes=torch.arange(k, device=device).expand(self.n, -1))
         if self.chosen is not None:
@@ -239,6 +203,26 @@ class Request:
             )
         # A tensor made in inference mode cannot take part in a graph; its copy can.
         return TargetSet(classes=classes.clone().to(device) if classes.is_inference() else classes.to(device))
+
+
+def _predicted(outputs: Outputs) -> TargetSet:
+    return TargetSet(classes=outputs.classes.argmax(1, keepdim=True))
+
+
+def _detected(outputs: Outputs) -> tuple[Detection, ...]:
+    """What a detector finds in one picture, in several there would not be equally much."""
+    if len(outputs.scores) > 1:
+        raise InvalidTarget(
+            f"What a detector finds is explained one picture at a time, got {len(outputs.scores)}. Pass targets that "
+            "hold for all of them, or one picture."
+        )
+    if not (found := detect(outputs)[0]):
+        score, label = outputs.classes[0].max(0)
+        raise InvalidTarget(
+            f"The detector finds nothing with a score above {SCORE}; the likeliest is class {int(label)} with "
+            f"{float(score):.2g}. Pass targets=seewhy.detections(model, image, score_threshold=...)."
+        )
+    return tuple(found)
 
 
 def _objects(targets: Any) -> tuple[Target, ...] | None:
@@ -284,24 +268,3 @@ def _shaped(found: Tensor, n: int) -> Tensor:
         f"targets must be one class, ({n},) for one an image or ({n}, T) for T an image, got shape "
         f"{tuple(found.shape)}.{several}"
     )
-
-
-def _check_label(label: int) -> None:
-    if isinstance(label, bool) or not isinstance(label, int | np.integer):
-        raise InvalidTarget(f"A label is an integer, got {label!r}.")
-    if label < 0:
-        raise InvalidTarget(f"Target {label} is negative. Classes are counted from 0.")
-
-
-def _in_range(label: int, outputs: Outputs) -> int:
-    if label >= (k := outputs.num_classes):
-        raise InvalidTarget(f"Target {label} is out of range: the network has {k} classes, 0 to {k - 1}.")
-    return label
-
-
-def _box_iou(boxes: Tensor, box: Tensor) -> Tensor:
-    """(..., 4) against (4,): torchvision's box_iou takes no batch dimension, and torchvision is optional here."""
-    low, high = torch.maximum(boxes[..., :2], box[:2]), torch.minimum(boxes[..., 2:], box[2:])
-    shared = (high - low).clamp_min(0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1) + (box[2:] - box[:2]).prod()
-    return shared / (areas - shared)

@@ -15,9 +15,33 @@ from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput
 
-__all__ = ["Activation", "Attribution", "Outputs", "Passes", "Sample", "activation"]
+__all__ = ["Activation", "Attribution", "Grid", "Outputs", "Passes", "Sample", "activation"]
 
 Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the candidates of one level of a detector lie in the picture: row by row.
+
+    Attributes:
+        height: positions down.
+        width: positions across.
+        anchors: candidates a position.
+        anchors_first: True where all positions of one anchor stand together; else all anchors of one position do.
+        reach: how far the grid goes, in heights and widths of the input: above 1 where the network pads it.
+    """
+
+    height: int
+    width: int
+    anchors: int = 1
+    anchors_first: bool = False
+    reach: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def count(self) -> int:
+        """How many candidates the level has."""
+        return self.height * self.width * self.anchors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,22 +51,26 @@ class Outputs:
     Attributes:
         scores: (N, Q, K) float32, one row for each candidate. Detectors with fewer candidates in one image than in
             another pad with rows of zeros and empty boxes.
-        boxes: (N, Q, 4) as x0, y0, x1, y1 in input pixels, or None.
+        boxes: (N, Q, 4) as x0, y0, x1, y1 in input pixels, (N, Q, K, 4) where each class has a box of its own, or None.
         masks: (N, Q, h, w) in [0, 1], or None.
         activated: True when the scores are probabilities already, so that no activation may be put on them again.
+        grids: for a detector whose candidates lie on grids, those grids, one level after the other; or None.
     """
 
     scores: Tensor
     boxes: Tensor | None = None
     masks: Tensor | None = None
     activated: bool = False
+    grids: tuple[Grid, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 3:
             raise BadOutput(f"Outputs.scores must have shape (N, Q, K), got {tuple(self.scores.shape)}.")
-        n, q, _ = self.scores.shape
-        if self.boxes is not None and tuple(self.boxes.shape) != (n, q, 4):
+        n, q, k = self.scores.shape
+        if self.boxes is not None and tuple(self.boxes.shape) not in ((n, q, 4), (n, q, k, 4)):
             raise BadOutput(f"Outputs.boxes must have shape {(n, q, 4)}, got {tuple(self.boxes.shape)}.")
+        if self.grids is not None and (held := sum(grid.count for grid in self.grids)) != q:
+            raise BadOutput(f"Outputs.grids must hold the {q} candidates of the scores, got room for {held}.")
         if self.masks is not None and (self.masks.ndim != 4 or tuple(self.masks.shape[:2]) != (n, q)):
             raise BadOutput(f"Outputs.masks must have shape ({n}, {q}, h, w), got {tuple(self.masks.shape)}.")
 

@@ -12,20 +12,21 @@ from typing import Annotated, Any
 import tyro
 
 from seewhy import registry
-from seewhy.cli._flags import PictureFlags, activation, emit, network, pictures, say
+from seewhy.cli._flags import PictureFlags, SieveFlags, activation, emit, network, pictures, say, sieve
 from seewhy.errors import InvalidInput, SeewhyError
 
 __all__ = ["Explain", "parameter"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(PictureFlags):
-    """Explain pictures: writes overlays and a JSON for each, and prints one line a picture."""
+class Explain(PictureFlags, SieveFlags):
+    """Explain pictures: writes overlays and a JSON for each, and prints one line a picture, of a detector one a box."""
 
     method: str = "auto"
     """An explainer (see `seewhy list`), or auto."""
     targets: str | None = None
-    """Class indices or names, separated by commas; quote a name that has a comma. Default: the predicted class."""
+    """Class indices or names, separated by commas; quote a name that has a comma. Default: the predicted class, or
+    every box that a detector finds."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A parameter of the method, NAME=VALUE. May be repeated."""
     out: Path = Path("seewhy-out")
@@ -56,9 +57,13 @@ def _explain(command: Explain) -> int:
 
 
 def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, parameters: dict[str, Any]) -> bool:
-    from seewhy.api import explain
+    from seewhy.api import detections, explain
 
     try:
+        if targets is None and sieve(command) != sieve(SieveFlags()):
+            targets = detections(model, picture, **sieve(command))
+            if not targets:
+                raise InvalidInput(f"The detector finds nothing with a score above {command.score_threshold:g}.")
         found = explain(
             model, picture, targets, command.method, activation_fn=activation(command),
             progress=not command.quiet, **parameters,
@@ -68,11 +73,27 @@ def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, p
     except (SeewhyError, OSError) as error:
         say(f"{picture}: {error}")
         return False
-    emit(_line(picture, found, files))
+    for line in _lines(picture, found, files):
+        emit(line)
     if not command.quiet:
         for warning in found.warnings[len(model.notes) :]:
             say(f"{picture}: {warning}")
     return True
+
+
+def _lines(picture: Path, found: Any, files: list[Path]) -> list[str]:
+    """One line; where boxes were explained one for each."""
+    if not found.boxes:
+        return [_line(picture, found, files)]
+    cost = f"{found.method}\t{found.passes.forward} passes\t{found.seconds:.2f} s"
+    return [
+        f"{picture}\t{name} {score:.3f}\t{_corners(found.box(0, t))}\t{cost}\t{files[t]}"
+        for t, (name, score) in enumerate(zip(found.labels[0], found.probabilities[0].tolist(), strict=True))
+    ]
+
+
+def _corners(box: Any) -> str:
+    return "no box" if box is None else "box " + " ".join(f"{value:.0f}" for value in box)
 
 
 def _line(picture: Path, found: Any, files: list[Path]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,17 +13,22 @@ import tyro
 from seewhy.datasets import PICTURES
 from seewhy.errors import InvalidInput
 
-__all__ = ["NetworkFlags", "PictureFlags", "activation", "changes", "emit", "network", "pictures", "say", "split"]
+__all__ = [
+    "NetworkFlags", "PictureFlags", "SieveFlags", "activation", "changes", "emit", "network", "pictures", "say",
+    "sieve", "source", "split",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFlags:
     """Which network, and how pictures become its input."""
 
-    model: str
-    """timm:NAME, torchvision:NAME or package.module:factory."""
+    model: str | None = None
+    """timm:NAME, torchvision:NAME, package.module:factory or a model file (.onnx, .xml, .tflite, .pt2, TorchScript)."""
     checkpoint: Path | None = None
-    """Weights (.pth, .pt, .safetensors); without it named models fetch their published weights."""
+    """Weights (.pth, .pt, .safetensors) of a named model; without it they are fetched. Alone: a model file."""
+    backend: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    """What runs an .onnx file."""
     trust: bool = False
     """Read a checkpoint that runs code. Only for files from people you trust."""
     num_classes: int | None = None
@@ -44,6 +49,18 @@ class NetworkFlags:
     """How a picture of another shape is fitted into the input."""
     channels: Literal["RGB", "BGR", "L"] | None = None
     """Order of the channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SieveFlags:
+    """Which boxes of a detector are explained."""
+
+    score_threshold: float = 0.5
+    """Of a detector: boxes with a score above it are explained."""
+    nms_threshold: float | None = 0.5
+    """Of a detector: boxes of one class that overlap a better one by more are dropped; None keeps them, as for DETR."""
+    max_detections: int = 20
+    """Of a detector: at most so many boxes a picture are explained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +101,25 @@ def network(command: NetworkFlags) -> Any:
     """The model with its weights, class names and preprocessing."""
     from seewhy.models.loading import load
 
+    spec, checkpoint = source(command)
     return load(
-        command.model, checkpoint=command.checkpoint, trust=command.trust, num_classes=command.num_classes,
-        labels=command.labels, changes=changes(command),
+        spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,
+        changes=changes(command), backend=command.backend,
     )  # fmt: skip
+
+
+def sieve(command: SieveFlags) -> dict[str, Any]:
+    """The thresholds as `seewhy.detections` takes them."""
+    return {field.name: getattr(command, field.name) for field in fields(SieveFlags)}
+
+
+def source(command: NetworkFlags) -> tuple[str, Path | None]:
+    """What names the network, and its weights; a checkpoint alone is a model file."""
+    if command.model is not None:
+        return command.model, command.checkpoint
+    if command.checkpoint is None:
+        raise InvalidInput("Name the network: --model timm:NAME, or a model file (--model model.onnx).")
+    return str(command.checkpoint), None
 
 
 def changes(command: NetworkFlags) -> dict[str, Any]:

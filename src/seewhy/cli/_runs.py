@@ -16,7 +16,7 @@ import yaml
 
 from seewhy import registry
 from seewhy.cli._explain import parameter
-from seewhy.cli._flags import NetworkFlags, activation, changes, emit, split
+from seewhy.cli._flags import NetworkFlags, SieveFlags, activation, changes, emit, sieve, source, split
 from seewhy.errors import InvalidInput, UnknownParameter, nearest
 
 __all__ = ["Export", "Resume", "RunCommand", "Status", "with_config"]
@@ -43,7 +43,7 @@ class _How:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunCommand(NetworkFlags, _How):
+class RunCommand(NetworkFlags, SieveFlags, _How):
     """Explain and judge a whole data set into a run folder; what is there already is not computed again."""
 
     config: Path | None = None
@@ -162,12 +162,12 @@ def _work(command: RunCommand, how: _How, place: str, remembered: Mapping[str, A
     from seewhy.runs.runner import Runner
 
     job = Job(
-        place=place, model=command.model, model_options=_model_options(command), data=command.data,
+        place=place, model=source(command)[0], model_options=_model_options(command), data=command.data,
         data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),
         metrics=split(command.metrics), uncertainty={} if command.uncertainty else None,
         counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
-        threshold=command.threshold, chunk=command.chunk, batch=command.batch, precision=command.precision,
-        copy_originals=command.copy_originals, device=command.device, threads=how.threads,
+        threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
+        precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
     )  # fmt: skip
     _check_something(job)
     engine: Any = Local(workers=how.workers)
@@ -191,8 +191,9 @@ def _check_something(job: Any) -> None:
 
 def _model_options(command: RunCommand) -> dict[str, Any]:
     options = {
-        "checkpoint": command.checkpoint, "trust": command.trust, "num_classes": command.num_classes,
+        "checkpoint": source(command)[1], "trust": command.trust, "num_classes": command.num_classes,
         "labels": command.labels, "changes": changes(command),
+        "backend": None if command.backend == "auto" else command.backend,
     }  # fmt: skip
     return {name: value for name, value in options.items() if value}
 
@@ -265,6 +266,8 @@ def _flags(table: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def _flag(flag: str, name: str, value: Any) -> list[str]:
+    if value is None and name == "nms_threshold":
+        return [flag, "None"]
     if value is None or value is False:
         return []
     if value is True:

@@ -20,7 +20,7 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
-from seewhy.explainers._checks import review
+from seewhy.explainers._checks import review, unmatched
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model
 from seewhy.targets import Request
@@ -36,8 +36,10 @@ class Explainer:
     Attributes:
         network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
 
-    A class also says whether its map is the same for every class (``class_agnostic``) and whether it has a pixel's
-    detail (``pixelwise``), so that it is better looked at beside the picture than over it.
+    A class also says whether its map is the same for every class (``class_agnostic``), whether it has a pixel's
+    detail (``pixelwise``), so that it is better looked at beside the picture than over it, whether its raw values
+    lie in [0, 1] and mean the same in every map (``unit``), so that they are shown as they are, and whether it explains
+    classes and no boxes (``classes_only``).
     """
 
     network: Any
@@ -45,6 +47,8 @@ class Explainer:
     needs: ClassVar[type] = Model
     class_agnostic: ClassVar[bool] = False
     pixelwise: ClassVar[bool] = False
+    unit: ClassVar[bool] = False
+    classes_only: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
         """Refuses parameters that the method does not have, naming the nearest."""
@@ -69,7 +73,8 @@ class Explainer:
         Raises:
             InvalidInput, InvalidType: see the message.
         """
-        saliency = scale(self.attribute(inputs, targets))
+        raw = self.attribute(inputs, targets)
+        saliency = raw if self.unit else scale(raw)
         if show:
             plot = importlib.import_module("seewhy.plot")
             plot.show_maps(inputs, saliency)
@@ -83,16 +88,17 @@ class Explainer:
     def run(self, inputs: Tensor, targets: Any = None) -> Attribution:
         """The raw map at its own resolution with the outputs, the cost and everything worth knowing about it."""
         model = self._model()
-        check_inputs(inputs)
-        model.check(inputs)
-        request = Request.parse(targets, inputs.shape[0])
         with model.opened():
+            check_inputs(inputs)
+            model.check(inputs)
+            request = Request.parse(targets, inputs.shape[0])
             before = replace(model.passes)
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
             found = self._explain(model, own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
-            return replace(found, warnings=(*found.warnings, *review(found, request.kind, self.class_agnostic)))
+            said = (*found.warnings, *review(found, request.kind, self.class_agnostic), *unmatched(request, found))
+            return replace(found, warnings=said)
 
     @property
     def parameters(self) -> dict[str, Any]:

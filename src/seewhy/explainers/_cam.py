@@ -10,7 +10,7 @@ from torch import Tensor
 from seewhy.explainers._checks import MOST
 from seewhy.explainers._pixel_gradient import pick
 from seewhy.maps import full_precision
-from seewhy.models import FeatureModel, Features, GradientModel, Gradients, TransformerModel
+from seewhy.models import FeatureModel, Features, GradientModel, Gradients, TokenModel, TransformerModel
 from seewhy.perturbation import chunked
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution, Outputs
@@ -40,7 +40,9 @@ def active_layer(model: FeatureModel, inputs: Tensor, layer: str) -> str:
     It is no LayerNorm, whose channels have the same mean at every position: the output of a transformer's last block
     whose tokens of the picture matter.
     """
-    return model.active_layer(inputs) if layer == "auto" and isinstance(model, TransformerModel) else layer
+    if layer == "auto" and isinstance(model, TransformerModel | TokenModel):
+        return model.active_layer(inputs)
+    return layer
 
 
 def differentiate(model: GradientModel, inputs: Tensor, request: Request, layer: str) -> tuple[Gradients, TargetSet]:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from seewhy.maps import FLAT
-from seewhy.targets import TargetSet
+from seewhy.targets import BoxTarget, Detection, MaskTarget, Request, TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["name", "review", "unmoved"]
+__all__ = ["name", "review", "unmatched", "unmoved"]
 
 MOST = 8  # sentences of one kind; the rest is counted
 _SENTENCES = (
@@ -46,6 +46,24 @@ def unmoved(changes: Tensor, what: str, targets: TargetSet) -> tuple[str, ...]:
     where = (changes.abs().amax(2) <= 1e-7).nonzero().tolist()
     said = [f"Image {i}, {targets.names(i)[t]}: its score did not change under any {what}." for i, t in where[:MOST]]
     return tuple(said + ([f"... and {len(where) - MOST} more."] if len(where) > MOST else []))
+
+
+def unmatched(request: Request, found: Attribution) -> list[str]:
+    """Says which boxes and masks no candidate of the untouched image overlaps: their maps show nothing."""
+    places = [
+        (t, target)
+        for t, target in enumerate(request.targets)
+        if isinstance(target, BoxTarget | MaskTarget | Detection)
+    ]
+    said = []
+    for t, target in places:
+        what = "mask" if isinstance(target, MaskTarget) else "box"
+        said += [
+            f"Image {i}, target {t}: no {what} matched. No candidate of the network with a score for class "
+            f"{target.label} overlaps it, so the map shows nothing."
+            for i in (target(found.outputs) <= 0).nonzero().flatten().tolist()
+        ]
+    return said[:MOST] + ([f"... and {len(said) - MOST} more that nothing matched."] if len(said) > MOST else [])
 
 
 def name(found: Attribution, image: int, target: int) -> str:
@@ -85,10 +103,11 @@ def _unlikely(found: Attribution) -> list[str]:
     where = ((asked < 0.01) & (found.targets != predicted[:, None])).nonzero().tolist()
     if not where:
         return []
+    kind = "probability" if found.outputs.activated else "softmax probability"
     winners = list(zip(predicted.tolist(), best.tolist(), strict=True))
     classes, chances = found.targets.tolist(), asked.tolist()
     sentences = [
-        f"Image {i}, class {classes[i][t]}: its softmax probability is {chances[i][t]:.2g}; the network says class "
+        f"Image {i}, class {classes[i][t]}: its {kind} is {chances[i][t]:.2g}; the network says class "
         f"{winners[i][0]} ({winners[i][1]:.2f})."
         for i, t in where[:MOST]
     ]

@@ -24,7 +24,7 @@ from torch import Tensor
 from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import inside
-from seewhy.models import FeatureModel, Features, TransformerModel, Weightings
+from seewhy.models import FeatureModel, Features, TokenModel, TransformerModel, Weightings
 from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request
 from seewhy.types import Attribution, Outputs
@@ -57,6 +57,9 @@ class ViTReciproCAM(Explainer):
                 raise InvalidInput(f"{field} must be True or False, got {getattr(self, field)!r}.")
 
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
+        if isinstance(model, TokenModel):
+            layer = model.entered_layer(inputs) if self.layer == "auto" else self.layer
+            return self._rerun(model, model.features(inputs, layer), request)
         if self.layer != "auto" and not isinstance(model, TransformerModel):
             return self._rerun(model, model.features(inputs, self.layer), request)
         body = inside(model, inputs, type(self).__name__)

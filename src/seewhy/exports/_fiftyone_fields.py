@@ -97,9 +97,10 @@ def _truth(identity: str, record: SampleRecord, class_name: Callable[[int], str]
 def _labels(identity: str, record: SampleRecord, class_name: Callable[[int], str], named: Names) -> dict[str, Any]:
     found = []
     for label, about in record.labels.items():
-        entry = _classification(identity, f"label {label}", class_name(label), about.probability)
+        index = record.class_of(label)
+        entry = _classification(identity, f"label {label}", class_name(index), about.probability)
         unsure = record.uncertainty.get(label)
-        entry |= {"class_index": label, "flag": about.flag}
+        entry |= {"class_index": index, "flag": about.flag}
         entry |= {name: _number(getattr(unsure, name, None)) for name in ("mean", "std", "low", "high")}
         scores = {(e, m): value for (of, e, m), value in record.scores.items() if of == label}
         entry["scores"] = {name: scores[pair] for pair, name in named.metrics.items() if pair in scores}

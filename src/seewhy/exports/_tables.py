@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,13 +17,14 @@ COLUMNS = {
     "predicted": pa.int32(), "predicted_class": pa.string(), "mean": pa.float32(), "std": pa.float32(),
     "low": pa.float32(), "high": pa.float32(), "entropy": pa.float32(), "mutual_information": pa.float32(),
 }  # fmt: skip
+BOXES = {"detection": pa.int32(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64()), "overlap": pa.float32()}
 FAILURES = Failure._fields
 
 
 def schema(run: Run) -> pa.Schema:
-    """The columns, and one for every explainer and metric."""
+    """The columns, and one for every explainer and metric; of a detector also where each box is."""
     scores = {f"{explainer}/{metric}": pa.float64() for explainer in run.explainers for metric in run.metrics}
-    return pa.schema({**COLUMNS, **scores})
+    return pa.schema({**COLUMNS, **scores, **(BOXES if run.detects else {})})
 
 
 def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
@@ -32,8 +33,21 @@ def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         columns["class"] = _class_names(run, columns["label"])
         columns["predicted_class"] = _class_names(run, columns["predicted"])
+        if run.detects:
+            columns |= _boxes(run, columns["sample"].to_pylist(), columns["detection"].to_pylist())
         order = [*COLUMNS, *(name for name in columns if name not in COLUMNS)]
         yield pa.RecordBatch.from_arrays([columns[name] for name in order], order)
+
+
+def _boxes(run: Run, samples: Sequence[str], numbers: Sequence[int]) -> dict[str, pa.Array]:
+    """Where the boxes are, in pixels of the picture."""
+    known = {key: record for key in dict.fromkeys(samples) if (record := run.sample(key)) is not None}
+    found = [known[key].detections[number] for key, number in zip(samples, numbers, strict=True)]
+    return {
+        name: pa.array([getattr(one, name) for one in found], kind)
+        for name, kind in BOXES.items()
+        if name != "detection"
+    }
 
 
 def _class_names(run: Run, labels: pa.Array) -> pa.Array:

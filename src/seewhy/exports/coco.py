@@ -34,7 +34,7 @@ __all__ = ["Coco", "run_lengths", "salient"]
 
 @dataclass(frozen=True, kw_only=True)
 class Coco:
-    """COCO: the salient region of every map as box and mask; true boxes in a second file.
+    """COCO: the salient region of every map as box and mask; true boxes, and what a detector found, in files beside.
 
     Attributes:
         threshold: pixels above this share of the map's maximum are salient.
@@ -50,10 +50,11 @@ class Coco:
             raise InvalidInput(f"threshold must be at least 0 and below 1, got {value!r}.")
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
-        """Writes ``out``, and NAME-truth.json with the true boxes where there are any.
+        """Writes ``out``, NAME-truth.json with the true boxes where there are any, and of a detector NAME-results.json.
 
         An annotation has the label's probability as score and, under "attributes", explainer, flag and metric values
-        (null where there are no data). Pictures of unknown size are left out.
+        (null where there are no data); of a detector also the number and the box of what is explained. Pictures of
+        unknown size are left out. What a detector found is a list of COCO results (image_id, category_id, bbox, score).
 
         Raises:
             UnknownName: an explainer that the run does not have.
@@ -61,25 +62,32 @@ class Coco:
         out, explainers = Path(out), chosen(self.explainers, run)
         images: list[dict[str, Any]] = []
         boxes: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         labels: set[int] = set()
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w", encoding="utf-8") as file:
             file.write('{"annotations": ')
-            write_list(file, self._annotations(run, explainers, images, boxes, labels))
+            write_list(file, self._annotations(run, explainers, images, boxes, labels, results))
             _rest(file, run, images, labels)
+        written = [out]
+        if run.detects:
+            written.append(out.with_name(f"{out.stem}-results{out.suffix}"))
+            with written[1].open("w", encoding="utf-8") as file:
+                write_list(file, results)
         if not boxes:
-            return [out]
+            return written
         beside = out.with_name(f"{out.stem}-truth{out.suffix}")
         with beside.open("w", encoding="utf-8") as file:
             file.write('{"annotations": ')
             write_list(file, ({"id": number, **box} for number, box in enumerate(boxes, 1)))
             _rest(file, run, images, labels)
-        return [out, beside]
+        return [*written, beside]
 
     def _annotations(
-        self, run: Run, explainers: tuple[str, ...], images: list[Any], boxes: list[Any], labels: set[int]
-    ) -> Iterator[dict[str, Any]]:
-        """The annotations of all maps; pictures, true boxes and labels are noted on the way."""
+        self, run: Run, explainers: tuple[str, ...], images: list[Any], boxes: list[Any], labels: set[int],
+        results: list[Any],
+    ) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """The annotations of all maps; pictures, boxes and labels are noted on the way."""
         number = 0
         for record in run.records():
             size = record.size or record.input
@@ -88,7 +96,8 @@ class Coco:
             image = len(images) + 1
             images.append({"id": image, "file_name": record.source or record.name, "height": size[0], "width": size[1]})
             boxes += [_true_box(image, *box) for box in record.boxes]
-            labels.update(record.labels, (box[0] for box in record.boxes))
+            results += _results(image, record)
+            labels.update(map(record.class_of, record.labels), (box[0] for box in record.boxes))
             for label in record.labels:
                 for explainer in explainers:
                     region = self._region(run, record, label, explainer)
@@ -137,22 +146,42 @@ def _annotation(record: SampleRecord, label: int, explainer: str, region: NDArra
     about = record.labels[label]
     metrics = {m: value for (of, e, m), value in record.scores.items() if (of, e) == (label, explainer)}
     return {
-        "category_id": label + 1,
+        "category_id": record.class_of(label) + 1,
         "bbox": [x, y, right - x, bottom - y],
         "area": int(region.sum()),
         "segmentation": {"size": list(region.shape), "counts": run_lengths(region)},
         "iscrowd": 0,
         "score": _digits(about.probability),
-        "attributes": {"explainer": explainer, "flag": about.flag, **metrics},
+        "attributes": {"explainer": explainer, "flag": about.flag, **_detection(record, label), **metrics},
     }
 
 
+def _detection(record: SampleRecord, label: int) -> dict[str, Any]:
+    """Which box of a detector a map explains."""
+    if label not in record.detections:
+        return {}
+    one = record.detections[label]
+    return {"detection": label, "box": _xywh(*one.box)}
+
+
+def _results(image: int, record: SampleRecord) -> Iterator[dict[str, Any]]:
+    """What a detector found, in the form of COCO's results."""
+    for number, one in record.detections.items():
+        about = record.labels[number]
+        if about.flag != "FN":
+            score = _digits(about.probability)
+            yield {"image_id": image, "category_id": one.class_index + 1, "bbox": _xywh(*one.box), "score": score}
+
+
 def _true_box(image: int, label: int, x0: float, y0: float, x1: float, y1: float) -> dict[str, Any]:
-    box = [_digits(value) for value in (x0, y0, x1 - x0, y1 - y0)]
     return {
-        "image_id": image, "category_id": label + 1, "bbox": box, "area": (x1 - x0) * (y1 - y0), "iscrowd": 0,
-        "segmentation": [],
+        "image_id": image, "category_id": label + 1, "bbox": _xywh(x0, y0, x1, y1),
+        "area": (x1 - x0) * (y1 - y0), "iscrowd": 0, "segmentation": [],
     }  # fmt: skip
+
+
+def _xywh(x0: float, y0: float, x1: float, y1: float) -> list[float | None]:
+    return [_digits(value) for value in (x0, y0, x1 - x0, y1 - y0)]
 
 
 def _digits(value: float | None) -> float | None:

@@ -33,6 +33,8 @@ class Csv:
         Columns: sample, name, source, position, label (class index), class (its name), truth, flag (TP, FN, FP, TN),
         probability, predicted, predicted_class, mean, std, low and high of the probability, entropy and
         mutual_information where uncertainty ran, then EXPLAINER/METRIC; a cell is empty where there are no data.
+        Of a detector one line is one box, and at the end stand its number, x0, y0, x1, y1 in pixels of the picture and
+        its overlap with the truth.
         """
         lines = (line for batch in label_batches(run) for line in zip(*map(_plain, batch.columns), strict=True))
         written = [_write(Path(out), schema(run).names, lines)]

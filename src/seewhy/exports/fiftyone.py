@@ -113,7 +113,8 @@ class FiftyOne:
                 continue
             path = f"fields/{name}/{number:08d}.png"
             (out / path).write_bytes(_levels(place.to_original(values), float(values.min()), float(values.max())))
-            about = {"label": run.class_name(label), "class_index": label}
+            index = record.class_of(label)
+            about = {"label": run.class_name(index), "class_index": index}
             about |= {"low": float(values.min()), "high": float(values.max())}
             found[name] = {**fields.heat_map(_identity(run, record.sample, name), path), **about}
             scores = {m: record.scores.get((label, explainer, m)) for m in run.metrics}

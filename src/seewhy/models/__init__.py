@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from seewhy.errors import InvalidType
 from seewhy.types import Outputs, Passes
@@ -26,6 +27,7 @@ __all__ = [
     "Gradients",
     "Model",
     "PooledLinear",
+    "TokenModel",
     "Transformer",
     "TransformerModel",
     "Weightings",
@@ -143,6 +145,19 @@ class FeatureModel(Model, Protocol):
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
         """The outputs if the layer had given ``maps`` (R, C, h, w); row r belongs to image ``rows[r]``."""
+        ...
+
+
+@runtime_checkable
+class TokenModel(FeatureModel, Protocol):
+    """Knows which of its layers have tokens, if it is a transformer."""
+
+    def active_layer(self, inputs: Tensor) -> str:
+        """The automatic layer of methods that look at activations alone; raises NoSpatialOutput where there is none."""
+        ...
+
+    def entered_layer(self, inputs: Tensor) -> str:
+        """The layer whose tokens enter the last block; raises NoSpatialOutput where there is none."""
         ...
 
 
@@ -266,9 +281,16 @@ def as_model(network: Any) -> Model:
     if not plain and isinstance(network, Model):  # does not have takes long
         return network
     if isinstance(network, nn.Module):
+        from seewhy.models._detectors import adapted
+        from seewhy.models._script import ScriptModel
         from seewhy.models.torch import TorchModel
 
-        return TorchModel(network)
+        return ScriptModel(network) if isinstance(network, ScriptModule) else TorchModel(adapted(network))
+    library = type(network).__module__.partition(".")[0]
+    if library in ("openvino", "onnx") and type(network).__name__ in ("Model", "ModelProto", "CompiledModel"):
+        from seewhy.models._files import of_object
+
+        return of_object(network)
     if callable(network):
         from seewhy.models.function import FunctionModel
 

@@ -38,6 +38,7 @@ class Anatomy:
         traced: tokens and blocks; None before it was looked.
         auto: the automatic layer.
         active: the one for methods that look at activations alone.
+        boxes: whether the outputs have boxes; None before that was seen.
         checked: results of checks that are made once, by name.
     """
 
@@ -47,6 +48,7 @@ class Anatomy:
     traced: Trace | None = None
     auto: str | None = None
     active: str | None = None
+    boxes: bool | None = None
     checked: dict[Any, bool] = field(default_factory=dict)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seewhy.errors import out_of_memory
 from seewhy.models import Features
 from seewhy.models._cut import Cut, cut
+from seewhy.models._detectors import Candidates
 from seewhy.models._layers import Layout
 from seewhy.models._untouched import hooked
 from seewhy.types import Outputs
@@ -62,7 +63,9 @@ class Head:
     def _prepare(self, features: Features) -> None:
         self._ready = True
         own = self._own(features.maps, torch.arange(len(features.maps), device=features.maps.device), True)
-        found = cut(self.network, features.inputs, self.kwargs, features.layer, tuple(own.shape[1:]))
+        known = isinstance(self.network, Candidates)  # their graphs depend on what they find, and trying takes long
+        shape = tuple(own.shape[1:])
+        found = None if known else cut(self.network, features.inputs, self.kwargs, features.layer, shape)
         if found is not None and self._agrees(found, features, own):
             self._cut = found
             return

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.errors import BadOutput
+from seewhy.errors import BadOutput, InvalidInput
 from seewhy.types import Outputs
 
-__all__ = ["Selector", "select", "to_outputs"]
+__all__ = ["Selector", "check_size", "select", "to_outputs"]
 
 Selector = str | int | Callable[[Any], Any] | None
 
@@ -34,6 +34,16 @@ def to_outputs(raw: Any, n: int, selector: Selector = None) -> Outputs:
     if not bool(torch.isfinite(outputs.scores).all()):
         raise BadOutput("The network returned NaN or infinite scores. Its weights or the input are out of range.")
     return outputs
+
+
+def check_size(inputs: Tensor, selector: Selector) -> None:
+    """Raises where the selector was made for inputs of another size, so that its boxes would lie elsewhere."""
+    size, got = getattr(selector, "size", None), tuple(inputs.shape[2:])
+    if callable(selector) and isinstance(size, tuple) and size != got:
+        raise InvalidInput(
+            f"{type(selector).__name__} was made for inputs of {size[0]} x {size[1]} pixels, got {got[0]} x {got[1]}. "
+            f"Use size={got} or give it inputs of its size."
+        )
 
 
 def select(raw: Any, selector: Selector) -> Any:

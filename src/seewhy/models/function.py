@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import InputRefused, SeewhyError, out_of_memory
-from seewhy.models._outputs import Selector, to_outputs
+from seewhy.models._outputs import Selector, check_size, to_outputs
 from seewhy.types import Outputs, Passes
 
 __all__ = ["FunctionModel"]
@@ -50,7 +50,8 @@ class FunctionModel:
             yield
 
     def check(self, inputs: Tensor) -> None:
-        """A callable may take any type and device."""
+        """A callable may take any type and device; its output may be read for inputs of one size only."""
+        check_size(inputs, self.output)
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """One call of the function."""

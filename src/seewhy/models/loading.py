@@ -1,4 +1,4 @@
-"""A model from what people write: "timm:resnet50", "torchvision:resnet50", "package.module:factory", an object.
+"""A model from what people write: "timm:resnet50", "package.module:factory", "model.onnx", an object.
 
 Preprocessing and class names come from the model's own metadata where it has any.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDep
 from seewhy.images import Preprocessing
 from seewhy.models import Model, as_model
 from seewhy.models import _checkpoint as checkpoints
+from seewhy.models import _detectors as detectors
+from seewhy.models import _files as files
+from seewhy.models._exported import ExportedModel
 from seewhy.models._outputs import Selector
 from seewhy.models.function import FunctionModel
 from seewhy.models.torch import TorchModel
@@ -24,10 +28,9 @@ from seewhy.models.torch import TorchModel
 __all__ = ["load", "read_labels"]
 
 FORMS = (
-    "Expected 'timm:NAME', 'torchvision:NAME', 'package.module:factory', a torch.nn.Module, a seewhy model or a "
-    "callable (N,C,H,W) -> (N,K)."
+    "Expected 'timm:NAME', 'torchvision:NAME', 'package.module:factory', a model file (.onnx, .xml, .tflite, .pt2, "
+    "TorchScript), a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K)."
 )
-_LATER = {".onnx", ".xml", ".pt2", ".pt", ".pth", ".safetensors", ".tflite"}
 
 
 @dataclass(frozen=True)
@@ -41,45 +44,59 @@ def load(
     spec: Any, *, checkpoint: str | Path | None = None, trust: bool = False, num_classes: int | None = None,
     preprocessing: Preprocessing | None = None, labels: Sequence[str] | str | Path | None = None,
     output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, changes: Mapping[str, Any] | None = None,
+    backend: str = "auto",
 ) -> Model:  # fmt: skip
     """A model that can be explained.
 
     Args:
-        spec: "timm:NAME", "torchvision:NAME", "package.module:factory", a ``torch.nn.Module``, a callable, a model.
+        spec: "timm:NAME", "torchvision:NAME", "package.module:factory", a model file (.onnx, .xml, .tflite, .pt2,
+            TorchScript), a ``torch.nn.Module``, a callable, a model.
         checkpoint: weights (.pth, .pt, .safetensors). Without it named models fetch their published weights.
         trust: read pickles that run code.
         num_classes: of a fine-tuned head, for timm and torchvision.
         preprocessing: how a picture becomes the input, where the model's own metadata do not say or are not right.
         labels: class names, or a text file with one a line.
         output: where the scores are in what the network returns: a name, an index or a callable.
-        forward_kwargs: further arguments of the network's forward.
+        forward_kwargs: further arguments of the network's forward, or values of an exported graph's other inputs.
         changes: fields of `seewhy.Preprocessing` that differ from what the model's own metadata say.
+        backend: what runs an .onnx file: "onnxruntime", "openvino", or "auto" for the first of them that is installed.
 
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
     """
-    built = _build(spec, checkpoint is None, num_classes)
+    built = _build(spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs})
     model = as_model(built.model)
+    if isinstance(model, ExportedModel):
+        model = files.described(model)
     notes = _weights(model, checkpoint, trust)
     names = read_labels(labels) if labels is not None else built.labels
-    if not isinstance(model, TorchModel | FunctionModel):
+    if not isinstance(model, TorchModel | FunctionModel | ExportedModel):
         return model
-    fields: dict[str, Any] = {
+    values: dict[str, Any] = {
         "preprocessing": _changed(
             spec if isinstance(spec, str) else model.name,
             preprocessing or model.preprocessing or built.preprocessing or _of_module(model),
-            changes,
+            _sized(model, changes),
         ),
         "labels": names or model.labels,
         "output": output if output is not None else model.output,
     }
     if isinstance(model, TorchModel):
         title = model.title or (spec if isinstance(spec, str) else None)
-        fields |= {"title": title, "notes": (*model.notes, *notes)}
-        fields |= {"forward_kwargs": forward_kwargs} if forward_kwargs is not None else {}
-    elif forward_kwargs is not None:
-        raise InvalidInput("forward_kwargs are for torch modules. Give a callable its arguments by functools.partial.")
-    return replace(model, **fields)
+        values |= {"title": title, "notes": (*model.notes, *notes)}
+    if forward_kwargs is not None:
+        if "forward_kwargs" not in {field.name for field in fields(model)}:
+            raise InvalidInput(
+                "forward_kwargs are for torch modules. Give a callable its arguments by functools.partial."
+            )
+        values |= {"forward_kwargs": forward_kwargs}
+    return replace(model, **values)
+
+
+def _sized(model: Model, changes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The changes; where they are a whole preprocessing but for the size, with the only size that the graph takes."""
+    size = model.size if isinstance(model, ExportedModel) and model.preprocessing is None else None
+    return {"size": size, **changes} if changes and size is not None else changes
 
 
 def _changed(name: str, known: Preprocessing | None, changes: Mapping[str, Any] | None) -> Preprocessing | None:
@@ -92,12 +109,14 @@ def _changed(name: str, known: Preprocessing | None, changes: Mapping[str, Any] 
     return Preprocessing(**changes)
 
 
-def _build(spec: Any, pretrained: bool, num_classes: int | None) -> _Built:
+def _build(spec: Any, pretrained: bool, num_classes: int | None, options: Mapping[str, Any]) -> _Built:
     if not isinstance(spec, str | Path):
         return _Built(spec)
     kind, _, name = str(spec).partition(":")
-    if Path(str(spec)).suffix in _LATER:
-        raise InvalidInput(f"Model files such as {str(spec)!r} are not supported by this version. {FORMS}")
+    if Path(spec).suffix.lower() in files.SUFFIXES:
+        if num_classes is not None:
+            raise InvalidInput(f"num_classes is for named networks; {str(spec)!r} has its classes.")
+        return _Built(files.opened(Path(spec), **options))
     if not name:
         raise InvalidInput(f"There is no model {str(spec)!r}. {FORMS}")
     makers: dict[str, Callable[..., _Built]] = {"timm": _timm, "torchvision": _torchvision}
@@ -148,8 +167,10 @@ def _torchvision(name: str, pretrained: bool, options: dict[str, Any]) -> _Built
         raise UnknownName(f"torchvision has no model {name!r}. {nearest(name, models.list_models())}")
     weights = models.get_model_weights(name).DEFAULT
     chosen = weights if pretrained else None
+    if "weights_backbone" in signature(models.get_model_builder(name)).parameters:
+        options = options | {"weights_backbone": None}  # else a detector would fetch a backbone to be overwritten
     network = _fetched(lambda: models.get_model(name, weights=chosen, **options), name, pretrained)
-    labels = tuple(weights.meta.get("categories", ())) if not options else ()
+    labels = tuple(weights.meta.get("categories", ())) if "num_classes" not in options else ()
     return _Built(network, _torchvision_preprocessing(weights.transforms()), labels or None)
 
 
@@ -207,7 +228,11 @@ def _weights(model: Model, checkpoint: str | Path | None, trust: bool) -> tuple[
 
 
 def _of_module(model: Model) -> Preprocessing | None:
-    return _timm_preprocessing(model.module) if isinstance(model, TorchModel) else None
+    return (
+        _timm_preprocessing(model.module) or detectors.preprocessing(model.module)
+        if isinstance(model, TorchModel)
+        else None
+    )
 
 
 def read_labels(labels: Sequence[str] | str | Path) -> tuple[str, ...]:

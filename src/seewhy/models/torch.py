@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, UnknownLayer, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear
 from seewhy.models._anatomy import Look, anatomy
+from seewhy.models._detectors import Candidates
 from seewhy.models._head import Head
 from seewhy.models._layers import FIRST, Layout, TokenGrids, UnlocatedTokens, check_name, read_layout
-from seewhy.models._outputs import Selector, select, to_outputs
+from seewhy.models._outputs import Selector, check_size, select, to_outputs
 from seewhy.models._tape import Tape
 from seewhy.models._transformer import TorchTransformer, transformer
-from seewhy.models._untouched import frozen, hooked, tensors, untouched
+from seewhy.models._untouched import frozen, hooked, tensors, untouched, walk
 from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
@@ -51,7 +52,8 @@ class TorchModel:
     @property
     def name(self) -> str:
         """The title, or the class of the network."""
-        return self.title or type(self.module).__name__
+        own = self.module
+        return self.title or (own.title if isinstance(own, Candidates) else type(own).__name__)
 
     @property
     def module(self) -> nn.Module:
@@ -75,6 +77,7 @@ class TorchModel:
 
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype or device is not the network's."""
+        check_size(inputs, self.output)
         first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
         if first is None:
             return
@@ -89,8 +92,11 @@ class TorchModel:
             raise InvalidInput(f"The network is {want}, the input {got}. Use inputs.to(torch.{want}).")
 
     def __call__(self, inputs: Tensor) -> Outputs:
-        """One forward pass without gradients."""
-        with torch.no_grad():
+        """One forward pass without gradients, in evaluation mode also where nobody has opened the model."""
+        with ExitStack() as stack:
+            if any(m.training for m in walk(self.module)):
+                stack.enter_context(untouched(self.module))
+            stack.enter_context(torch.no_grad())
             return self.read(self._run(inputs), inputs.shape[0])
 
     def layers(self) -> list[str]:
@@ -137,7 +143,7 @@ class TorchModel:
 
     def active_layer(self, inputs: Tensor) -> str:
         """The automatic layer of methods that look at activations alone: no LayerNorm's output."""
-        return self.look(inputs).active_layer()
+        return self._own_layer() or self.look(inputs).active_layer()
 
     def transformer(self, inputs: Tensor) -> TorchTransformer:
         """The network's blocks and tokens; see `TransformerModel`."""
@@ -169,8 +175,7 @@ class TorchModel:
             )
         return Gradients(
             maps=watch.layout.to_maps(leaf.detach()),
-            outputs=Outputs(scores=outputs.scores.detach(), boxes=outputs.boxes, masks=outputs.masks,
-                            activated=outputs.activated),
+            outputs=replace(outputs, scores=outputs.scores.detach()),
             values=values,
             of=self._differentiate(values, leaf, watch.layout, name),
             layer=name,
@@ -208,18 +213,37 @@ class TorchModel:
 
     def _linear(self, tape: Tape, raw: Any) -> PooledLinear | None:
         # A callable may pick, reorder or change the scores: then the head's own rows are not the classes.
-        return None if callable(self.output) else tape.head(select(raw, self.output))
+        scores = None if callable(self.output) else select(raw, self.output)
+        return tape.head(scores) if isinstance(scores, Tensor) else None
 
     def _resolve(self, inputs: Tensor, layer: str) -> str:
         check_name(self.module, layer)
-        return self.look(inputs).auto_layer() if layer == "auto" else layer
+        return (self._own_layer() or self.look(inputs).auto_layer()) if layer == "auto" else layer
+
+    def _own_layer(self) -> str | None:
+        """The layer that an adapted detector names: what runs last in a detector is a head of its coarsest level."""
+        return self.module.map_layer if isinstance(self.module, Candidates) else None
 
     def look(self, inputs: Tensor) -> Look:
         """What is known, or can be found out, about the network for inputs of this size."""
-        module = self.module
-        return Look(
-            module, inputs, self._run, lambda raw: self.read(raw, 1).scores, self.passes, anatomy(module, inputs)
-        )
+        module, known = self.module, anatomy(self.module, inputs)
+
+        def run(images: Tensor) -> Any:
+            raw = self._run(images)
+            found = select(raw, self.output)
+            known.boxes = isinstance(found, Outputs) and found.boxes is not None
+            return raw
+
+        return Look(module, inputs, run, lambda raw: self.read(raw, 1).scores, self.passes, known)
+
+    def detects(self, inputs: Tensor) -> bool:
+        """Whether its outputs have boxes; the first time it costs the pass that `auto_layer` would make."""
+        if isinstance(self.module, Candidates):
+            return True
+        look = self.look(inputs)
+        if look.known.boxes is None:
+            look.seen()
+        return bool(look.known.boxes)
 
     def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[_Watch, Any]:
         """One forward pass with ``hook`` on a layer; a second one where the layer's tokens were not known before."""
@@ -228,10 +252,14 @@ class TorchModel:
             watch = _Watch(inputs, name, lambda: look().known.tokens)
             try:
                 with hooked(self.module, name, partial(hook, watch)), watch:
-                    return watch, self._run(inputs)
+                    raw = self._run(inputs)
             except UnlocatedTokens as asked:
                 self._count(inputs.shape[0])
                 look().layout(asked.length)
+                continue
+            if isinstance(self.module, Candidates):
+                watch.warnings += self.module.padding((inputs.shape[2], inputs.shape[3]))
+            return watch, raw
 
     def _run(self, inputs: Tensor) -> Any:
         try:

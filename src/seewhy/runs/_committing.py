@@ -62,5 +62,5 @@ def _row(tools: Tools, picture: Picture, extra: dict[str, Any]) -> Row:
     return Row(
         sample=item.key, position=item.index, name=readable(name), stamp=item.stamp,
         source=None if source is None else readable(source),
-        **picture.row(tools.job.threshold), **extra,
+        **picture.row(tools.threshold), **extra,
     )  # fmt: skip

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,18 +25,21 @@ from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining
 from seewhy.models import FeatureModel, Model
 from seewhy.perturbation import check_activation
+from seewhy.runs import _detecting as detecting
 from seewhy.runs._maps import decode
 from seewhy.runs._picture import Picture, choose, exclusive, said
-from seewhy.runs._reading import truth
+from seewhy.runs._reading import truth, truth_of_boxes
 from seewhy.runs.job import Tools
 from seewhy.runs.rows import CostRow, ScoreRow, TreeRow, UncertaintyRow
-from seewhy.targets import Chosen
+from seewhy.targets import BoxTarget, Chosen
 from seewhy.types import Attribution, Outputs, activation
 
 if TYPE_CHECKING:
     from seewhy.runs.work import Batches
 
 __all__ = ["everything"]
+
+_TARGET = re.compile(r"\btarget (\d+)")  # boxes are counted from 1 wherever people see them
 
 
 def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
@@ -83,7 +88,7 @@ def _first(tools: Tools, pictures: list[Picture]) -> str | None:
     A perturbation method makes hundreds of passes anyway; a method with one backward pass a class would make as many
     for every picture as for the one with the most classes, unless there is one class each.
     """
-    if not all(p.wants("predict") for p in pictures):
+    if tools.sieve is not None or not all(p.wants("predict") for p in pictures):
         return None
     several = any(p.loaded is not None and p.loaded.sample.labels is not None for p in pictures)
     for label, one in tools.explainers.items():
@@ -99,6 +104,7 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
     for picture in pictures:
         if "predict" not in picture.item.tasks:
             picture.classes = picture.item.labels
+            picture.detections = None if tools.sieve is None else list(picture.item.detections)
             if picture.classes is None:
                 picture.fail_all("What the network says about the picture is not known from before.", "predict")
 
@@ -111,14 +117,15 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
             return
         with tools.model.opened():
             tools.model.check(inputs)
-            _chosen(tools, batch, tools.model(inputs))
+            said_so = _chosen if tools.sieve is None else _detected
+            said_so(tools, batch, tools.model(inputs))
 
     def failed(picture: Picture, error: Exception) -> None:
         if first is not None and not isinstance(error, BadOutput | InvalidTarget):
             again.append(picture)
             picture.fail([tools.explain_task(first)], error, "explain", first)
         else:
-            picture.classes = picture.probabilities = None
+            picture.classes = picture.probabilities = picture.detections = None
             picture.fail_all(error, "predict")
 
     again: list[Picture] = []
@@ -130,10 +137,7 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
 def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
     """(N, T) the classes that are explained, filled up with the first; notes what the network says."""
     function = tools.job.activation_fn
-    check_activation(outputs, function)
-    found = outputs.activate(activation(function)).classes.detach().float().cpu()
-    if not bool(torch.isfinite(found).all()):
-        raise BadOutput("The probabilities come to NaN or infinity. Check activation_fn.")
+    found = _probable(tools, outputs).classes.detach().float().cpu()
     alone = exclusive(found, function)
     for picture, values in zip(batch, found, strict=True):
         assert picture.loaded is not None
@@ -142,6 +146,31 @@ def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
     longest = max(1, *(len(p.classes or ()) for p in batch)) if batch else 1
     filled = [[*(p.classes or ()), *([(p.classes or (0,))[0]] * (longest - len(p.classes or ())))] for p in batch]
     return torch.tensor(filled)
+
+
+def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
+    """Notes what a detector finds in each picture."""
+    outputs = _probable(tools, outputs)
+    if outputs.boxes is None or tools.sieve is None:
+        raise BadOutput("The run began with a network that gives boxes, and now it gives none.")
+    for i, picture in enumerate(batch):
+        one = picture.loaded
+        assert one is not None
+        size = (one.inputs.shape[2], one.inputs.shape[3])
+        picture.detections, picture.flagged = detecting.found(outputs, i, one.sample, one.view, size, tools.sieve)
+        picture.classes = tuple(row.number for row in picture.detections)
+        picture.probabilities = outputs.classes[i].detach().float().cpu()
+        if picture.unfound:
+            picture.notes = [f"Nothing is found with a score above {tools.sieve.score_threshold:g}."]
+
+
+def _probable(tools: Tools, outputs: Outputs) -> Outputs:
+    """With probabilities, all of them finite."""
+    check_activation(outputs, tools.job.activation_fn)
+    found = outputs.activate(activation(tools.job.activation_fn))
+    if not bool(torch.isfinite(found.classes).all()):
+        raise BadOutput("The probabilities come to NaN or infinity. Check activation_fn.")
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------- maps
@@ -162,9 +191,37 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
         judged = [tools.score_task(label, metric) for metric in tools.metrics]
         picture.fail([tools.explain_task(label), *judged], error, "explain", label)
 
+    def boxes(batch: list[Picture]) -> None:
+        for picture in batch:
+            began = time.perf_counter()
+            found = _of_boxes(picture, explainer)
+            _keep(tools, [picture], label, found, time.perf_counter() - began)
+
+    if tools.sieve is not None:  # each picture has boxes of its own
+        replace(batches, size=1).each([p for n in alike if n for p in alike[n]], boxes, failed)
+        return
     for count, group in sorted(alike.items()):
         if count:
             batches.each(group, work, failed)
+
+
+def _of_boxes(picture: Picture, explainer: Explainer) -> Attribution:
+    """One map for each of a detector's boxes, all from the same passes; of its class, where a method knows no boxes."""
+    inputs, found = _together([picture]), picture.detections or []
+    if not explainer.classes_only:
+        maps = explainer.run(inputs, _targets(picture))
+        return replace(maps, warnings=tuple(_TARGET.sub(lambda m: f"box {int(m[1]) + 1}", t) for t in maps.warnings))
+    labels = sorted({row.class_index for row in found})
+    of_classes = explainer.run(inputs, torch.tensor([labels]))
+    rows = [labels.index(row.class_index) for row in found]
+    note = f"{type(explainer).__name__} explains classes: boxes of one class share a map."
+    return replace(of_classes, raw=of_classes.raw[:, rows], targets=None, warnings=(*of_classes.warnings, note))
+
+
+def _targets(picture: Picture) -> list[BoxTarget]:
+    assert picture.loaded is not None
+    size = (picture.loaded.inputs.shape[2], picture.loaded.inputs.shape[3])
+    return detecting.targets(picture.detections or [], picture.loaded.view, size)
 
 
 def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution, seconds: float) -> None:
@@ -223,13 +280,35 @@ def _case(
     raw = torch.from_numpy(picture.maps[label, e]).to(inputs.device)
     try:
         needed = any(tools.metrics[m].needs_truth for m in wanted)
-        mask = truth(picture.loaded.sample, picture.loaded.view, label, size) if needed else None
+        mask = _truth(picture, label, size) if needed else None
         return Case(
-            model=tools.model, image=inputs[0], target=label, saliency=upsample(raw[None, None], size)[0, 0],
-            truth=None if mask is None else mask.to(inputs.device), explain=explaining(explainer),
+            model=tools.model, image=inputs[0], saliency=upsample(raw[None, None], size)[0, 0],
+            target=label if picture.detections is None else _targets(picture)[label],
+            truth=None if mask is None else mask.to(inputs.device), explain=_again(explainer),
         )  # fmt: skip
     except (SeewhyError, OSError) as error:
         return error
+
+
+def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None:
+    """(H, W) bool: where a class is, or the true box that a detector's box is."""
+    assert picture.loaded is not None
+    sample, view = picture.loaded.sample, picture.loaded.view
+    if picture.detections is None:
+        return truth(sample, view, label, size)
+    box = detecting.true_box(picture.detections[label], sample)
+    found = None if box is None else truth_of_boxes([box], view, size)
+    return found if found is not None and bool(found.any()) else None
+
+
+def _again(explainer: Explainer) -> Callable[[Tensor, Any], Tensor]:
+    """Explains other images for a metric; a box's class, where the method knows no boxes."""
+    explain = explaining(explainer)
+
+    def classes(images: Tensor, target: Any) -> Tensor:
+        return explain(images, target.label if isinstance(target, BoxTarget) else target)
+
+    return classes if explainer.classes_only else explain
 
 
 def _judge(tools: Tools, picture: Picture, case: Case | Exception, about: tuple[int, str, str]) -> None:
@@ -240,7 +319,7 @@ def _judge(tools: Tools, picture: Picture, case: Case | Exception, about: tuple[
             raise case
         value = float("nan") if metric.needs_truth and case.truth is None else metric(case)
     except Exception as error:  # the other metrics' results are not lost
-        picture.fail([tools.score_task(e, m)], error, "score", e, m, label)
+        picture.fail_judging([tools.score_task(e, m)], error, about)
         return
     picture.scores.append(ScoreRow(label, e, m, value if value == value else None))
 

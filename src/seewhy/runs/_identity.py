@@ -25,9 +25,12 @@ def identity(*values: Any) -> str:
 
 
 def model_digest(model: Any) -> str:
-    """Of a model's weights, structure and preprocessing; of a callable that is no network only its name is known."""
+    """Of a model's weights, structure and preprocessing; of a callable that is no network only its name is known.
+
+    A model from a file has its digest (``content``).
+    """
     about = [getattr(model, name, None) for name in ("preprocessing", "output", "forward_kwargs")]
-    return identity(getattr(model, "module", None) or model.name, *about)
+    return identity(getattr(model, "module", None) or getattr(model, "content", None) or model.name, *about)
 
 
 def plain(value: Any) -> Any:

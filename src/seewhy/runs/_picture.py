@@ -15,7 +15,7 @@ from torch import Tensor
 from seewhy.errors import InvalidTarget
 from seewhy.runs._reading import Loaded, reason
 from seewhy.runs.plan import Item
-from seewhy.runs.rows import CostRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.rows import CostRow, DetectionRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
 
 __all__ = ["Picture", "choose", "exclusive", "flag", "said"]
 
@@ -30,8 +30,11 @@ class Picture:
         item: what is to be done.
         loaded: what was read, or None where that failed.
         probabilities: (K,) once the network has spoken.
-        classes: what is explained, once that is known.
-        maps: (class, explainer) -> (h, w) raw.
+        classes: what is explained, once that is known: class indices, or the numbers of a detector's boxes.
+        detections: of a detector, once that is known; None for a classifier.
+        flagged: what the detector and the truth say about them, when it has spoken.
+        maps: (class or number, explainer) -> (h, w) raw.
+        notes: what the reader should know, besides what reading it told.
         failed: tasks that failed.
     """
 
@@ -39,6 +42,9 @@ class Picture:
     loaded: Loaded | None = None
     probabilities: Tensor | None = None
     classes: tuple[int, ...] | None = None
+    detections: list[DetectionRow] | None = None
+    flagged: list[LabelRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     maps: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
     kept: set[tuple[int, str]] = field(default_factory=set)
     entropy: float | None = None
@@ -49,6 +55,15 @@ class Picture:
     trees: list[TreeRow] = field(default_factory=list)
     failures: list[FailureRow] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
+
+    @property
+    def unfound(self) -> bool:
+        """Whether a detector has looked and found nothing."""
+        return (
+            self.detections is not None
+            and self.probabilities is not None
+            and not any(label.flag != "FN" for label in self.flagged)
+        )
 
     def wants(self, task: str) -> bool:
         """Whether a task is to be done, and can be: the picture was read."""
@@ -63,14 +78,25 @@ class Picture:
         why = error if isinstance(error, str) else reason(error)
         self.failures.append(FailureRow(task=task, explainer=explainer, metric=metric, label=label, reason=why))
 
+    def fail_judging(self, tasks: Iterable[str], error: BaseException, about: tuple[int, str, str]) -> None:
+        """Records that a metric could not judge a map; of a detector's box its class stands in the row."""
+        key, explainer, metric = about
+        if self.detections is None:
+            self.fail(tasks, error, "score", explainer, metric, key)
+            return
+        why = f"Box {key + 1}: {reason(error)}"
+        self.fail(tasks, why, "score", explainer, metric, self.detections[key].class_index)
+
     def fail_all(self, error: BaseException | str, task: str) -> None:
         """Nothing of this picture can be done."""
         self.fail(self.item.tasks, error, task)
 
     def labels(self, threshold: float) -> list[LabelRow]:
-        """The classes that are explained, with their flags."""
+        """The classes that are explained, or a detector's boxes, with their flags."""
         if self.probabilities is None or self.loaded is None:
             return []
+        if self.detections is not None:
+            return self.flagged
         true = self.loaded.sample.labels
         found = []
         for label in self.classes or ():
@@ -89,12 +115,12 @@ class Picture:
         }  # fmt: skip
         if self.probabilities is not None:
             best, where = self.probabilities.max(0)
-            found |= {"predicted": int(where), "probability": float(best)}
+            found |= {"predicted": int(where), "probability": float(best), "detections": self.detections or []}
         if self.loaded is not None:
             one, view = self.loaded, self.loaded.view
             found |= {
                 "digest": one.digest, "size": view.original, "input": tuple(one.inputs.shape[2:]), "box": view.box,
-                "truth": one.sample.labels, "boxes": one.sample.boxes, "warnings": list(one.warnings),
+                "truth": one.sample.labels, "boxes": one.sample.boxes, "warnings": [*one.warnings, *self.notes],
             }  # fmt: skip
         return found
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from seewhy.runs._query_rows import WORDED, Choice, Plan, Words, choose
 from seewhy.runs._query_tables import shown_failures
-from seewhy.runs.rows import CostRow, FailureRow, LabelRow, MapRow, ThumbnailRow, UncertaintyRow
+from seewhy.runs.rows import CostRow, DetectionRow, FailureRow, LabelRow, MapRow, ThumbnailRow, UncertaintyRow
 
 __all__ = [
     "Counts",
@@ -64,6 +64,8 @@ class SampleRecord:
         probability: of it.
         entropy: in nats, or None.
         mutual_information: in nats, or None.
+        detections: number -> what a detector found, or did not find; {} for a classifier. In a run over a detector
+            these numbers stand for labels in everything that follows.
         labels: label -> what the network and the truth say.
         uncertainty: label -> mean, deviation, interval.
         maps: (label, explainer) -> where the map lies.
@@ -91,6 +93,7 @@ class SampleRecord:
     probability: float | None
     entropy: float | None
     mutual_information: float | None
+    detections: dict[int, DetectionRow] = field(default_factory=dict)
     labels: dict[int, LabelRow] = field(default_factory=dict)
     uncertainty: dict[int, UncertaintyRow] = field(default_factory=dict)
     maps: dict[tuple[int, str], StoredMap] = field(default_factory=dict)
@@ -101,6 +104,10 @@ class SampleRecord:
     warnings: tuple[str, ...] = ()
     thumbnail: tuple[str, ThumbnailRow] | None = None
     parts: tuple[str, ...] = ()
+
+    def class_of(self, label: int) -> int:
+        """The class index that a label means: itself, or the class of the detector's box of this number."""
+        return self.detections[label].class_index if label in self.detections else label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +288,7 @@ def _record(
         boxes=tuple(tuple(box.values()) for box in base["boxes"]),
         predicted=base["predicted"], probability=base["probability"],
         entropy=unsure["entropy"], mutual_information=unsure["mutual_information"],
+        detections={entry["number"]: DetectionRow(**entry) for entry in base["detections"] or ()},
         labels=_by_label(LabelRow, base["labels"]), uncertainty=_by_label(UncertaintyRow, unsure["uncertainty"]),
         maps=_maps(plan, of), scores=_scores(plan, of), costs=_costs(plan, of),
         trees=_trees(of(plan.counterfactual)),

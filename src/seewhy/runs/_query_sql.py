@@ -102,7 +102,7 @@ class Query:
             UnknownName: an explainer that the run does not have.
         """
         known = [
-            ("label IN (SELECT unnest(?::INTEGER[]))", None if self.labels is None else list(self.labels)),
+            ("class_index IN (SELECT unnest(?::INTEGER[]))", None if self.labels is None else list(self.labels)),
             ("flag IN (SELECT unnest(?::VARCHAR[]))", None if self.flags is None else list(self.flags)),
             ("s IN (SELECT s FROM pictures WHERE " + PICTURE_HAS_TEXT + ")", self.text or None),
             ("probability >= ?::FLOAT", self.min_probability),

@@ -1,8 +1,9 @@
 """The flat tables of a run, one line a picture, or a picture and label, for filtering and sorting.
 
     pictures    s, the picture's own columns, which rows tell of it, how much failed
-    labels      s, label, probability, flag, uncertainty; m0, m1, ...: a value for each explainer and metric, null where
-                there is none; x0, x1, ...: whether there is a map of each explainer; tree: whether one was found
+    labels      s, label, class_index (another number only for a detector's boxes), probability, flag, uncertainty;
+                m0, m1, ...: a value for each explainer and metric, null where there is none; x0, x1, ...: whether
+                there is a map of each explainer; tree: whether one was found
     nodata      the lines of labels where a metric found nothing to judge
     costs       s, explainer, what its maps cost
     failures    s, what could not be done
@@ -131,9 +132,19 @@ def _labels(sources: _Sources, picture: Whole, values: pa.StructArray, scores: d
         {
             "s": picture + sources.first, "sample": own["sample"], "position": own["position"],
             **{name: values.field(name) for name in ("label", "probability", "truth", "flag")},
+            "class_index": _classes(sources, values.field("label")),
             **unsure, **_uncertainty(sources), **scores, **_mapped(sources), "tree": _trees(sources),
         }
     )  # fmt: skip
+
+
+def _classes(sources: _Sources, label: pa.Array) -> pa.Array:
+    """The class of each line: the label itself, or that of the detector's box whose number it is."""
+    picture, values = sources.entries("detections", 0)
+    if not len(values):
+        return label
+    entry, place = sources.place(picture, values.field("number"))
+    return _spread(len(sources.keys), place, values.field("class_index").take(pa.array(entry)))
 
 
 def _spread(lines: int, place: Whole, values: pa.Array) -> pa.Array:

@@ -72,7 +72,7 @@ def _by_label(now: Moment, numbers: Any) -> dict[int, dict[int, tuple[int, float
     """Label -> number of explainer x metric -> count and mean."""
     numbers = list(numbers)
     each = "".join(f", count(m{n}), favg(m{n})" for n in numbers)
-    lines = now.fetch(f"SELECT label{each} FROM labels GROUP BY label ORDER BY label")
+    lines = now.fetch(f"SELECT class_index{each} FROM labels GROUP BY class_index ORDER BY class_index")
     return {
         label: {n: (values[2 * at], values[2 * at + 1]) for at, n in enumerate(numbers)} for label, *values in lines
     }

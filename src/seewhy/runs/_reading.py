@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from seewhy.runs.rows import readable
 from seewhy.types import Sample
 from seewhy.view import View
 
-__all__ = ["Loaded", "digest", "load", "reason", "truth"]
+__all__ = ["Loaded", "digest", "load", "reason", "truth", "truth_of_boxes"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +134,7 @@ def truth(sample: Sample, view: View, label: int, size: tuple[int, int]) -> Tens
         return _of_mask(sample.masks[label], view, size)
     boxes = [box[1:] for box in sample.boxes if box[0] == label]
     if boxes:
-        return torch.from_numpy(_of_boxes(boxes, view, size))
+        return truth_of_boxes(boxes, view, size)
     only = sample.labels is not None and set(sample.labels) == {label}
     return _of_mask(sample.mask, view, size) if sample.mask is not None and only else None
 
@@ -144,12 +144,12 @@ def _of_mask(mask: Any, view: View, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(view.to_input(found, size))
 
 
-def _of_boxes(boxes: list[Any], view: View, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """True for pixels of the input whose centre lies in a box."""
+def truth_of_boxes(boxes: Sequence[Any], view: View, size: tuple[int, int]) -> Tensor:
+    """(H, W) bool: pixels of the input whose centre lies in a box (x0, y0, x1, y1 in the picture's pixels)."""
     x0, y0, x1, y1 = view.box
     rows = y0 + (np.arange(size[0]) + 0.5) * (y1 - y0) / size[0]
     columns = x0 + (np.arange(size[1]) + 0.5) * (x1 - x0) / size[1]
     found = np.zeros(size, dtype=bool)
     for left, top, right, bottom in boxes:
         found |= ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))[None]
-    return found
+    return torch.from_numpy(found)

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from seewhy.detection import Box
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explanation import Explanation
 from seewhy.images import read
+from seewhy.runs._detecting import targets
 from seewhy.runs._query_records import SampleRecord
 from seewhy.runs.query import Run
 from seewhy.types import Passes
@@ -26,7 +28,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         run: the folder.
         sample: the picture's key.
         explainer: its label in the run.
-        label: one class; None for all that were explained.
+        label: one class, or the number of a detector's box; None for all that were explained.
 
     Raises:
         InvalidInput: the run has no such map.
@@ -40,12 +42,12 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
     cost, about = record.costs.get(explainer), run.settings["explainers"][explainer]
     maps = [run.map(sample, one, explainer) for one in labels]
     probabilities = [record.labels[one].probability for one in labels]
-    best = record.labels[labels[0]].label if record.predicted is None else record.predicted
+    best = record.class_of(labels[0]) if record.predicted is None else record.predicted
     return Explanation(
         raw=torch.stack([torch.from_numpy(one) for one in maps])[None],
         size=record.input,
-        targets=torch.tensor([labels]),
-        labels=[[run.class_name(one) for one in labels]],
+        targets=None if record.detections else torch.tensor([labels]),
+        labels=[_names(run, record, labels)],
         probabilities=torch.tensor([probabilities]),
         predicted=[(run.class_name(best), record.probability or 0.0)],
         method=about["name"],
@@ -57,9 +59,22 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         warnings=(*record.warnings, *(cost.warnings if cost else ())),
         preprocessing=run.settings["model"]["preprocessing"],
         pictures=[_picture(run, record)],
-        views=[View(original=record.size, box=record.box)],
+        views=[view := View(original=record.size, box=record.box)],
         names=[record.name],
+        boxes=[_boxes(record, labels, view, record.input)] if record.detections else [],
     )
+
+
+def _names(run: Run, record: SampleRecord, labels: list[int]) -> list[str]:
+    """The classes; boxes of one class are counted."""
+    plain = [run.class_name(record.class_of(one)) for one in labels]
+    before = [plain[:t].count(name) for t, name in enumerate(plain)]
+    return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
+
+
+def _boxes(record: SampleRecord, labels: list[int], view: View, size: tuple[int, int]) -> list[Box | None]:
+    """In pixels of the network's input."""
+    return [one.box for one in targets([record.detections[label] for label in labels], view, size)]
 
 
 def _picture(run: Run, record: SampleRecord) -> Image.Image:

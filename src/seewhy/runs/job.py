@@ -11,20 +11,24 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seewhy import registry, specs
 from seewhy.api import prepare
 from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
 from seewhy.datasets import Data, open_data
+from seewhy.detection import MOST, OVERLAP, SCORE, check_thresholds
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.metrics import Metric
 from seewhy.models import Model
+from seewhy.models.function import FunctionModel
 from seewhy.models.loading import load
+from seewhy.models.torch import TorchModel
+from seewhy.runs._detecting import Sieve
 from seewhy.runs._identity import identity, model_digest, plain
 from seewhy.runs._maps import Precision
-from seewhy.runs.store import FORMAT, Store
+from seewhy.runs.store import FORMAT, PLAIN, Store
 from seewhy.types import Activation, activation
 from seewhy.uncertainty import EpistemicUncertainty
 
@@ -47,6 +51,9 @@ class Job:
         counterfactual: parameters of `HierarchicalOcclusion`, or None to leave it out.
         activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
         threshold: classes above this probability are explained, and count as predicted.
+        score_threshold: of a detector: boxes with a score above it are explained.
+        nms_threshold: of a detector: boxes of one class that overlap a better one by more are dropped; None keeps them.
+        max_detections: of a detector: at most so many boxes a picture.
         chunk: pictures that are committed together.
         batch: pictures that go through the network together.
         precision: of the maps that are kept; see `seewhy.runs._maps.encode`.
@@ -66,6 +73,9 @@ class Job:
     counterfactual: Mapping[str, Any] | None = None
     activation_fn: str | Activation | None = "softmax"
     threshold: float = 0.5
+    score_threshold: float = SCORE
+    nms_threshold: float | None = OVERLAP
+    max_detections: int = MOST
     chunk: int = 32
     batch: int = 16
     precision: Precision = "auto"
@@ -74,12 +84,13 @@ class Job:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "batch"):
+        for name in ("chunk", "batch", "max_detections"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidInput(f"{name} must be a positive integer, got {value!r}.")
         if isinstance(self.threshold, bool) or not 0 <= self.threshold < 1:
             raise InvalidInput(f"threshold must be at least 0 and below 1, got {self.threshold!r}.")
+        check_thresholds(score_threshold=self.score_threshold, nms_threshold=self.nms_threshold)
         if self.precision not in ("auto", "float32", "float16"):
             raise InvalidInput(f"precision must be 'auto', 'float32' or 'float16', got {self.precision!r}.")
         if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
@@ -101,6 +112,7 @@ class Tools:
         metrics: label -> metric.
         uncertainty: or None.
         counterfactual: or None.
+        sieve: which boxes of a detector are explained; None for a classifier.
         ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
     """
 
@@ -113,6 +125,7 @@ class Tools:
     metrics: dict[str, Metric]
     uncertainty: EpistemicUncertainty | None
     counterfactual: HierarchicalOcclusion | None
+    sieve: Sieve | None
     ids: dict[tuple[str, str], str]
 
     @classmethod
@@ -129,6 +142,7 @@ class Tools:
         known = known or {}
         model = _placed(load(job.model, **job.model_options), job.device)
         data, classes = _bound(model, open_data(job.data, **job.data_options), known)
+        sieve = _sieve(job, model, data, known)
         function = job.activation_fn
         explainers = _labels(specs.explainers(model, job.explainers, function), known.get("explainers", {}))
         metrics = _labels(specs.metrics(job.metrics, function), known.get("metrics", {}))
@@ -144,11 +158,17 @@ class Tools:
         ids |= {("uncertainty", ""): _id(sure)} if sure else {}
         ids |= {("counterfactual", ""): _id(what_if)} if what_if else {}
         ids["model", ""] = model_digest(model)
-        ids["run", ""] = identity(FORMAT, ids["model", ""], _named(function), float(job.threshold))
+        chosen = (PLAIN, float(job.threshold)) if sieve is None else (FORMAT, sieve)
+        ids["run", ""] = identity(chosen[0], ids["model", ""], _named(function), chosen[1])
         return cls(
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
-            metrics=metrics, uncertainty=sure, counterfactual=what_if, ids=ids,
+            metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
         )  # fmt: skip
+
+    @property
+    def threshold(self) -> float:
+        """Above which a class, or a detector's box, counts as found."""
+        return self.job.threshold if self.sieve is None else self.sieve.score_threshold
 
     @property
     def run(self) -> str:
@@ -176,7 +196,7 @@ class Tools:
         job = self.job
         preprocessing = getattr(self.model, "preprocessing", None)
         return {
-            "format": FORMAT, "id": self.run,
+            "format": PLAIN if self.sieve is None else FORMAT, "id": self.run,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seewhy": version("seewhy"), "torch": torch.__version__,
             "model": {
@@ -184,7 +204,8 @@ class Tools:
                 "preprocessing": str(preprocessing) if preprocessing else None,
                 "notes": list(getattr(self.model, "notes", ())),
             },
-            "activation": _named(job.activation_fn), "threshold": job.threshold,
+            "activation": _named(job.activation_fn), "threshold": self.threshold,
+            **({} if self.sieve is None else {"detection": dataclasses.asdict(self.sieve)}),
             "classes": list(self.classes) if self.classes else None,
             "explainers": {label: self._explainer(label) for label in self.explainers},
             "metrics": {label: self._metric(label) for label in self.metrics},
@@ -217,14 +238,52 @@ def _bound(model: Model, data: Data, known: Mapping[str, Any]) -> tuple[Data, tu
 
 def _count(model: Model, data: Data) -> int | None:
     """How many classes the network has: one pass with the first picture that can be read."""
+    inputs = _first_input(model, data)
+    if inputs is None:
+        return None
+    with model.opened():
+        return model(inputs[:1]).num_classes
+
+
+def _first_input(model: Model, data: Data) -> Tensor | None:
+    """Of the first picture that can be read."""
     for index in range(len(data)):
         try:
-            inputs = prepare(model, data[index].image).inputs
+            return prepare(model, data[index].image).inputs
         except (SeewhyError, OSError):
             continue
-        with model.opened():
-            return model(inputs[:1]).num_classes
     return None
+
+
+def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any]) -> Sieve | None:
+    """Which boxes are explained, if the model is a detector; a run goes on as it began.
+
+    Raises:
+        InvalidInput: something is asked for that is about classes.
+    """
+    if not (bool(known.get("detection")) if known else _finds_boxes(model, data)):
+        return None
+    if job.uncertainty is not None or job.counterfactual is not None:
+        what = "Uncertainty" if job.uncertainty is not None else "Hierarchical occlusion"
+        raise InvalidInput(f"{what} is about classes, and {model.name} is a detector. Leave it out.")
+    return Sieve(
+        score_threshold=float(job.score_threshold), max_detections=job.max_detections,
+        nms_threshold=None if job.nms_threshold is None else float(job.nms_threshold),
+    )  # fmt: skip
+
+
+def _finds_boxes(model: Model, data: Data) -> bool:
+    """Whether the network gives boxes; one that fails at a picture will say so when it is explained."""
+    asked = isinstance(model, TorchModel | FunctionModel) or callable(getattr(model, "output", None))
+    inputs = _first_input(model, data) if asked else None
+    if inputs is None:
+        return False
+    try:
+        with model.opened():
+            found = model.detects(inputs[:1]) if isinstance(model, TorchModel) else model(inputs[:1]).boxes is not None
+    except Exception:
+        return False
+    return found
 
 
 def _placed(model: Model, device: str | None) -> Model:

@@ -19,7 +19,7 @@ from seewhy.runs._identity import identity
 from seewhy.runs._maps import lossless
 from seewhy.runs._reading import digest
 from seewhy.runs.job import Tools
-from seewhy.runs.rows import MapRow
+from seewhy.runs.rows import DetectionRow, MapRow
 
 __all__ = ["Chunk", "Item", "Plan", "plan"]
 
@@ -36,7 +36,8 @@ class Item:
         key: unique in the data.
         stamp: cheap sign that it is the same as before.
         tasks: identities of what is to be done.
-        labels: classes to be explained, where they are known from before.
+        labels: classes to be explained (or numbers of a detector's boxes), where they are known from before.
+        detections: of a detector, the same boxes.
         maps: maps that are there already and will be judged: (part, where it lies).
     """
 
@@ -45,6 +46,7 @@ class Item:
     stamp: str
     tasks: tuple[str, ...]
     labels: tuple[int, ...] | None = None
+    detections: tuple[DetectionRow, ...] = ()
     maps: tuple[tuple[str, MapRow], ...] = ()
 
 
@@ -214,25 +216,33 @@ def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
         return {item.index: item for item in items}
     wanted = {task for item in again.values() for task in item.tasks}
     judged = {e for e in tools.explainers for m in tools.metrics if tools.score_task(e, m) in wanted}
-    columns = ["sample", "stamp", "labels", "done", "failed", *(["maps"] if judged else [])]
+    columns = ["sample", "stamp", "labels", "detections", "done", "failed", *(["maps"] if judged else [])]
     found, _ = tools.store.rows(tools.run, columns)
     rows = found.filter(pc.is_in(found["sample"], pa.array(list(again)))).to_pylist()
-    labels, maps = _labels(rows, again), _maps(rows, again, tools, judged)
+    spoken, maps = _spoken(rows, again), _maps(rows, again, tools, judged)
     return {
         item.index: item if item.key not in again else Item(
-            index=item.index, key=item.key, stamp=item.stamp, tasks=item.tasks, labels=labels.get(item.key),
-            maps=tuple(maps[item.key]),
+            index=item.index, key=item.key, stamp=item.stamp, tasks=item.tasks, maps=tuple(maps[item.key]),
+            **_known_labels(spoken.get(item.key)),
         )
         for item in items
     }  # fmt: skip
 
 
-def _labels(rows: Iterable[dict[str, Any]], items: Mapping[str, Item]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
+def _spoken(rows: Iterable[dict[str, Any]], items: Mapping[str, Item]) -> dict[str, dict[str, Any]]:
+    """The rows in which the network has said what there is."""
+    found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["part"]):
         if "predict" in row["done"] and "predict" not in row["failed"] and row["stamp"] == items[row["sample"]].stamp:
-            found.setdefault(row["sample"], tuple(one["label"] for one in row["labels"]))
+            found.setdefault(row["sample"], row)
     return found
+
+
+def _known_labels(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    detections = tuple(DetectionRow(**fields) for fields in row["detections"] or ())
+    return {"labels": tuple(one["label"] for one in row["labels"]), "detections": detections}
 
 
 def _maps(

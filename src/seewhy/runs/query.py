@@ -109,6 +109,11 @@ class Run:
         return found
 
     @property
+    def detects(self) -> bool:
+        """Whether its labels are the boxes of a detector."""
+        return bool(self.settings.get("detection"))
+
+    @property
     def sorts(self) -> list[str]:
         """The orders that `labels` and `samples` know."""
         return list(sorts(self._base.state.plan))
@@ -192,8 +197,9 @@ class Run:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All labels as a flat table, in the order of the data, block by block.
 
-        Columns: sample, name, source, position, label, truth, flag, probability, predicted, mean, std, low, high,
-        entropy, mutual_information, then "EXPLAINER/METRIC" for every pair, null where there is no value.
+        Columns: sample, name, source, position, label (class index), truth, flag, probability, predicted, mean, std,
+        low, high, entropy, mutual_information, then "EXPLAINER/METRIC" for every pair, null where there is no value.
+        Of a detector also "detection", the number of the box, which `SampleRecord.detections` has.
         """
         with self._base.moment() as now:
             plan = now.state.plan
@@ -201,13 +207,16 @@ class Run:
             rest = ["mean", "std", "low", "high", "entropy", "mutual_information"]
             scores = [f"m{number}" for number in range(len(plan.score))]
             columns = ["labels.probability", "predicted", *(f"labels.{name}" for name in [*rest, *scores])]
+            columns += ["label"] if self.detects else []
             reader = pa.RecordBatchReader.from_stream(
                 now.cursor.sql(
-                    f"SELECT labels.sample, name, source, labels.position, label, truth, flag, {', '.join(columns)} "
+                    f"SELECT labels.sample, name, source, labels.position, class_index, truth, flag, "
+                    f"{', '.join(columns)} "
                     "FROM labels JOIN pictures USING (s) ORDER BY labels.position, labels.sample, label"
                 )
             )
             names = [*own, "probability", "predicted", *rest, *(f"{e}/{m}" for e, m in plan.score)]
+            names += ["detection"] if self.detects else []
             for batch in reader:
                 yield pa.RecordBatch.from_arrays(batch.columns, names)
 

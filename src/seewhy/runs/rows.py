@@ -14,6 +14,7 @@ import pyarrow as pa
 __all__ = [
     "SCHEMA",
     "CostRow",
+    "DetectionRow",
     "FailureRow",
     "LabelRow",
     "MapRow",
@@ -42,6 +43,37 @@ class LabelRow(NamedTuple):
     probability: float
     truth: bool | None
     flag: str | None
+
+
+class DetectionRow(NamedTuple):
+    """A box that a detector found, or a true box that it did not find.
+
+    In a run over a detector, ``label`` in all other lists is the number of one of these.
+
+    Attributes:
+        number: from 0, what was found first, the best before the others.
+        class_index: of the box.
+        x0: left, in pixels of the original, as are the other three.
+        y0: top.
+        x1: right.
+        y1: bottom.
+        overlap: intersection over union with the best true box of its class; None where the truth is not known.
+        match: the true box that it is, as its number in ``boxes``, or None.
+    """
+
+    number: int
+    class_index: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    overlap: float | None
+    match: int | None
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 in pixels of the original."""
+        return self.x0, self.y0, self.x1, self.y1
 
 
 class UncertaintyRow(NamedTuple):
@@ -163,6 +195,7 @@ class Row:
         box: x0, y0, x1, y1: which part of the original the input covers, in its pixels.
         truth: classes that are truly there, or None.
         boxes: (label, x0, y0, x1, y1) in pixels of the original.
+        detections: of a detector: what it found, and what it did not find of the truth.
         predicted: the likeliest class.
         probability: of it.
         entropy: in nats, where uncertainty was asked for.
@@ -190,6 +223,7 @@ class Row:
     entropy: float | None = None
     mutual_information: float | None = None
     thumbnail: ThumbnailRow | None = None
+    detections: list[DetectionRow] = field(default_factory=list)
     labels: list[LabelRow] = field(default_factory=list)
     uncertainty: list[UncertaintyRow] = field(default_factory=list)
     maps: list[MapRow] = field(default_factory=list)
@@ -207,7 +241,7 @@ def _record(**columns: pa.DataType) -> pa.DataType:
     return pa.struct([pa.field(name, kind) for name, kind in columns.items()])
 
 
-_TEXT, _WHOLE, _REAL = pa.string(), pa.int32(), pa.float32()
+_TEXT, _WHOLE, _REAL, _EXACT = pa.string(), pa.int32(), pa.float32(), pa.float64()
 _LABEL = {"label": _WHOLE}
 
 SCHEMA = pa.schema(
@@ -257,6 +291,15 @@ SCHEMA = pa.schema(
         pa.field("done", pa.list_(_TEXT)),
         pa.field("failed", pa.list_(_TEXT)),
         pa.field("written", pa.float64()),
+        pa.field(
+            "detections",
+            pa.list_(
+                _record(
+                    number=_WHOLE, class_index=_WHOLE, x0=_EXACT, y0=_EXACT, x1=_EXACT, y1=_EXACT, overlap=_REAL,
+                    match=_WHOLE,
+                )
+            ),
+        ),
     ]
 )  # fmt: skip
 
@@ -286,8 +329,9 @@ def told(failure: _Told) -> str:
 
 
 def table(rows: list[Row]) -> pa.Table:
-    """The rows in the columns of the run folder."""
-    return pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
+    """The rows in the columns of the run folder; a run over a classifier has no column of detections."""
+    made = pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
+    return made if any(row.detections for row in rows) else made.drop_columns(["detections"])
 
 
 def _plain(row: Row) -> dict[str, Any]:

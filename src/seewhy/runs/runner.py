@@ -195,13 +195,14 @@ def _settle(tools: Tools, known: Mapping[str, Any] | None, command: Mapping[str,
 
 
 def _other(tools: Tools, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = (("model", "digest"), ("activation", None), ("threshold", None))
-    differs = [name for name, part in names if (known[name][part] if part else known[name]) != (
-        wanted[name][part] if part else wanted[name])]  # fmt: skip
+    names = (("model", "digest"), ("activation", None), ("threshold", None), ("detection", None))
+    differs = [name for name, part in names if (known[name][part] if part else known.get(name)) != (
+        wanted[name][part] if part else wanted.get(name))]  # fmt: skip
     said = {
         "model": f"the model {known['model']['name']!r} with other weights, structure or preprocessing",
         "activation": f"activation {known['activation']!r}, not {wanted['activation']!r}",
         "threshold": f"threshold {known['threshold']}, not {wanted['threshold']}",
+        "detection": f"detections by {known.get('detection')}, not {wanted.get('detection')}",
     }
     what = " and ".join(said[name] for name in differs) or "other settings"
     return f"{tools.store.address!r} has a run of {what}. Results are not mixed: use another folder."
@@ -211,6 +212,8 @@ def _summary(
     store: Store, todo: Plan, finished: Sequence[Done], notes: Sequence[str], seconds: float, interrupted: bool
 ) -> Summary:
     computed = sum(done.pictures for done in finished)
+    if unfound := sum(done.unfound for done in finished):
+        notes = [*notes, f"In {unfound} pictures the detector finds nothing: see the pages, or lower score_threshold."]
     return Summary(
         place=store.address, pictures=todo.total, computed=computed, skipped=todo.done,
         left=todo.total - todo.done - computed, failed=sum(done.lost for done in finished),

@@ -28,9 +28,10 @@ from seewhy.errors import InvalidInput
 from seewhy.runs._files import LocalFiles, files
 from seewhy.runs.rows import SCHEMA, Row, table
 
-__all__ = ["FORMAT", "Store"]
+__all__ = ["FORMAT", "PLAIN", "Store"]
 
-FORMAT = 1
+FORMAT = 2
+PLAIN = 1  # of a run over a classifier: its layout is the first one
 LOOSE = 128  # parts outside of an index before they are put into one
 INDEXES = 16  # index files before they become one
 _RUN, _CHUNK, _COVERS = b"seewhy.run", b"seewhy.chunk", b"seewhy.covers"
@@ -247,11 +248,17 @@ class _Index(NamedTuple):
 
 
 def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:
-    """The rows; None where they are damaged."""
+    """The rows; None where they are damaged. A part without a column of detections has none of them."""
     try:
-        return file.read(columns=columns)
+        found = file.read(columns=columns)
     except (pa.ArrowInvalid, OSError):
         return None
+    for one in SCHEMA:
+        if one.name not in found.schema.names and (columns is None or one.name in columns):
+            nothing: Any = [] if pa.types.is_list(one.type) else None
+            found = found.append_column(one, pa.array([nothing] * len(found), one.type))
+    order = [name for name in SCHEMA.names if name in found.schema.names]
+    return found.select([*order, *(name for name in found.schema.names if name not in order)])
 
 
 def _json(value: dict[str, Any]) -> bytes:

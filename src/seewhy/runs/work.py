@@ -44,6 +44,7 @@ class Done:
         forward: images that went forward through the network.
         failures: (name of the picture, failure).
         lost: pictures of which nothing could be done.
+        unfound: pictures in which a detector finds nothing.
         notes: what was decided on the way.
     """
 
@@ -54,6 +55,7 @@ class Done:
     forward: int = 0
     failures: tuple[tuple[str, FailureRow], ...] = ()
     lost: int = 0
+    unfound: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -137,7 +139,7 @@ class ChunkWorker:
         lost = sum(set(picture.item.tasks) == picture.failed for picture in pictures)
         return Done(
             chunk=chunk.name, part=part, pictures=len(pictures), maps=maps, forward=forward, failures=failures,
-            lost=lost, notes=notes,
+            lost=lost, unfound=sum(picture.unfound for picture in pictures), notes=notes,
         )  # fmt: skip
 
 

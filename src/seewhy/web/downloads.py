@@ -35,10 +35,12 @@ def csv_of(page: SaliencyPage) -> bytes:
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
     own = ["sample", "name", "position", "label", "class", "flag", "probability", "mean", "std", "low", "high"]
+    own += ["box", "x0", "y0", "x1", "y1", "overlap"] if page.detects else []
     lines.writerow([*own, "explainer", "map_low", "map_high", *map(_plain, metrics)])
     for sample in page.samples:
         for one in sample.labels:
-            about_label = [one.label, _plain(one.name), one.flag, one.probability, one.mean, one.std, one.low, one.high]
+            about_label = [one.index, _plain(one.name), one.flag, one.probability, one.mean, one.std, one.low, one.high]
+            about_label += [one.number, *(one.detected or [None] * 4), one.overlap] if page.detects else []
             sample_of = [_plain(sample.sample), _plain(sample.name), sample.position]
             cells = [_of(found, metrics) for found in one.maps] or [[None] * (3 + len(metrics))]
             lines.writerows([*sample_of, *about_label, *cell] for cell in cells)
@@ -95,7 +97,8 @@ def _cells(
     if label is None:
         return [(picture, [clean(sample.name), "no label"])]
     told = f"{label.flag or ''} {clean(label.name)}".strip()
-    cells = [(picture.copy(), [clean(sample.name), f"{label.probability:.3f} {told}"])]
+    told += f" ({label.number})" if label.number else ""
+    cells = [(_outlined(picture, sample, label, query), [clean(sample.name), f"{label.probability:.3f} {told}"])]
     for one in label.maps:
         values = opened.run.map(sample.sample, label.label, one.explainer)
         if values is None:
@@ -103,8 +106,40 @@ def _cells(
         else:
             low, high = _ends(one, query.colours == SIGNED)
             drawn = _drawn(picture, values if one.top is None else values.clip(max=one.top), sample, query)
+            drawn = _outlined(drawn, sample, label, query)
             cells.append((drawn, [f"{number(low)} to {number(high)}", ", ".join(number(v.value) for v in one.values)]))
     return cells
+
+
+def _outlined(picture: Image.Image, sample: SampleCard, label: LabelCard, query: SaliencyQuery) -> Image.Image:
+    """A small copy with the boxes that the page draws: the label's own strong, others thin, true ones dashed."""
+    small = picture.copy()
+    small.thumbnail((CELL, CELL))
+    height, width = sample.size or (small.height, small.width)
+    across, down = small.width / width, small.height / height
+
+    def at(box: Any) -> tuple[float, float, float, float]:
+        return box[0] * across, box[1] * down, box[2] * across - 1, box[3] * down - 1
+
+    draw = ImageDraw.Draw(small)
+    for one in sample.labels:
+        if one.detected and one.label != label.label:
+            draw.rectangle(at(one.detected), outline=drawing.PAPER)
+    if label.detected:
+        small = drawing.outlined(small, at(label.detected))
+    for box in sample.boxes if query.boxes else ():
+        if box[0] == label.index:
+            _dashed(ImageDraw.Draw(small), at(box[1:]))
+    return small
+
+
+def _dashed(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float]) -> None:
+    """Black and white by turns, so that it is seen on any colour."""
+    x0, y0, x1, y1 = (round(value) for value in box)
+    edge = [(x, y) for y in (y0, y1) for x in range(x0, x1 + 1)]
+    edge += [(x, y) for x in (x0, x1) for y in range(y0, y1 + 1)]
+    for x, y in edge:
+        draw.point((x, y), fill=drawing.PAPER if (x + y) // 4 % 2 else drawing.INK)
 
 
 def _ends(one: MapCard, signed: bool) -> tuple[float | None, float | None]:

@@ -69,6 +69,7 @@ class SaliencyQuery(_Query):
     opacity: Annotated[int, Field(ge=0, le=100)] = 75
     threshold: Annotated[int, Field(ge=0, le=100)] = 0
     colours: Colours = "inferno"
+    boxes: bool = False
 
 
 class ScoresQuery(_Query):

@@ -70,8 +70,12 @@ class LabelCard:
     """A label of a sample.
 
     Attributes:
-        label: class index.
+        label: class index, or the number of a detector's box: it names the label in addresses.
+        index: class index.
         name: of the class.
+        number: of a detector's box, counted from 1; None for a class.
+        detected: the box: x0, y0, x1, y1 in pixels of the original; None for a class.
+        overlap: with the best true box of the class (intersection over union), or None.
         flag: "TP", "FN", "FP", "TN" or None.
         probability: what the network says.
         mean: Monte-Carlo mean, or None.
@@ -84,7 +88,11 @@ class LabelCard:
     """
 
     label: int
+    index: int
     name: str
+    number: int | None = None
+    detected: tuple[float, float, float, float] | None = None
+    overlap: float | None = None
     flag: str | None
     probability: float
     mean: float | None
@@ -157,6 +165,7 @@ class SaliencyPage:
         sorts: the orders there are.
         threshold: of the probability above which a class counts as predicted.
         uncertain: whether the run knows how sure the network is.
+        detects: whether the labels are boxes of a detector.
         samples: of this page.
     """
 
@@ -172,6 +181,7 @@ class SaliencyPage:
     sorts: list[Choice]
     threshold: float | None
     uncertain: bool
+    detects: bool
     samples: list[SampleCard]
 
 
@@ -192,7 +202,7 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
         flags=[Choice(value=f, name=f, count=n) for f, n in counts.flags.items() if n or f != "TN"],
         chosen=[Choice(value=str(label), name=run.class_name(label)) for label in query.labels],
         sorts=_sorts(opened), threshold=run.settings.get("threshold"),
-        uncertain=bool(run.settings.get("uncertainty")),
+        uncertain=bool(run.settings.get("uncertainty")), detects=run.detects,
         samples=[_sample(opened, query, hit, names, on) for hit in found],
     )  # fmt: skip
 
@@ -308,8 +318,11 @@ def _label(
     """A label; without names it is not the active one, and has no maps."""
     own, unsure = record.labels[label], record.uncertainty.get(label)
     signed = query.colours == "signed"
+    index, box = record.class_of(label), record.detections.get(label)
     return LabelCard(
-        label=label, name=opened.run.class_name(label), flag=own.flag, probability=own.probability,
+        label=label, index=index, name=opened.run.class_name(index), number=None if box is None else label + 1,
+        detected=box.box if box else None, overlap=box.overlap if box else None, flag=own.flag,
+        probability=own.probability,
         mean=unsure.mean if unsure else None, std=unsure.std if unsure else None,
         low=unsure.low if unsure else None, high=unsure.high if unsure else None, meets=meets,
         active=names is not None, maps=[_map(opened, record, label, name, signed) for name in names or ()],

@@ -1,11 +1,11 @@
 // How maps look: overlay, opacity, threshold, colours. Nothing here asks the server, but for signed maps.
 const byId = (name) => document.getElementById(name);
-const DEFAULTS = { overlay: "true", opacity: "75", threshold: "0", colours: "inferno" };
+const DEFAULTS = { overlay: "true", opacity: "75", threshold: "0", colours: "inferno", boxes: "false" };
 
 export function looks() {
   return {
     overlay: String(byId("overlay").checked), opacity: byId("opacity").value,
-    threshold: byId("threshold").value, colours: byId("colours").value,
+    threshold: byId("threshold").value, colours: byId("colours").value, boxes: String(byId("boxes").checked),
   };
 }
 
@@ -56,7 +56,9 @@ export function draw() {
   if (!byId("overlay")) return;
   const now = looks();
   fade(now.opacity);
-  for (const place of [byId("results"), byId("viewer")]) if (place) place.dataset.overlay = now.overlay;
+  for (const place of [byId("results"), byId("viewer")]) {
+    if (place) Object.assign(place.dataset, { overlay: now.overlay, boxes: now.boxes });
+  }
   byId("coloured").querySelector("feFuncA").setAttribute("tableValues", shares(now));
   colour(byId("colours").selectedOptions[0]);
   byId("opacity").nextElementSibling.textContent = `${now.opacity} %`;
@@ -72,6 +74,7 @@ export function follow(address) {
   byId("opacity").value = said("opacity");
   byId("threshold").value = said("threshold");
   byId("colours").value = said("colours");
+  byId("boxes").checked = said("boxes") === "true";
   draw();
 }
 
@@ -88,7 +91,6 @@ export function watch(changed) {
     }
   });
   document.addEventListener("change", ({ target }) => {
-    if (target.id === "boxes") byId("main").dataset.boxes = target.checked;
     if (!Object.hasOwn(DEFAULTS, target.id)) return;
     const other = target.id === "colours" && (before === "signed") !== (target.value === "signed");
     before = byId("colours").value;

@@ -1,0 +1,220 @@
+"""Boxes and masks that a detector finds, and targets made of them.
+
+A detector's outputs are all its candidates with their full rows of class scores. What it *detects* is what is left
+of the pairs (candidate, class) after two sieves: a least score, and greedy suppression class by class (the best
+box stays, boxes of its class that overlap it by more than a threshold go, and so on).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy.errors import InvalidInput, InvalidTarget
+from seewhy.types import Outputs
+
+__all__ = [
+    "BoxTarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label", "check_thresholds", "detect",
+    "in_range", "suppress",
+]  # fmt: skip
+
+Box = tuple[float, float, float, float]
+
+SCORE, OVERLAP, MOST = 0.5, 0.5, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTarget:
+    """The best product of class probability and overlap with a box (intersection over union).
+
+    Attributes:
+        box: x0, y0, x1, y1 in input pixels.
+        label: the class index.
+    """
+
+    box: Box
+    label: int
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+        if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise InvalidTarget(f"A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got {tuple(self.box)}.")
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """(N,) scores of the box; 0 where no candidate overlaps it."""
+        if outputs.boxes is None:
+            raise InvalidTarget("BoxTarget needs a detector: this model's outputs have no boxes. Use ClassTarget.")
+        label = in_range(self.label, outputs)
+        boxes = outputs.boxes if outputs.boxes.ndim == 3 else outputs.boxes[:, :, label]
+        return (outputs.scores[..., label] * box_iou(boxes, boxes.new_tensor(self.box))).amax(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskTarget:
+    """The best product of class probability and overlap with an instance mask.
+
+    Attributes:
+        mask: (h, w) bool or in [0, 1], at the resolution of the model's masks.
+        label: the class index.
+    """
+
+    mask: Tensor
+    label: int
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+        if self.mask.ndim != 2 or not bool((self.mask > 0).any()):
+            raise InvalidTarget(f"A mask is (h, w) and not empty, got shape {tuple(self.mask.shape)}.")
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """(N,) scores of the mask; 0 where no candidate overlaps it."""
+        if outputs.masks is None:
+            raise InvalidTarget("MaskTarget needs instance masks: this model's outputs have none. Use BoxTarget.")
+        if outputs.masks.shape[2:] != self.mask.shape:
+            got, want = tuple(self.mask.shape), tuple(outputs.masks.shape[2:])
+            raise InvalidTarget(f"The mask must have the size of the model's masks, {want}, got {got}.")
+        mask = self.mask.to(outputs.masks)
+        shared = torch.minimum(outputs.masks, mask).sum((-2, -1))
+        overlap = shared / torch.maximum(outputs.masks, mask).sum((-2, -1))
+        return (outputs.scores[..., in_range(self.label, outputs)] * overlap).amax(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detection:
+    """One object that a detector found; as a target it is its box.
+
+    Attributes:
+        label: the class index.
+        score: its probability.
+        box: x0, y0, x1, y1 in input pixels.
+        mask: (h, w) in [0, 1] at the resolution of the model's masks, or None.
+        name: of the class, where the model has names.
+    """
+
+    label: int
+    score: float
+    box: Box
+    mask: Tensor | None = field(default=None, repr=False)
+    name: str = ""
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """(N,) scores of the box."""
+        return self.box_target(outputs)
+
+    @property
+    def box_target(self) -> BoxTarget:
+        """Asks for this box."""
+        return BoxTarget(box=self.box, label=self.label)
+
+    @property
+    def mask_target(self) -> MaskTarget:
+        """Asks for this mask; raises InvalidTarget where there is none."""
+        if self.mask is None:
+            raise InvalidTarget("This detection has no mask: the model gives boxes only. Use its box_target.")
+        return MaskTarget(mask=self.mask, label=self.label)
+
+
+def detect(
+    outputs: Outputs, *, score_threshold: float = SCORE, nms_threshold: float | None = OVERLAP,
+    max_detections: int = MOST,
+) -> list[list[Detection]]:  # fmt: skip
+    """What a detector finds in each image, the best first.
+
+    Args:
+        outputs: of N images, with probabilities and boxes.
+        score_threshold: pairs of candidate and class with a score above it are kept.
+        nms_threshold: boxes of one class that overlap a better one by more are dropped; None keeps them, as DETR does.
+        max_detections: at most so many an image.
+
+    Raises:
+        InvalidInput: a threshold that cannot be.
+        InvalidTarget: the outputs have no boxes.
+    """
+    check_thresholds(score_threshold=score_threshold, nms_threshold=nms_threshold)
+    if not isinstance(max_detections, int) or isinstance(max_detections, bool) or max_detections < 1:
+        raise InvalidInput(f"max_detections must be a positive integer, got {max_detections!r}.")
+    if outputs.boxes is None:
+        raise InvalidTarget("Only a detector detects: this model's outputs have no boxes.")
+    return [_one(outputs, i, score_threshold, nms_threshold, max_detections) for i in range(len(outputs.scores))]
+
+
+def _one(outputs: Outputs, i: int, least: float, overlap: float | None, most: int) -> list[Detection]:
+    assert outputs.boxes is not None
+    scores = outputs.scores[i].detach()
+    rows, labels = (scores > least).nonzero(as_tuple=True)
+    found, every = scores[rows, labels], outputs.boxes[i].detach()
+    boxes = every[rows] if every.ndim == 2 else every[rows, labels]
+    real = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    rows, labels, found, boxes = rows[real], labels[real], found[real], boxes[real]
+    return [
+        Detection(
+            label=int(labels[j]), score=float(found[j]), box=tuple(boxes[j].tolist()),
+            mask=None if outputs.masks is None else outputs.masks[i, rows[j]].detach(),
+        )
+        for j in suppress(boxes, found, labels, overlap, most)
+    ]  # fmt: skip
+
+
+def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float | None, most: int) -> list[int]:
+    """Which of the boxes stay, the best first: greedy suppression, class by class.
+
+    Args:
+        boxes: (M, 4).
+        scores: (M,).
+        labels: (M,).
+        overlap: a box that overlaps a better one of its class by more goes; None keeps all.
+        most: boxes that stay, at most.
+    """
+    left, kept = scores.argsort(descending=True, stable=True), list[int]()
+    while len(left) and len(kept) < most:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        if overlap is not None:
+            left = left[(labels[left] != labels[best]) | (box_iou(boxes[left], boxes[best]) <= overlap)]
+    return kept
+
+
+def check_thresholds(**given: float | None) -> None:
+    """Raises unless every threshold is a number in [0, 1], or None."""
+    for name, value in given.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+        if value is not None and not number:
+            raise InvalidInput(f"{name} must be a number from 0 to 1, got {value!r}.")
+
+
+def check_label(label: int) -> None:
+    """Raises unless ``label`` is an integer that counts from 0."""
+    if isinstance(label, bool) or not isinstance(label, int | np.integer):
+        raise InvalidTarget(f"A label is an integer, got {label!r}.")
+    if label < 0:
+        raise InvalidTarget(f"Target {label} is negative. Classes are counted from 0.")
+
+
+def in_range(label: int, outputs: Outputs) -> int:
+    """The label; raises where the network has no such class."""
+    if label >= (k := outputs.num_classes):
+        raise InvalidTarget(f"Target {label} is out of range: the network has {k} classes, 0 to {k - 1}.")
+    return label
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
+    """(H, W) bool: the pixels whose centre lies in the box, as the truth for metrics such as `PointingGame`.
+
+    Args:
+        box: x0, y0, x1, y1 in input pixels.
+        size: (H, W) of the input.
+    """
+    y, x = (torch.arange(side) + 0.5 for side in size)
+    down, across = (y > box[1]) & (y < box[3]), (x > box[0]) & (x < box[2])
+    return down.unsqueeze(1) & across
+
+
+def box_iou(boxes: Tensor, box: Tensor) -> Tensor:
+    """(..., 4) against (4,): torchvision's box_iou takes no batch dimension, and torchvision is optional here."""
+    low, high = torch.maximum(boxes[..., :2], box[:2]), torch.minimum(boxes[..., 2:], box[2:])
+    shared = (high - low).clamp_min(0).prod(-1)
+    areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1) + (box[2:] - box[:2]).prod()
+    return shared / (areas - shared)
