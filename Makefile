@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: pyproject.toml
@@ -12,7 +12,7 @@ $(VENV)/.demo: pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[all,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[all,test,docs]'
 	touch $@
 
 demo: $(VENV)/.demo  ## real photographs, a real classifier: writes demo-out and shows it; DEMO=--no-view does not show
@@ -27,5 +27,8 @@ lint: $(VENV)/.test  ## style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.test  ## this documentation, built strictly into site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo-out site .mypy_cache .ruff_cache .pytest_cache
