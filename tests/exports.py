@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import token_networks
+from networks import Pooled
 from seewhy.models._exported_features import CutModel
 from seewhy.models.onnx import ONNXModel
 from seewhy.models.openvino import OpenVINOModel, converted
@@ -30,13 +31,29 @@ class Tokens(token_networks.Pooled):
         return tokens
 
 
+class Normalised(Pooled):
+    """Its last map comes out of a LayerNorm, whose channels have the same mean everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.norm(super().features(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 BACKENDS = ("xml", "onnx in openvino", "onnx in onnxruntime")
 
 
-def to_xml(network: nn.Module, path: Path, x: Tensor, *, batch: int = -1) -> Path:
-    """OpenVINO's own format, in full precision."""
-    graph = converted(network, x)
-    graph.reshape([batch, *x.shape[1:]])
+def to_xml(network: nn.Module, path: Path, x: Tensor, *, batch: int = -1, fused: bool = False) -> Path:
+    """OpenVINO's own format, in full precision; ``fused`` as its converter writes it, else as it is."""
+    if fused:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = ov.convert_model(network, example_input=x, input=[batch, *x.shape[1:]])
+    else:
+        graph = converted(network, x)
+        graph.reshape([batch, *x.shape[1:]])
     ov.save_model(graph, path, compress_to_fp16=False)
     return path
 

@@ -32,7 +32,7 @@ def photograph() -> Tensor:
 
 
 def _everywhere(network: torch.nn.Module, folder: Path, x: Tensor) -> dict[str, Model]:
-    xml, onnx = to_xml(network, folder / "net.xml", x), to_onnx(network, folder / "net.onnx", x)
+    xml, onnx = to_xml(network, folder / "net.xml", x, fused=True), to_onnx(network, folder / "net.onnx", x)
     return {
         "torch": seewhy.load(network),
         "net.xml": seewhy.load(xml),

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from exports import BACKENDS, Tokens, exported
+from exports import BACKENDS, Normalised, Tokens, exported, to_onnx, to_xml
 from networks import ChannelsLast, Deep, Functional, Pooled, Residual, Wrapped, build, pictures
 from seewhy.errors import InvalidInput, InvalidType, MissingCapability, NoSpatialOutput, UnknownLayer
-from seewhy.explainers import RISE, GradCAM, LeGrad, ReciproCAM, ViTReciproCAM
+from seewhy.explainers import RISE, ActivationMap, GradCAM, LeGrad, ReciproCAM, ViTReciproCAM
 from seewhy.models import FeatureModel, GradientModel, TokenModel
+from seewhy.models.onnx import ONNXModel
+from seewhy.models.openvino import OpenVINOModel
 from seewhy.models.torch import TorchModel
 
 X = pictures(3, height=32, width=48)
@@ -108,6 +110,16 @@ def test_a_head_that_only_looks_linear_here_is_run_again(backend: str, tmp_path:
     model = exported(build(Rectified), backend, tmp_path, X)
     with model.opened():
         assert model.features(X).linear is None
+
+
+@pytest.mark.parametrize("opset", [13, 17])  # written out, and in one operation
+def test_activations_are_not_looked_at_behind_a_layer_norm(opset: int, tmp_path: Path) -> None:
+    network = build(Normalised)
+    want = ActivationMap(network).attribute(X)
+    path = to_onnx(network, tmp_path / "norm.onnx", X, opset_version=opset)
+    fused = OpenVINOModel(to_xml(network, tmp_path / "fused.xml", X, fused=True))
+    for model in (ONNXModel(path), OpenVINOModel(path), fused, exported(network, "xml", tmp_path, X)):
+        close(ActivationMap(model).attribute(X), want)
 
 
 def test_a_transformer_that_reads_its_class_token(backend: str, tmp_path: Path) -> None:

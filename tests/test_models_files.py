@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import seewhy
-from exports import Tokens, to_onnx, to_xml
+from exports import Normalised, Tokens, to_onnx, to_xml
 from networks import Dropout, Pooled, build, pictures
 from seewhy import cli
 from seewhy.errors import CheckpointError, InvalidInput, MissingCapability, NoSpatialOutput
-from seewhy.explainers import RISE, GradCAM, Gradient, ReciproCAM, ViTReciproCAM
+from seewhy.explainers import RISE, ActivationMap, GradCAM, Gradient, ReciproCAM, ViTReciproCAM
 from seewhy.models import FeatureModel
 from seewhy.models._program import ProgramScores
 from seewhy.models.torch import TorchModel
@@ -56,6 +56,18 @@ def test_an_archive_of_a_transformer(tmp_path: Path) -> None:
     close(got, want)
     with pytest.raises(NoSpatialOutput, match=r"No block with an attention among tokens was found in vit\.pt2"):
         ViTReciproCAM(model)(X)  # its modules are no longer those that have a known attention
+    with pytest.raises(
+        NoSpatialOutput, match=re.escape("vit.pt2 does not say which of its modules are a transformer's")
+    ):
+        ActivationMap(model)(X)
+    close(ActivationMap(model, layer="blocks.0").attribute(X), ActivationMap(network).attribute(X))
+
+
+def test_an_archive_whose_last_map_is_normalised(tmp_path: Path) -> None:
+    network = build(Normalised)
+    got, want = (ActivationMap(m).run(X) for m in (seewhy.load(archive(network, tmp_path / "norm.pt2")), network))
+    assert got.layer == want.layer == "act2"
+    close(got.raw, want.raw)
 
 
 def test_an_archive_for_a_fixed_batch_gives_scores(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,11 +28,18 @@ from seewhy.models._graph import Graph, Size
 from seewhy.models._outputs import Selector, check_size, select, to_outputs
 from seewhy.types import Outputs, Passes
 
-__all__ = ["Engine", "ExportedModel", "Port", "Run", "one_line"]
+__all__ = ["Engine", "ExportedModel", "Port", "Run", "allowed_threads", "one_line"]
 
 Array = NDArray[Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 _COLOURS = (1, 3, 4)
+
+_allowed: ContextVar[int | None] = ContextVar("_allowed", default=None)
+
+
+def allowed_threads() -> int:
+    """How many threads the caller lets torch have: as many the runtime may have."""
+    return _allowed.get() or torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -221,12 +229,14 @@ class ExportedModel:
         RISE costs 1.1 passes then, and 1.7 otherwise).
         """
         threads = torch.get_num_threads()
+        token = _allowed.set(threads if _allowed.get() is None else _allowed.get())
         torch.set_num_threads(1)
         try:
             with torch.no_grad():
                 yield
         finally:
             torch.set_num_threads(threads)
+            _allowed.reset(token)
 
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype, device or shape is not the graph's."""

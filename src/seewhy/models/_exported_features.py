@@ -27,6 +27,7 @@ from seewhy.types import Outputs
 __all__ = ["CutModel"]
 
 _EXACT, _ROUNDED = 1e-4, 2e-2  # of the largest score, between two ways to the same scores
+_ROUNDING = 5e-7  # of the largest score; where a token does not matter at all, rounding may move scores by so much
 _SOME = 3  # images for which shapes are worked out: a first dimension of three counts images
 
 
@@ -149,12 +150,13 @@ class CutModel(ExportedModel):
             h, w = found.maps.shape[2:]
             places = torch.tensor([i * w + j for i, j in probes((h, w))])
             flat = found.maps.flatten(2).repeat(1 + len(places), 1, 1)
-            noise = torch.randn(flat.shape[1], generator=torch.Generator().manual_seed(0)) * (1 + flat.std())
+            noise = 3 * torch.randn(flat.shape[1], generator=torch.Generator().manual_seed(0)) * (1 + flat.std())
             flat[torch.arange(1, len(flat)), :, places] += noise
             rows = torch.zeros(len(flat), dtype=torch.long)
             scores = self.from_features(found, flat.unflatten(2, (h, w)), rows).scores.flatten(1)
             moved = (scores[1:] - scores[:1]).abs().amax(1)
-            look.matters[key] = bool((moved > _EXACT / 10 * scores.abs().amax()).all())
+            least = _ROUNDING if self.engine.exact else _EXACT
+            look.matters[key] = bool((moved > least * scores.abs().amax()).all())
         return look.matters[key]
 
     # --------------------------------------------------------------------------------------------- where tokens lie

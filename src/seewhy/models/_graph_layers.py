@@ -18,6 +18,7 @@ from seewhy.models._layers import Seen, fits
 
 __all__ = ["Anatomy", "frontier"]
 
+_PASSING = {"Add", "Mul", "Multiply", "Transpose", "Reshape", "Tile", "Identity", "Convert", "Cast"}
 Matters = Callable[[str], bool]
 
 
@@ -63,16 +64,18 @@ class Anatomy:
             if len(shape) != 4 or node.op in ("Softmax", "SoftMax"):
                 continue
             _, a, b, c = shape
-            heads = b in {1, *lengths} and (
-                c in lengths or a * c in widths
-            )  # queries, keys, what they say to each other
-            if tokens and heads:
+            # Queries and keys (heads before or after positions), and what they say to each other.
+            heads = b in {1, *lengths} and (c in lengths or a * c in widths)
+            if tokens and (heads or {a, b} <= lengths):
                 continue
-            if fits((b, c), self.picture):
-                found[key] = (b, c)
-            elif fits((a, b), self.picture):
-                found[key] = (a, b)
+            fair = [grid for grid in ((b, c), (a, b)) if fits(grid, self.picture)]
+            if fair:  # where both orders fit, the one that divides the picture
+                found[key] = next((grid for grid in fair if self._divides(grid)), fair[0])
         return found
+
+    def _divides(self, grid: tuple[int, int]) -> bool:
+        factor, rest = divmod(self.picture[0], grid[0])
+        return rest == 0 and self.picture[1] == factor * grid[1]
 
     @cached_property
     def dominators(self) -> list[str]:
@@ -93,7 +96,8 @@ class Anatomy:
         """(L, C) of the tokens that are added to after the last map; None for a network that ends in maps."""
         start = -1 if self.last_map is None else self.graph.place[self.last_map]
         sums = [s for key, node, s in self.steps if len(s) == 3 and self._adds(node) and self.graph.place[key] > start]
-        return (sums[-1][1], sums[-1][2]) if sums and sums[-1][1] > 1 else None
+        several = [s for s in sums if s[1] > 1]  # class tokens may go on alone
+        return (several[-1][1], several[-1][2]) if several else None
 
     def _adds(self, node: Node) -> bool:
         """Whether an operation adds two things that both depend on the picture."""
@@ -106,8 +110,9 @@ class Anatomy:
 
     @cached_property
     def mixing(self) -> str | None:
-        """The last tensor in which tokens have seen each other by attention."""
-        found = [key for key, node, _ in self.steps if self.graph.mixes(node)]
+        """The last tensor in which all tokens of the stream have seen each other by attention."""
+        length = None if self.stream is None else self.stream[0]
+        found = [key for key, node, s in self.steps if self.graph.mixes(node) and len(s) > 2 and s[-2] == length]
         return found[-1] if found else None
 
     def auto(self, matters: Matters) -> str:
@@ -127,9 +132,11 @@ class Anatomy:
         return self._first(self.tokens(self.dominators), matters)
 
     def active(self, matters: Matters) -> str:
-        """The same for methods that look at activations alone: the sum at the end of a block."""
+        """The same for methods that look at activations alone: no LayerNorm's output, or the sum that ends a block."""
         if self.stream is None:
-            return self._map()
+            last = self._map()
+            maps = [key for key in self.dominators if key in self.maps] + list(reversed(self.maps))
+            return next((key for key in maps if not self._normalised(key)), last)
         return self._first((k for k in self.tokens(self.dominators) if self._adds(self.graph.producer[k])), matters)
 
     def entered(self) -> str:
@@ -145,6 +152,20 @@ class Anatomy:
         raise NoSpatialOutput(
             "The graph has no transformer's blocks through which all tokens pass. Use ReciproCAM, RISE or Occlusion."
         )
+
+    def _normalised(self, key: str) -> bool:
+        """Whether a LayerNorm gives it, in one operation or written out: its channels have the same mean everywhere."""
+        graph = self.graph
+        while (node := graph.producer.get(key)) is not None:
+            live = [k for k in node.inputs if k in graph.live]
+            if node.op in ("Sub", "Subtract") and len(live) > 1:
+                mean = graph.producer.get(live[1])
+                return mean is not None and mean.op == "ReduceMean"
+            if node.op not in _PASSING or len(live) != 1:
+                written_out = node.op in ("Div", "Divide") and len(live) > 1
+                return written_out or node.op in ("MVN", "LayerNormalization")
+            key = live[0]
+        return False
 
     def _map(self) -> str:
         if self.last_map is None:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import CheckpointError, InvalidInput
+from seewhy.errors import CheckpointError, InvalidInput, NoSpatialOutput
 from seewhy.models import Model
 from seewhy.models._digest import digest
 from seewhy.models._exported import Engine, ExportedModel, Port, Run, one_line
 from seewhy.models._graph import Graph, Size
+from seewhy.models._layers import choose_map
 from seewhy.models.torch import TorchModel
 
 __all__ = ["ProgramScores", "as_network"]
@@ -45,7 +46,23 @@ def as_network(program: Any, path: Path) -> Model:
     except Exception as error:  # not every program can be taken apart into its modules
         network = program.module()
         notes = (f"The modules of {path.name} could not be put together again ({one_line(error)}): it has no layers.",)
-    return TorchModel(network, title=path.name, notes=notes)
+    return ProgramModel(network, title=path.name, notes=notes)
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramModel(TorchModel):
+    """The modules of an archive, which are no longer of the classes that they were."""
+
+    def active_layer(self, inputs: Tensor) -> str:
+        """The last map that no LayerNorm gives; raises NoSpatialOutput for transformers, whose blocks are not known."""
+        seen = self.look(inputs).seen()
+        if (last := choose_map(seen)) is None:
+            raise NoSpatialOutput(
+                f"{self.name} does not say which of its modules are a transformer's blocks. Name the layer (the last "
+                "block whose tokens matter to the scores), or load the network that it was made from."
+            )
+        kinds = {name: str(getattr(m, "type_name", str)()) for name, m in self.module.named_modules()}
+        return next((s.name for s in reversed(seen) if s.kind == "map" and "LayerNorm" not in kinds[s.name]), last)
 
 
 def _check_evaluation(program: Any, path: Path) -> None:

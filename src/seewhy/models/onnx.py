@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest
 from seewhy.models._digest import digest
-from seewhy.models._exported import Engine, ExportedModel, Port, Run, one_line
+from seewhy.models._exported import Engine, ExportedModel, Port, Run, allowed_threads, one_line
 from seewhy.models._exported_features import CutModel
 from seewhy.models._graph import Graph, Node, Size
 
@@ -119,7 +118,7 @@ def _path(source: Any) -> Path:
 def _session(model: str | bytes, providers: Sequence[str]) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = allowed_threads()
     # Threads that wait by spinning would take the cores from torch, which makes the next masks.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what the library writes beside its errors says nothing to people

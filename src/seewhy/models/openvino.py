@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest
 from seewhy.models._digest import digest
-from seewhy.models._exported import Engine, Port, Run, one_line
+from seewhy.models._exported import Engine, Port, Run, allowed_threads, one_line
 from seewhy.models._exported_features import CutModel
 from seewhy.models._graph import Graph, Node, Size
+from seewhy.models._signal_stack import kept_signal_stack
 from seewhy.models.function import FunctionModel
 
 __all__ = ["OpenVINOModel", "capabilities", "compiled", "converted"]
@@ -175,9 +176,9 @@ class _Engine:
     def compile(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> Run:
         """See `Engine`."""
         part, order = self._part(feeds, fetches)
-        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads()} if self.device == "CPU" else {}
+        threads = {"INFERENCE_NUM_THREADS": allowed_threads()} if self.device == "CPU" else {}
         options = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "LATENCY", **threads}
-        with self.lock:
+        with self.lock, kept_signal_stack():
             compiled = self.core.compile_model(part, self.device, options)
         kept = threading.local()  # a request computes one thing at a time
 
