@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.boxes import Box, box_iou, box_mask, suppress
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.types import Outputs
 
 __all__ = [
     "BoxTarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label", "check_thresholds", "detect",
-    "in_range", "suppress",
+    "in_range",
 ]  # fmt: skip
-
-Box = tuple[float, float, float, float]
 
 SCORE, OVERLAP, MOST = 0.5, 0.5, 20
 
@@ -158,25 +157,6 @@ def _one(outputs: Outputs, i: int, least: float, overlap: float | None, most: in
     ]  # fmt: skip
 
 
-def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float | None, most: int) -> list[int]:
-    """Which of the boxes stay, the best first: greedy suppression, class by class.
-
-    Args:
-        boxes: (M, 4).
-        scores: (M,).
-        labels: (M,).
-        overlap: a box that overlaps a better one of its class by more goes; None keeps all.
-        most: boxes that stay, at most.
-    """
-    left, kept = scores.argsort(descending=True, stable=True), list[int]()
-    while len(left) and len(kept) < most:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        if overlap is not None:
-            left = left[(labels[left] != labels[best]) | (box_iou(boxes[left], boxes[best]) <= overlap)]
-    return kept
-
-
 def check_thresholds(**given: float | None) -> None:
     """Raises unless every threshold is a number in [0, 1], or None."""
     for name, value in given.items():
@@ -198,23 +178,3 @@ def in_range(label: int, outputs: Outputs) -> int:
     if label >= (k := outputs.num_classes):
         raise InvalidTarget(f"Target {label} is out of range: the network has {k} classes, 0 to {k - 1}.")
     return label
-
-
-def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
-    """(H, W) bool: the pixels whose centre lies in the box, as the truth for metrics such as `PointingGame`.
-
-    Args:
-        box: x0, y0, x1, y1 in input pixels.
-        size: (H, W) of the input.
-    """
-    y, x = (torch.arange(side) + 0.5 for side in size)
-    down, across = (y > box[1]) & (y < box[3]), (x > box[0]) & (x < box[2])
-    return down.unsqueeze(1) & across
-
-
-def box_iou(boxes: Tensor, box: Tensor) -> Tensor:
-    """(..., 4) against (4,): torchvision's box_iou takes no batch dimension, and torchvision is optional here."""
-    low, high = torch.maximum(boxes[..., :2], box[:2]), torch.minimum(boxes[..., 2:], box[2:])
-    shared = (high - low).clamp_min(0).prod(-1)
-    areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1) + (box[2:] - box[:2]).prod()
-    return shared / (areas - shared)

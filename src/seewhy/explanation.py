@@ -106,11 +106,7 @@ class Explanation:
     def box(self, i: int = 0, t: int = 0) -> Box | None:
         """The box that is explained: x0, y0, x1, y1 in pixels of the original picture; None where it is no box."""
         found = self.boxes[i][t] if self.boxes else None
-        if found is None:
-            return None
-        (height, width), (x0, y0, x1, y1) = self.size, self.views[i].box
-        across, down = (x1 - x0) / width, (y1 - y0) / height
-        return x0 + found[0] * across, y0 + found[1] * down, x0 + found[2] * across, y0 + found[3] * down
+        return None if found is None else self.views[i].box_to_original(found, self.size)
 
     def heatmap(self, i: int = 0, t: int = 0, *, colour_map: str = "inferno", clip: float = CLIP) -> Image.Image:
         """The map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""

@@ -1,8 +1,9 @@
-"""Where a network's input lies in a picture, and the way between the two."""
+"""Where a network's input lies in a picture, and the way between the two for boxes, masks and maps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from seewhy.boxes import Box
 from seewhy.errors import InvalidInput
 
 __all__ = ["View"]
@@ -27,7 +29,7 @@ class View:
     """
 
     original: tuple[int, int]
-    box: tuple[float, float, float, float]
+    box: Box
 
     def __post_init__(self) -> None:
         x0, y0, x1, y1 = self.box
@@ -38,6 +40,27 @@ class View:
     def identity(cls, height: int, width: int) -> View:
         """The view of a picture that is itself the input."""
         return cls(original=(height, width), box=(0.0, 0.0, float(width), float(height)))
+
+    def scaled(self, height: int, width: int) -> View:
+        """The same view of a copy of the picture that has another size in pixels."""
+        down, across = height / self.original[0], width / self.original[1]
+        x0, y0, x1, y1 = self.box
+        return View(original=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
+
+    def box_to_original(self, box: Sequence[float], size: tuple[int, int]) -> Box:
+        """A box x0, y0, x1, y1 in pixels of the input of ``size`` (height, width) -> in the picture's pixels."""
+        x, y, across, down = self._scale(size)
+        return x + box[0] * across, y + box[1] * down, x + box[2] * across, y + box[3] * down
+
+    def box_to_input(self, box: Sequence[float], size: tuple[int, int]) -> Box:
+        """A box x0, y0, x1, y1 in the picture's pixels -> in pixels of the input of ``size`` (height, width)."""
+        x, y, across, down = self._scale(size)
+        return (box[0] - x) / across, (box[1] - y) / down, (box[2] - x) / across, (box[3] - y) / down
+
+    def _scale(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Where the input begins in the picture, x and y, and how many of the picture's pixels one of its own has."""
+        x0, y0, x1, y1 = self.box
+        return x0, y0, (x1 - x0) / size[1], (y1 - y0) / size[0]
 
     def to_original(self, saliency: Tensor | NDArray[Any]) -> NDArray[np.float32]:
         """Maps of any resolution, laid on the picture's pixels; NaN where the network did not look.

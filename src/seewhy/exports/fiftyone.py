@@ -133,10 +133,7 @@ def _shrunk(place: View | None, side: int) -> View | None:
     if place is None or max(place.original) <= side:
         return place
     share = side / max(place.original)
-    height, width = (max(1, round(size * share)) for size in place.original)
-    down, across = height / place.original[0], width / place.original[1]
-    x0, y0, x1, y1 = place.box
-    return View(original=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
+    return place.scaled(*(max(1, round(pixels * share)) for pixels in place.original))
 
 
 def _levels(values: NDArray[np.float32], low: float, high: float) -> bytes:

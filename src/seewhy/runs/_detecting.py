@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from seewhy.detection import Box, BoxTarget, Detection, box_iou, detect
+from seewhy.boxes import Box, box_iou
+from seewhy.detection import BoxTarget, Detection, detect
 from seewhy.errors import InvalidTarget
 from seewhy.runs.rows import DetectionRow, LabelRow
 from seewhy.types import Outputs, Sample
@@ -59,7 +60,7 @@ def found(
         max_detections=sieve.max_detections,
     )[0]  # fmt: skip
     _check_truth(sample, outputs.num_classes)
-    boxes = [_to_picture(one.box, view, size) for one in there]
+    boxes = [view.box_to_original(one.box, size) for one in there]
     overlaps, matches = _matched(there, boxes, sample)
     rows = [
         DetectionRow(n, one.label, *box, overlap, match)
@@ -90,16 +91,7 @@ def true_box(row: DetectionRow, sample: Sample) -> Box | None:
 
 
 def _target(row: DetectionRow, view: View, size: tuple[int, int]) -> BoxTarget:
-    x0, y0, x1, y1 = view.box
-    across, down = size[1] / (x1 - x0), size[0] / (y1 - y0)
-    box = ((row.x0 - x0) * across, (row.y0 - y0) * down, (row.x1 - x0) * across, (row.y1 - y0) * down)
-    return BoxTarget(box=box, label=row.class_index)
-
-
-def _to_picture(box: Box, view: View, size: tuple[int, int]) -> Box:
-    x0, y0, x1, y1 = view.box
-    across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
-    return x0 + box[0] * across, y0 + box[1] * down, x0 + box[2] * across, y0 + box[3] * down
+    return BoxTarget(box=view.box_to_input(row.box, size), label=row.class_index)
 
 
 def _check_truth(sample: Sample, k: int) -> None:

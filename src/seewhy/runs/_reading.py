@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from seewhy.api import prepare
+from seewhy.boxes import box_mask
 from seewhy.datasets import Data
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.images import read_mask
@@ -144,12 +145,6 @@ def _of_mask(mask: Any, view: View, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(view.to_input(found, size))
 
 
-def truth_of_boxes(boxes: Sequence[Any], view: View, size: tuple[int, int]) -> Tensor:
-    """(H, W) bool: pixels of the input whose centre lies in a box (x0, y0, x1, y1 in the picture's pixels)."""
-    x0, y0, x1, y1 = view.box
-    rows = y0 + (np.arange(size[0]) + 0.5) * (y1 - y0) / size[0]
-    columns = x0 + (np.arange(size[1]) + 0.5) * (x1 - x0) / size[1]
-    found = np.zeros(size, dtype=bool)
-    for left, top, right, bottom in boxes:
-        found |= ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))[None]
-    return torch.from_numpy(found)
+def truth_of_boxes(boxes: Sequence[Sequence[float]], view: View, size: tuple[int, int]) -> Tensor:
+    """(H, W) bool: pixels of the input that lie in a box (x0, y0, x1, y1 in the picture's pixels)."""
+    return box_mask([view.box_to_input(box, size) for box in boxes], size)

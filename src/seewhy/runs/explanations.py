@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from seewhy.detection import Box
+from seewhy.boxes import Box
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explanation import Explanation
 from seewhy.images import read

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from seewhy.boxes import Box
 from seewhy.errors import InvalidInput
 from seewhy.runs.query import Hit, SampleRecord
+from seewhy.view import View
 from seewhy.web.library import Opened
 from seewhy.web.queries import CounterfactualQuery
 from seewhy.web.saliency import Choice, frame, picture_urls
 
 __all__ = ["Chosen", "CounterfactualPage", "Layer", "Small", "Step", "TreeLabel", "counterfactual"]
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +160,12 @@ def _chosen(opened: Opened, query: CounterfactualQuery, hit: Hit) -> Chosen:
     labels = [_tree_label(opened, record, one, chosen=one == label) for one in order]
     tree = opened.run.tree(record.sample, label) if label is not None else None
     small, large = picture_urls(record)
-    size, seen = frame(record), _seen(record)
+    size, view = frame(record), _view(record)
     return Chosen(
-        sample=record.sample, position=record.position, name=record.name, size=size, seen=seen, picture=small,
-        large=large, labels=labels, label=next((one for one in labels if one.chosen), None),
-        **_told(tree, seen, query.layer),
+        sample=record.sample, position=record.position, name=record.name, size=size,
+        seen=_beside(view.box) if view else None, picture=small, large=large, labels=labels,
+        label=next((one for one in labels if one.chosen), None),
+        **_told(tree, view, query.layer),
     )  # fmt: skip
 
 
@@ -180,32 +181,38 @@ def _tree_label(opened: Opened, record: SampleRecord, label: int, *, chosen: boo
     )  # fmt: skip
 
 
-def _seen(record: SampleRecord) -> Box | None:
-    if record.box is None:
-        size = frame(record)
-        return None if size is None else (0.0, 0.0, float(size[1]), float(size[0]))
-    x0, y0, x1, y1 = record.box
+def _view(record: SampleRecord) -> View | None:
+    """Where the network's input lies in the picture; None where nothing is known of the picture."""
+    size = frame(record)
+    if size is None:
+        return None
+    return View.identity(*size) if record.box is None else View(original=size, box=record.box)
+
+
+def _beside(corners: Box) -> Box:
+    """A box x0, y0, x1, y1 as x, y, width, height."""
+    x0, y0, x1, y1 = corners
     return (x0, y0, x1 - x0, y1 - y0)
 
 
-def _told(tree: dict[str, Any] | None, seen: Box | None, layer: int) -> dict[str, Any]:
+def _told(tree: dict[str, Any] | None, view: View | None, layer: int) -> dict[str, Any]:
     """What a stored tree says, in pixels of the original."""
-    if tree is None or seen is None:
+    if tree is None or view is None:
         nothing: dict[str, Any] = {"mode": None, "threshold": None, "probability": None, "reason": "", "cut_off": []}
         return nothing | {"layers": [], "steps": []}
     about = {name: tree.get(name) for name in ("mode", "threshold", "probability")}
     about |= {"reason": str(tree.get("reason") or ""), "cut_off": list(tree.get("cut_off") or [])}
     root = tree.get("root")
-    return about | {"layers": _layers(tree, root, seen, layer), "steps": list(_steps(root, tree["size"], seen))}
+    return about | {"layers": _layers(tree, root, view, layer), "steps": list(_steps(root, tree["size"], view))}
 
 
-def _layers(tree: dict[str, Any], root: dict[str, Any] | None, seen: Box, layer: int) -> list[Layer]:
+def _layers(tree: dict[str, Any], root: dict[str, Any] | None, view: View, layer: int) -> list[Layer]:
     probabilities = tree.get("layer_probabilities") or []
     chosen = layer if 1 <= layer <= len(probabilities) else len(probabilities)
     found = []
     for number, probability in enumerate(probabilities, 1):
         windows = [node["box"] for node in _frontier(root, number - 1)]
-        boxes = [_placed(box, tree["size"], seen) for box in windows]
+        boxes = [_placed(box, tree["size"], view) for box in windows]
         area = _covered(windows, tree["size"])
         found.append(Layer(number=number, boxes=boxes, probability=probability, area=area, chosen=number == chosen))
     return found
@@ -228,19 +235,18 @@ def _frontier(node: dict[str, Any] | None, layer: int) -> Iterator[dict[str, Any
             yield from _frontier(child, layer)
 
 
-def _steps(node: dict[str, Any] | None, size: list[int], seen: Box, depth: int = 0) -> Iterator[Step]:
+def _steps(node: dict[str, Any] | None, size: list[int], view: View, depth: int = 0) -> Iterator[Step]:
     for child in node["children"] if node else ():
         yield Step(
-            box=_placed(child["box"], size, seen), layer=child["layer"] + 1, depth=depth,
+            box=_placed(child["box"], size, view), layer=child["layer"] + 1, depth=depth,
             probability=child["probability"], gain=child["gain"],
         )  # fmt: skip
-        yield from _steps(child, size, seen, depth + 1)
+        yield from _steps(child, size, view, depth + 1)
 
 
-def _placed(box: list[float], size: list[int], seen: Box) -> Box:
+def _placed(box: list[float], size: list[int], view: View) -> Box:
     """A window of the network's input, in pixels of the original."""
     if not size or min(size) < 1:
         raise InvalidInput("The stored tree has no size.")
     x, y, width, height = box
-    down, across = seen[3] / size[0], seen[2] / size[1]
-    return (seen[0] + x * across, seen[1] + y * down, width * across, height * down)
+    return _beside(view.box_to_original((x, y, x + width, y + height), (size[0], size[1])))

@@ -153,11 +153,9 @@ def _drawn(picture: Image.Image, values: NDArray[np.float32], sample: SampleCard
     """As the browser draws it: grey picture, colours over it, what the network did not see dark."""
     signed = query.colours == SIGNED
     scaled = pictures.levels(values, signed=signed).astype(np.float32) / 255
-    height, width = sample.size or (picture.height, picture.width)
-    down, across = picture.height / height, picture.width / width
-    x0, y0, x1, y1 = sample.box or (0.0, 0.0, float(width), float(height))
-    view = View(original=(picture.height, picture.width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
-    laid = view.to_original(scaled).clip(0, 1)
+    size = sample.size or (picture.height, picture.width)
+    whole = View(original=size, box=sample.box) if sample.box else View.identity(*size)
+    laid = whole.scaled(picture.height, picture.width).to_original(scaled).clip(0, 1)
     strength = np.abs(2 * laid - 1) if signed else laid
     gone = strength * 100 < query.threshold
     if not query.overlay:
