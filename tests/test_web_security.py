@@ -59,6 +59,9 @@ def test_names_can_be_allowed(place: Path) -> None:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://127.0.0.1:9999"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[::1"}, 403),
+        ({"Origin": "http://[v1.x]]"}, 403),
+        ({"Origin": "//"}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
         ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
@@ -149,6 +152,45 @@ def test_other_machines_need_the_token(place: Path) -> None:
         assert rules.token not in welcome.text
         assert 'content="0;url=/?text=%22%3E%3Cb%3E"' in welcome.text
         assert asking.get("/api/runs").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER", "bEaReR "])
+def test_bearer_in_any_case(place: Path, kind: str) -> None:
+    rules = Rules.of("0.0.0.0")
+    with client(place, rules) as asking:
+        assert asking.get("/api/runs", headers={"Authorization": f"{kind} {rules.token}"}).status_code == 200
+        assert asking.get("/api/runs", headers={"Authorization": f"Basic {rules.token}"}).status_code == 401
+        assert asking.get("/api/runs", headers={"Authorization": f"{kind} {rules.token}x"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["a b=c", 'x="', "=;==;", 'json={"a":[1,2]}', "k\u00e9y=1", "a=1,b=2", "seewhy-8484-x=1", ";;;"],
+)
+def test_the_token_is_found_beside_any_other_cookie(place: Path, others: str) -> None:
+    rules = Rules.of("0.0.0.0")
+    with client(place, rules) as asking:
+        asking.get("/", params={"token": rules.token})
+        ((name, value),) = asking.cookies.items()
+        asking.cookies.clear()
+        for text in (f"{others}; {name}={value}", f"{name}={value}; {others}", f"{name}=old; {others};{name}={value}"):
+            assert asking.get("/api/runs", headers={"Cookie": text.encode("latin-1")}).status_code == 200
+        assert asking.get("/api/runs", headers={"Cookie": f"{others}; {name}=x".encode("latin-1")}).status_code == 401
+        assert asking.get("/api/runs", headers={"Cookie": f"x{name}={value}"}).status_code == 401
+
+
+def test_two_servers_of_one_host_do_not_lock_each_other_out(place: Path) -> None:
+    """Cookies belong to a host, not to its port: one for each port and root path."""
+    names = set()
+    for port, root in ((8484, ""), (8485, ""), (8484, "/a"), (8484, "/b")):
+        rules = Rules.of("0.0.0.0")
+        with client(place, rules, root_path=root) as asking:
+            there = f"http://127.0.0.1:{port}{root}/"
+            cookie = asking.get(there, params={"token": rules.token}).headers["set-cookie"]
+            names.add(cookie.partition("=")[0])
+            assert f"Path={root or '/'};" in cookie
+            assert asking.get(f"{there}api/runs").status_code == 200
+    assert len(names) == 4
 
 
 def test_who_is_welcome_stays_on_this_server(place: Path) -> None:

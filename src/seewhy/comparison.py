@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy import chart
+from seewhy._csv import guarded
 from seewhy.errors import InvalidInput
 from seewhy.intervals import bootstrap, holm, sign_flip
 
@@ -254,8 +255,8 @@ class Comparison:
         writer.writerow(names)
         better = dict(zip(self.metrics, self.better, strict=True))
         for m in self.means:
-            writer.writerow([m.explainer, m.metric, better[m.metric], m.mean, m.low, m.high, m.n, m.missing,
-                             *self.cost(m.explainer)])  # fmt: skip
+            writer.writerow(map(guarded, [m.explainer, m.metric, better[m.metric], m.mean, m.low, m.high, m.n,
+                                          m.missing, *self.cost(m.explainer)]))  # fmt: skip
         return _write(path, out.getvalue())
 
     def to_json(self, path: str | Path) -> Path:

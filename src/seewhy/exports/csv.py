@@ -1,10 +1,7 @@
 """Comma-separated values, for spreadsheets and everything else: one line for each picture and label.
 
-Class names and file names come from outside, and a spreadsheet runs a cell that begins with ``=`` as a formula. So a
-text that begins with ``=``, ``+``, ``-``, ``@``, a tab, a line break (or a wide form of one of these signs), or with
-``'`` itself, gets one ``'`` in front. Nothing else is changed: a reader that takes one leading ``'`` away has the name
-as it was. Numbers are not touched. UTF-8; lines end with CR LF, and a line break in a name stands inside quotes (RFC
-4180).
+A text that a spreadsheet would run as a formula gets one ``'`` in front (`seewhy._csv`). UTF-8; lines end with CR LF,
+and a line break in a name stands inside quotes (RFC 4180).
 """
 
 from __future__ import annotations
@@ -15,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seewhy._csv import guarded
 from seewhy.exports._tables import FAILURES, failure_lines, failures_beside, label_batches, schema
 from seewhy.runs.query import Run
 
 __all__ = ["Csv"]
-
-_DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +50,6 @@ def _write(path: Path, names: Iterable[str], lines: Iterable[Iterable[Any]]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(map(_safe, names))
-        writer.writerows(map(_safe, line) for line in lines)
+        writer.writerow(map(guarded, names))
+        writer.writerows(map(guarded, line) for line in lines)
     return path
-
-
-def _safe(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_DANGEROUS) else cell

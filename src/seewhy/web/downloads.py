@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from seewhy import render as drawing
+from seewhy._csv import guarded
 from seewhy.view import View
 from seewhy.web import pictures
 from seewhy.web.colours import COLOUR_MAPS, SIGNED
@@ -33,27 +34,23 @@ def csv_of(page: SaliencyPage) -> bytes:
     """One line a sample, label and explainer. Texts that a spreadsheet would run are quoted with an apostrophe."""
     metrics = sorted({v.metric for s in page.samples for one in s.labels for m in one.maps for v in m.values})
     out = io.StringIO()
-    lines = csv.writer(out, lineterminator="\n")
+    lines = csv.writer(out)  # lines end with CR LF: of "\n" alone a "\r" in a name would not be quoted
     own = ["sample", "name", "position", "label", "class", "flag", "probability", "mean", "std", "low", "high"]
     own += ["box", "x0", "y0", "x1", "y1", "overlap"] if page.detects else []
-    lines.writerow([*own, "explainer", "map_low", "map_high", *map(_plain, metrics)])
+    lines.writerow(map(guarded, [*own, "explainer", "map_low", "map_high", *metrics]))
     for sample in page.samples:
         for one in sample.labels:
-            about_label = [one.index, _plain(one.name), one.flag, one.probability, one.mean, one.std, one.low, one.high]
+            about_label = [one.index, one.name, one.flag, one.probability, one.mean, one.std, one.low, one.high]
             about_label += [one.number, *(one.detected or [None] * 4), one.overlap] if page.detects else []
-            sample_of = [_plain(sample.sample), _plain(sample.name), sample.position]
+            sample_of = [sample.sample, sample.name, sample.position]
             cells = [_of(found, metrics) for found in one.maps] or [[None] * (3 + len(metrics))]
-            lines.writerows([*sample_of, *about_label, *cell] for cell in cells)
+            lines.writerows(map(guarded, [*sample_of, *about_label, *cell]) for cell in cells)
     return out.getvalue().encode()
 
 
 def _of(found: MapCard, metrics: list[str]) -> list[Any]:
     values = {value.metric: value.value for value in found.values}
-    return [_plain(found.explainer), found.low, found.high, *(values.get(metric) for metric in metrics)]
-
-
-def _plain(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return [found.explainer, found.low, found.high, *(values.get(metric) for metric in metrics)]
 
 
 # --------------------------------------------------------------------------------------------------------- picture

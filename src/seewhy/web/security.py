@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import ipaddress
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["Guard", "Rules"]
 
 LONGEST = 8192  # bytes of a query string
-COOKIE = "seewhy"
+COOKIE = "seewhy"  # the cookie's name begins so
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -110,10 +110,8 @@ class Guard:
 
     def _foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        if origin is not None:
-            parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or parts.netloc.lower() != headers.get("host", "").lower():
-                return True
+        if origin is not None and not _same(origin, headers.get("host", "")):
+            return True
         site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
         return site in ("cross-site", "same-site") and mode != "navigate"
 
@@ -124,7 +122,9 @@ class Guard:
         if given is not None and self.rules.knows(given):
             return _welcome(scope, urlencode([(n, v) for n, v in query if n != "token"]), given)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if self.rules.knows(_cookie(headers.get("cookie", ""))) or (kind == "Bearer" and self.rules.knows(bearer)):
+        if kind.lower() == "bearer" and self.rules.knows(bearer.strip()):
+            return None
+        if any(map(self.rules.knows, _cookies(headers.getlist("cookie"), _cookie_name(scope)))):
             return None
         return _plain(401, "Open the address with the token that seewhy view printed when it started.")
 
@@ -153,12 +153,29 @@ def _host_name(host: str) -> str | None:
     return None if plain or not parts.hostname else parts.hostname.lower()
 
 
-def _cookie(text: str) -> str:
+def _same(origin: str, host: str) -> bool:
+    """Whether a page comes from this server."""
     try:
-        found = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return ""
-    return str(found.value) if found else ""
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+
+def _cookie_name(scope: Scope) -> str:
+    """One for each server: browsers give the cookies of a host to all its ports and paths."""
+    _, port = scope.get("server") or ("", None)
+    root = scope.get("root_path", "")
+    path = f"-{hashlib.blake2b(root.encode(), digest_size=4).hexdigest()}" if root else ""
+    return f"{COOKIE}-{port or 0}{path}"
+
+
+def _cookies(headers: Iterable[str], name: str) -> Iterator[str]:
+    """The values under a name. Cookies of other programs may be written in any way and are passed over."""
+    for pair in ";".join(headers).split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip() == name:
+            yield value.strip().strip('"')
 
 
 def _welcome(scope: Scope, query: str, token: str) -> Response:
@@ -169,7 +186,10 @@ def _welcome(scope: Scope, query: str, token: str) -> Response:
         f'<meta http-equiv="refresh" content="0;url={there}"><p><a href="{there}">Go on</a></p></html>'
     )
     response = HTMLResponse(page)
-    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=scope["scheme"] == "https")
+    response.set_cookie(
+        _cookie_name(scope), token, httponly=True, samesite="strict", path=scope.get("root_path") or "/",
+        secure=scope["scheme"] == "https",
+    )  # fmt: skip
     return response
 
 
