@@ -14,6 +14,7 @@
     ├── InvalidType           (TypeError)     a value of the wrong type
     │   ├── UnknownParameter                  a keyword that the method does not have
     │   └── MissingCapability                 the backend lacks what the method needs
+    ├── StorageError          (OSError)       a disk or an address that cannot be read or written
     └── MissingDependency     (ImportError)   an optional library is not installed
 
 Messages say what was expected, what came and what to do.
@@ -22,6 +23,8 @@ Messages say what was expected, what came and what to do.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 __all__ = [
@@ -36,12 +39,14 @@ __all__ = [
     "NoReLURule",
     "NoSpatialOutput",
     "SeewhyError",
+    "StorageError",
     "UnknownLayer",
     "UnknownName",
     "UnknownParameter",
     "UnreadableImage",
     "nearest",
     "out_of_memory",
+    "storage_error",
 ]
 
 
@@ -101,6 +106,10 @@ class MissingCapability(InvalidType):
     """The model's backend lacks what the method needs."""
 
 
+class StorageError(SeewhyError, OSError):
+    """A disk, a folder or an address that cannot be read or written."""
+
+
 class MissingDependency(SeewhyError, ImportError):
     """An optional library is needed and not installed."""
 
@@ -121,3 +130,33 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("not enough memory" in text or "out of memory" in text)
+
+
+_ROOM = "Make room, then give the same command again: what is finished is not lost."
+_RIGHTS = "Choose a place that you may use, or change its permissions."
+_KIND = "A file stands where a folder is needed, or a folder where a file is: choose another path."
+_GONE = "It, or the folder that it lies in, is gone: bring it back, or choose another path."
+_TODO = {
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
+    errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
+    errno.ENOTDIR: _KIND, errno.EISDIR: _KIND, errno.EEXIST: _KIND, errno.ENOTEMPTY: _KIND,
+    errno.ENOENT: _GONE, errno.ENODEV: _GONE,
+    errno.ENAMETOOLONG: "Choose a shorter path.",
+    errno.ELOOP: "Its symbolic links lead back to themselves: choose another path.",
+    errno.EMFILE: "Too many files are open: allow more (ulimit -n).",
+}  # fmt: skip
+_BROKEN = "See whether the disk, or the connection to it, works; then give the same command again."
+
+
+def storage_error(error: OSError, place: str | None = None, what: str = "used") -> StorageError:
+    """What the operating system says about a file, with what to do.
+
+    Args:
+        error: as it was raised.
+        place: what could not be used; the file that the error names, where it is left out.
+        what: "read", "written": what was to be done with it.
+    """
+    shown = place or (os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "A file")
+    why = error.strerror or str(error) or type(error).__name__
+    todo = _TODO.get(error.errno or 0, _BROKEN)
+    return StorageError(f"{shown!r} cannot be {what}: {why}. {todo}")

@@ -18,7 +18,7 @@ from seewhy.cli._flags import say
 from seewhy.cli._list import Demo, List
 from seewhy.cli._runs import Export, Resume, RunCommand, Status, with_config
 from seewhy.cli._view import View
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, storage_error
 from seewhy.memory import keep_memory
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ COMMANDS: dict[str, Any] = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    sys.path.append(os.getcwd())  # package.module:factory is looked for beside the user too
+    sys.path.append(_here())  # package.module:factory is looked for beside the user too
     keep_memory()
     try:
         command = tyro.extras.subcommand_cli_from_dict(
@@ -54,6 +54,26 @@ def main(arguments: list[str] | None = None) -> int:
     except SeewhyError as error:
         say(f"seewhy: {error}")
         return 2
-    except BrokenPipeError:  # `seewhy list | head`: what is left cannot be written, at exit neither
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `seewhy list | head`
+        _give_up_output()
         return 1
+    except OSError as error:  # a disk that is full, a folder that is gone: wherever the command wrote or read
+        _give_up_output()
+        say(f"seewhy: {storage_error(error)}")
+        return 2
+
+
+def _here() -> str:
+    """The working directory, "" where it was removed meanwhile."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
+def _give_up_output() -> None:
+    """What could not be written to stdout cannot be written at exit either."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

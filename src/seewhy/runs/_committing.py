@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from seewhy.errors import StorageError
 from seewhy.runs._maps import Precision, bright, encode
 from seewhy.runs._picture import Picture
 from seewhy.runs.job import Tools
@@ -28,7 +29,16 @@ class _Pack:
 
 
 def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]:
-    """Writes the part of a chunk: its name, and how many maps are in it."""
+    """Writes the part of a chunk: its name, and how many maps are in it.
+
+    Raises:
+        StorageError: it cannot be written, or the run is not there any more.
+    """
+    if not tools.store.exists():  # an unmounted disk leaves an empty folder, which must not be filled
+        raise StorageError(
+            f"{tools.store.address!r} is no run folder any more: its run.json is gone. Was it removed, or the disk "
+            "unmounted? Bring it back, then give the same command again: what is finished is not lost."
+        )
     pack, rows = _Pack(), []
     for picture in pictures:
         maps = _maps(picture, pack, tools.job.precision)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+from seewhy.errors import InvalidInput, MissingDependency, SeewhyError, StorageError, storage_error
 
 __all__ = ["Files", "LocalFiles", "RemoteFiles", "files"]
 
 TEMPORARY = ".tmp"
+_CLAIM = 10.0  # seconds after which a writer that claimed a name and did not make the file is taken for dead
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
+_NO_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"}  # asked for one, some make a bucket
+_CONNECT, _ANSWER = 15, 30  # seconds that an address may take until it is taken for dead
 
 
 class Files(Protocol):
@@ -23,11 +33,22 @@ class Files(Protocol):
         ...
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
-        """Makes the file in one step; False where it is there and is not to be replaced."""
+        """Makes the file in one step; False where it is there and is not to be replaced.
+
+        Only what is not to be replaced (the first file of a run) makes the folder itself: a folder that vanishes while
+        it is written is not made anew.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         ...
 
     def get(self, name: str) -> bytes:
-        """All of a file; FileNotFoundError where there is none."""
+        """All of a file; FileNotFoundError where there is none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         ...
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -57,63 +78,99 @@ class LocalFiles:
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
         """Writes beside, waits for the disk, then renames."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.parent / f".{_writer()}-{secrets.token_hex(4)}{TEMPORARY}"
-        try:
-            with beside.open("xb") as file:
-                file.writelines(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                beside.replace(path)
-            else:
-                path.hardlink_to(beside)
-        except FileExistsError:
-            return False
-        finally:
-            beside.unlink(missing_ok=True)
-        _sync(path.parent)
+        with self._told("written"):
+            if not replace:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            elif path.parent != self.root:
+                path.parent.mkdir(exist_ok=True)
+            try:
+                with beside.open("xb") as file:
+                    file.writelines(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if replace:
+                    beside.replace(path)
+                elif not _appear(beside, path):
+                    return False
+            finally:
+                beside.unlink(missing_ok=True)
+            _sync(path.parent)
         return True
 
     def get(self, name: str) -> bytes:
         """All of a file."""
-        return (self.root / name).read_bytes()
+        with self._told("read", (FileNotFoundError, NotADirectoryError)):
+            return (self.root / name).read_bytes()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """A range of a file."""
-        with (self.root / name).open("rb") as file:
+        with self._told("read", (FileNotFoundError, NotADirectoryError)), (self.root / name).open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def names(self, folder: str) -> list[str]:
         """The finished files in a sub-folder."""
         try:
-            with os.scandir(self.root / folder) as entries:
+            with self._told("read", (FileNotFoundError,)), os.scandir(self.root / folder) as entries:
                 return sorted(e.name for e in entries if not e.name.startswith("."))
         except FileNotFoundError:
             return []
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes files."""
-        for name in names:
-            (self.root / name).unlink(missing_ok=True)
+        with self._told("changed"):
+            for name in names:
+                (self.root / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self, what: str, expected: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+        """What the operating system refuses becomes an error that says what to do."""
+        try:
+            yield
+        except expected:
+            raise
+        except OSError as error:
+            raise storage_error(error, self.address, what) from error
 
     def sweep(self, folder: str) -> int:
         """Removes what writers of this machine that live no more left unfinished; says how many files it was."""
-        left = [p for p in (self.root / folder).glob(f".*{TEMPORARY}") if _abandoned(p.name)]
+        with self._told("read"):
+            left = [p for p in (self.root / folder).glob(f".*{TEMPORARY}") if _abandoned(p.name)]
         self.remove(f"{folder}/{p.name}" for p in left)
         return len(left)
 
 
 class RemoteFiles:
-    """A folder behind one of fsspec's addresses; a file is one upload, which object stores show whole or not at all."""
+    """A folder behind one of fsspec's addresses; a file is one upload, which object stores show whole or not at all.
+
+    Args:
+        url: the address.
+
+    Raises:
+        InvalidInput: nobody knows such addresses.
+        MissingDependency: the library that knows them is not installed.
+        StorageError: it cannot be reached.
+    """
 
     def __init__(self, url: str) -> None:
         import fsspec
 
-        self.system: Any
-        self.system, self.root = fsspec.core.url_to_fs(url)
         self.url = url
+        self.system: Any
+        with self._told("reached"):
+            try:
+                self.system, self.root = fsspec.core.url_to_fs(url, **_patience(url.partition("://")[0]))
+            except ImportError as error:
+                raise MissingDependency(
+                    f"{url!r} needs a library that is not installed: {error}. Install it (s3:// needs s3fs, gs:// "
+                    "gcsfs, az:// adlfs, http:// aiohttp), or choose a folder."
+                ) from error
+            except ValueError as error:
+                raise InvalidInput(
+                    f"{url!r} is no address that can be used: {error}. Choose a folder, or an address that fsspec "
+                    "knows (s3://bucket/run)."
+                ) from error
 
     @property
     def address(self) -> str:
@@ -122,26 +179,45 @@ class RemoteFiles:
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
         """One upload."""
-        path = f"{self.root}/{name}"
-        if not replace and self.system.exists(path):
+        path, whole = f"{self.root}/{name}", b"".join(data)
+        with self._told("written"):
+            if self.url.partition("://")[0] not in _NO_FOLDERS:
+                self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if not replace:
+                return self._make(path, whole)
+            self.system.pipe_file(path, whole)
+            return True
+
+    def _make(self, path: str, whole: bytes) -> bool:
+        """Uploads what is not there yet; stores that can refuse the second of two at once are asked to."""
+        if self.system.exists(path):
             return False
-        self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self.system.pipe_file(path, b"".join(data))
+        try:
+            self.system.pipe_file(path, whole, mode="create")
+        except FileExistsError:
+            return False
+        except Exception:  # a store that does not know such a request
+            if self.system.exists(path):
+                return False
+            self.system.pipe_file(path, whole)
         return True
 
     def get(self, name: str) -> bytes:
         """All of a file."""
-        return bytes(self.system.cat_file(f"{self.root}/{name}"))
+        with self._told("read", (FileNotFoundError,)):
+            return bytes(self.system.cat_file(f"{self.root}/{name}"))
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """A range of a file."""
-        return bytes(self.system.cat_file(f"{self.root}/{name}", start=offset, end=offset + size))
+        with self._told("read", (FileNotFoundError,)):
+            return bytes(self.system.cat_file(f"{self.root}/{name}", start=offset, end=offset + size))
 
     def names(self, folder: str) -> list[str]:
         """The files in a sub-folder."""
-        self.system.invalidate_cache()
         try:
-            found = self.system.ls(f"{self.root}/{folder}", detail=False)
+            with self._told("read", (FileNotFoundError,)):
+                self.system.invalidate_cache()
+                found = self.system.ls(f"{self.root}/{folder}", detail=False)
         except FileNotFoundError:
             return []
         return sorted(str(path).rpartition("/")[2] for path in found)
@@ -149,14 +225,108 @@ class RemoteFiles:
     def remove(self, names: Iterable[str]) -> None:
         """Removes files."""
         for name in names:
-            if self.system.exists(path := f"{self.root}/{name}"):
-                self.system.rm_file(path)
+            with self._told("changed"):
+                if self.system.exists(path := f"{self.root}/{name}"):
+                    self.system.rm_file(path)
+
+    @contextmanager
+    def _told(self, what: str, expected: tuple[type[OSError], ...] = ()) -> Iterator[None]:
+        """What an address refuses, by whatever its library raises, becomes an error that says what to do."""
+        try:
+            yield
+        except SeewhyError:
+            raise
+        except expected:
+            raise
+        except NotImplementedError as error:
+            raise StorageError(f"{self.url!r} cannot be {what}: its kind can only be read. Choose another.") from error
+        except Exception as error:
+            why = str(error).strip() or "no answer"
+            raise StorageError(
+                f"{self.url!r} cannot be {what}: {type(error).__name__}: {why}. See whether the address, the "
+                "credentials and the connection are right; then give the same command again."
+            ) from error
+
+
+def _patience(kind: str) -> dict[str, Any]:
+    """How long an address may be silent; what the user's own configuration of fsspec says goes before it."""
+    from fsspec.config import conf
+
+    found: dict[str, Any] = {}
+    if kind in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        patience = ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_ANSWER)
+        found = {"client_kwargs": {"timeout": patience}}
+    elif kind in ("s3", "s3a"):
+        retries = {"max_attempts": 2, "mode": "standard"}
+        found = {"config_kwargs": {"connect_timeout": _CONNECT, "read_timeout": _ANSWER, "retries": retries}}
+    return {name: value for name, value in found.items() if name not in conf.get(kind, {})}
 
 
 def files(place: str | os.PathLike[str]) -> LocalFiles | RemoteFiles:
-    """The folder at a path, or at an address with "://"."""
+    """The folder at a path, or at an address with "://".
+
+    Raises:
+        InvalidInput: it can be neither.
+        MissingDependency: a library for this kind of address is not installed.
+        StorageError: the address cannot be reached.
+    """
     text = os.fspath(place)
-    return RemoteFiles(text) if "://" in text else LocalFiles(Path(text).expanduser().absolute())
+    for kind in ("file://", "local://"):  # a disk, whose files are to appear whole
+        text = text.removeprefix(kind)
+    if "\0" in text or not text:
+        raise InvalidInput(f"A run folder is a path or an address, got {text!r}.")
+    if "://" in text:
+        return RemoteFiles(text)
+    try:
+        return LocalFiles(Path(text).expanduser().absolute())
+    except (OSError, RuntimeError) as error:  # the working directory is gone; nobody is called so
+        raise StorageError(f"{text!r} cannot be used: {error}. Name a folder by its whole path.") from error
+
+
+def _appear(beside: Path, path: Path) -> bool:
+    """Gives a finished file its name unless that is taken; False where it is.
+
+    A hard link does that in one step. Where there are none (exFAT, many network mounts), a name that is claimed first
+    does: who makes the claim makes the file. A claim that is left by a killed process is removed after some seconds.
+    """
+    try:
+        path.hardlink_to(beside)
+    except FileExistsError:
+        return False
+    except OSError:
+        return _appear_by_claim(beside, path)
+    return True
+
+
+def _appear_by_claim(beside: Path, path: Path) -> bool:
+    claim = path.with_name(f".{path.name}.claim")
+    while not _claimed(claim, path):
+        if path.exists():
+            return False
+        claim.unlink(missing_ok=True)
+    try:
+        if path.exists():
+            return False
+        beside.replace(path)
+        return True
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _claimed(claim: Path, path: Path) -> bool:
+    """Whether the claim is ours; waits while another's is fresh and its file is not there."""
+    patience = time.monotonic() + _CLAIM * random.uniform(1, 1.5)
+    while True:
+        try:
+            claim.open("xb").close()
+        except FileExistsError:
+            if path.exists() or time.monotonic() > patience:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def _writer() -> str:
@@ -183,9 +353,13 @@ def _abandoned(name: str) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """The rename itself must survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
+    """The rename itself must survive a loss of power; some file systems know no such request."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise

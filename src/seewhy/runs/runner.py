@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from seewhy.engines import Engine
 from seewhy.engines.local import Local
-from seewhy.errors import InvalidInput
+from seewhy.errors import InvalidInput, StorageError
 from seewhy.progress import Listener
 from seewhy.runs.job import Job, Tools
 from seewhy.runs.plan import Plan, plan
@@ -110,6 +110,7 @@ class Runner:
 
         Raises:
             SeewhyError: the job cannot be done at all: a name that does not exist, a folder of another model.
+            StorageError: the folder cannot be written (any more); what was finished is kept.
         """
         began, store = time.perf_counter(), Store(self.job.place)
         known = store.settings() if store.exists() else None
@@ -122,7 +123,7 @@ class Runner:
         if todo.foreign:
             notes.append(f"{todo.foreign} parts of other settings lie in the folder and are not read.")
         finished, interrupted = self._work(todo, partial(_worker, job, settings, _Once(tools)), store)
-        store.compact()
+        notes += _compacted(store)
         todo.chunks.clear()  # the summary reads the whole folder: what is done need not lie beside it
         return _summary(store, todo, finished, notes, time.perf_counter() - began, interrupted)
 
@@ -136,8 +137,17 @@ class Runner:
                 finished.append(done)
                 bar.advance(done.pictures)
                 if len(finished) % 64 == 0:
-                    store.compact()
+                    _compacted(store)
             return finished, stopped.is_set()
+
+
+def _compacted(store: Store) -> list[str]:
+    """Puts the rows together, so that reading stays fast; what stands against it is a note: all results are there."""
+    try:
+        store.compact()
+    except StorageError as error:
+        return [f"The index was not written: {error}"]
+    return []
 
 
 class _Once:

@@ -11,6 +11,7 @@ the same chunk readers take one. A writer that is killed leaves at most a pack w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seewhy.errors import InvalidInput
+from seewhy.errors import InvalidInput, StorageError
 from seewhy.runs._files import LocalFiles, files
 from seewhy.runs.rows import SCHEMA, Row, table
 
@@ -102,11 +103,19 @@ class Store:
             chunk: the chunk's name, which says what is in it.
             rows: one a picture.
             pack: what the rows' offsets point into, one after the other.
+
+        Raises:
+            StorageError: it cannot be written; nothing of it is left.
         """
         part = f"{chunk}-{secrets.token_hex(6)}"
         about = {_RUN: run.encode(), _CHUNK: chunk.encode()}
         self.files.put(f"{_PARTS}/{part}.pack", pack)
-        self.files.put(f"{_PARTS}/{part}.parquet", [_bytes(table(rows).replace_schema_metadata(about))])
+        try:
+            self.files.put(f"{_PARTS}/{part}.parquet", [_bytes(table(rows).replace_schema_metadata(about))])
+        except StorageError:
+            with contextlib.suppress(StorageError):  # a full disk is not to be kept full by what nobody reads
+                self.files.remove([f"{_PARTS}/{part}.pack"])
+            raise
         return part
 
     def parts(self) -> list[str]:
