@@ -387,10 +387,11 @@ def test_pasting_lays_a_mask_in_its_box() -> None:
 
 def test_a_detector_subtracts_the_mean_itself() -> None:
     assert str(seewhy.load(torchvision_detector("ssd")).preprocessing) == (
-        "320x320 RGB, squashed, bilinear; values 0..1, mean 0, deviation 1"
+        "320x320 RGB, squashed, sampled; values 0..1, mean 0, deviation 1"
     )
     retina = seewhy.load(torchvision_detector("retina")).preprocessing
-    assert (retina.size, retina.fit, retina.mean, retina.std) == ((96, 96), "letterbox", (0, 0, 0), (1, 1, 1))
+    assert (retina.size, retina.fit, retina.mean, retina.std) == ((96, 160), "keep", (0, 0, 0), (1, 1, 1))
+    assert str(retina) == ("at most 96 by 160 RGB, at its own aspect ratio, sampled; values 0..1, mean 0, deviation 1")
 
 
 def test_a_named_detector_with_a_checkpoint(tmp_path: Path) -> None:

@@ -17,21 +17,21 @@ from tqdm import tqdm
 
 from seewhy import registry
 from seewhy.checks import check_inputs
-from seewhy.detection import MOST, OVERLAP, SCORE, detect
+from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, detect
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer
-from seewhy.explanation import Explanation
+from seewhy.explanation import Explanation, joined
 from seewhy.images import Preprocessing, read, stretched
 from seewhy.input_statistics import check_statistics
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel
 from seewhy.models.loading import load
 from seewhy.models.torch import TorchModel
 from seewhy.progress import Listener, listening
-from seewhy.targets import Request, TargetSet
+from seewhy.targets import Request, TargetSet, one_at_a_time
 from seewhy.types import Activation, Attribution, activation
 from seewhy.view import View
 
-__all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels"]
+__all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels", "together"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,39 @@ def explain(
         SeewhyError: see the message.
     """
     network = load(model)
-    batch = prepare(network, image)
-    asked = resolve_labels(targets, getattr(network, "labels", None), len(batch.inputs))
+    batches = together(network, image, apart=_in_pictures(targets))
+    n = sum(len(batch.names) for batch, _ in batches)
+    asked = resolve_labels(targets, getattr(network, "labels", None), n)
+    request = Request.parse(asked, n)
+    if len(batches) == 1:
+        return _explained(network, batches[0][0], asked, method, activation_fn, progress, parameters)
+    if request.kind == "predicted" and _detects(network, batches[0][0].inputs):
+        raise one_at_a_time(n)
+    parts = [
+        _explained(network, batch, _rows(request, asked, places), method, activation_fn, progress, parameters)
+        for batch, places in batches
+    ]
+    return joined(parts, [places for _, places in batches])
+
+
+def _in_pictures(targets: Any) -> bool:
+    """Whether a target is a box in pixels of the picture, so that it is another one for each picture's input."""
+    several = targets if isinstance(targets, list | tuple) else [targets]
+    return any(isinstance(one, BoxTarget) and one.picture_box is not None for one in several)
+
+
+def _rows(request: Request, asked: Any, places: list[int]) -> Any:
+    """What was asked for some of the pictures."""
+    return asked if request.classes is None else request.classes[places]
+
+
+def _explained(
+    network: Model, batch: Batch, asked: Any, method: Any, activation_fn: Any, progress: bool | Listener,
+    parameters: dict[str, Any],
+) -> Explanation:  # fmt: skip
+    """Pictures of one input size."""
+    size = (batch.inputs.shape[2], batch.inputs.shape[3])
+    asked = _placed_boxes(asked, batch.views[0], size)
     chosen, reason = _choose(network, batch.inputs, method, Request.parse(asked, len(batch.inputs)))
     explainer = build(chosen, network, activation_fn, parameters)
     started = time.perf_counter()
@@ -99,7 +130,7 @@ def explain(
     notes = (*getattr(network, "notes", ()), *reason, *batch.warnings, *found.warnings)
     return Explanation(
         raw=found.raw,
-        size=(batch.inputs.shape[2], batch.inputs.shape[3]),
+        size=size,
         targets=found.targets,
         method=_registered(explainer),
         parameters=explainer.parameters,
@@ -114,6 +145,14 @@ def explain(
         unit=explainer.unit,
         **_said(network, found, Request.parse(asked, len(batch.inputs)), activation_fn),
     )
+
+
+def _placed_boxes(asked: Any, view: View, size: tuple[int, int]) -> Any:
+    """The targets; boxes in pixels of the picture as boxes in pixels of its input."""
+    if not _in_pictures(asked):
+        return asked
+    several = asked if isinstance(asked, list | tuple) else [asked]
+    return [one.placed(view, size) if isinstance(one, BoxTarget) else one for one in several]
 
 
 def detections(
@@ -137,17 +176,17 @@ def detections(
         SeewhyError: see the message.
     """
     network = load(model)
-    inputs = prepare(network, image).inputs
-    network.check(inputs)
-    with network.opened():
-        outputs = network(inputs)
     labels: Sequence[str] | None = getattr(network, "labels", None)
-    found = [
-        [replace(one, name=_label(one.label, labels)) for one in objects]
-        for objects in detect(
+    by_place: dict[int, list[Detection]] = {}
+    for batch, places in together(network, image):
+        network.check(batch.inputs)
+        with network.opened():
+            outputs = network(batch.inputs)
+        objects = detect(
             outputs, score_threshold=score_threshold, nms_threshold=nms_threshold, max_detections=max_detections
         )
-    ]
+        by_place |= dict(zip(places, objects, strict=True))
+    found = [[replace(one, name=_label(one.label, labels)) for one in by_place[i]] for i in sorted(by_place)]
     many = isinstance(image, list | tuple) or (isinstance(image, Tensor) and image.ndim == 4)
     return found if many else found[0]
 
@@ -183,9 +222,29 @@ def _label_index(name: str, labels: Sequence[str] | None) -> int:
 
 
 def prepare(network: Model, image: Any) -> Batch:
-    """The network's input from whatever form of picture the caller has; see `explain`."""
+    """The network's input from whatever form of picture the caller has; see `explain`.
+
+    Raises:
+        InvalidInput: how a picture becomes an input is not known, or pictures become inputs of several sizes.
+    """
+    found = together(network, image)
+    if len(found) > 1:
+        sizes = ", ".join(f"{b.inputs.shape[2]} x {b.inputs.shape[3]}" for b, _ in found)
+        raise InvalidInput(f"The pictures become inputs of several sizes: {sizes}. Pass them one by one.")
+    return found[0][0]
+
+
+def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[Batch, list[int]]]:
+    """The pictures whose inputs have one size, and where each stands among all; see `explain`.
+
+    Args:
+        network: whose preprocessing is used.
+        image: as in `explain`.
+        apart: each picture alone.
+    """
     if isinstance(image, Tensor):
-        return _prepared_already(network, image)
+        batch = _prepared_already(network, image)
+        return [(batch, list(range(len(batch.names))))]
     many = isinstance(image, list | tuple)
     pictures = [read(one) for one in image] if many else [read(image)]
     if not pictures:
@@ -198,9 +257,20 @@ def prepare(network: Model, image: Any) -> Batch:
             "ready for the network."
         )
     made = [preprocessing(picture) for picture in pictures]
-    inputs = _placed(network, torch.cat([tensor for tensor, _ in made]))
     names = [_name(one, i) for i, one in enumerate(image if many else [image])]
-    return Batch(inputs, pictures, [view for _, view in made], names)
+    alike: dict[Any, list[int]] = {}
+    for i, (tensor, _) in enumerate(made):
+        alike.setdefault(i if apart else tensor.shape, []).append(i)
+    return [
+        (
+            Batch(
+                _placed(network, torch.cat([made[i][0] for i in places])), [pictures[i] for i in places],
+                [made[i][1] for i in places], [names[i] for i in places],
+            ),
+            places,
+        )
+        for places in alike.values()
+    ]  # fmt: skip
 
 
 def _prepared_already(network: Model, image: Tensor) -> Batch:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Box", "box_iou", "box_mask", "suppress"]
+__all__ = ["Box", "box_iou", "box_mask", "share_inside", "suppress"]
 
 Box = tuple[float, float, float, float]
 
@@ -29,6 +29,11 @@ def box_iou(boxes: Tensor, box: Tensor) -> Tensor:
     shared = _shared(boxes, box)
     areas = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1) + (box[2:] - box[:2]).prod()
     return shared / (areas - shared)
+
+
+def share_inside(boxes: Tensor, frame: Tensor) -> Tensor:
+    """The share of the area of (..., 4) boxes that lies in a frame (4,)."""
+    return _shared(boxes, frame) / (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1)
 
 
 def _shared(boxes: Tensor, box: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ box stays, boxes of its class that overlap it by more than a threshold go, and s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 from seewhy.boxes import Box, box_iou, box_mask, suppress
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.types import Outputs
+from seewhy.view import View
 
 __all__ = [
     "BoxTarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label", "check_thresholds", "detect",
@@ -29,26 +32,42 @@ SCORE, OVERLAP, MOST = 0.5, 0.5, 20
 class BoxTarget:
     """The best product of class probability and overlap with a box (intersection over union).
 
+    It has either a box or a picture_box.
+
     Attributes:
         box: x0, y0, x1, y1 in input pixels.
         label: the class index.
+        picture_box: instead of ``box``, x0, y0, x1, y1 in pixels of the original picture, for `seewhy.explain`.
     """
 
-    box: Box
+    box: Box | None = None
     label: int
+    picture_box: Box | None = None
 
     def __post_init__(self) -> None:
         check_label(self.label)
-        if len(self.box) != 4 or not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            raise InvalidTarget(f"A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got {tuple(self.box)}.")
+        if (self.box is None) == (self.picture_box is None):
+            raise InvalidTarget("A BoxTarget has either a box, in pixels of the input, or a picture_box.")
+        _check_box(self.box or self.picture_box or ())
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """(N,) scores of the box; 0 where no candidate overlaps it."""
         if outputs.boxes is None:
             raise InvalidTarget("BoxTarget needs a detector: this model's outputs have no boxes. Use ClassTarget.")
+        if self.box is None:
+            raise InvalidTarget(
+                "Where a picture_box lies in the network's input is known to seewhy.explain(model, picture, target) "
+                "alone. Pass box=(x0, y0, x1, y1) in pixels of the input."
+            )
         label = in_range(self.label, outputs)
         boxes = outputs.boxes if outputs.boxes.ndim == 3 else outputs.boxes[:, :, label]
         return (outputs.scores[..., label] * box_iou(boxes, boxes.new_tensor(self.box))).amax(1)
+
+    def placed(self, view: View, size: tuple[int, int]) -> BoxTarget:
+        """The same with a box in pixels of the input of ``size`` (height, width)."""
+        if self.picture_box is None:
+            return self
+        return BoxTarget(box=view.box_to_input(self.picture_box, size), label=self.label)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,6 +182,11 @@ def check_thresholds(**given: float | None) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
         if value is not None and not number:
             raise InvalidInput(f"{name} must be a number from 0 to 1, got {value!r}.")
+
+
+def _check_box(box: Sequence[float]) -> None:
+    if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]) or not all(map(math.isfinite, box)):
+        raise InvalidTarget(f"A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got {tuple(box)}.")
 
 
 def check_label(label: int) -> None:

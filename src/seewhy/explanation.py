@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from seewhy import render
 from seewhy import sheet as sheets
+from seewhy.boxes import Box
 from seewhy.maps import scale, upsample
 from seewhy.types import Passes
 from seewhy.view import View
 
-__all__ = ["COLOURS", "Explanation"]
-
-Box = tuple[float, float, float, float]
+__all__ = ["COLOURS", "Explanation", "joined"]
 
 CLIP = 99.5
 COLOURS = (
@@ -241,6 +242,66 @@ class Explanation:
         values |= {} if self.targets is None else {"targets": self.targets}
         np.savez_compressed(path, allow_pickle=False, **{name: value.cpu().numpy() for name, value in values.items()})
         return path
+
+
+def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Explanation:
+    """One explanation of pictures that were explained apart because their inputs have several sizes.
+
+    Each input becomes the upper left corner of one that is as high as the highest and as wide as the widest of them.
+    What is added lies outside of the picture, as in a letter box, and the map is as low there as its lowest value.
+
+    Args:
+        parts: of one network by one method, with equally many targets.
+        places: where each picture of each part stands in the whole.
+    """
+    order = [(p, i) for _, p, i in sorted((n, p, i) for p, some in enumerate(places) for i, n in enumerate(some))]
+    size = (max(part.size[0] for part in parts), max(part.size[1] for part in parts))
+    maps = [_on_canvas(part, size) for part in parts]
+    targets = [part.targets for part in parts]
+    said = [_numbered(text, some) for part, some in zip(parts, places, strict=True) for text in part.warnings]
+
+    def each(name: str) -> list[Any]:
+        return [getattr(parts[p], name)[i] for p, i in order if getattr(parts[p], name)]
+
+    return replace(
+        parts[0],
+        raw=torch.stack([maps[p][i] for p, i in order]),
+        size=size,
+        targets=None if any(t is None for t in targets) else torch.stack([_row(targets[p], i) for p, i in order]),
+        probabilities=torch.stack([parts[p].probabilities[i] for p, i in order]),
+        passes=Passes(sum(part.passes.forward for part in parts), sum(part.passes.backward for part in parts)),
+        seconds=sum(part.seconds for part in parts),
+        warnings=tuple(dict.fromkeys(said)),
+        views=[_wider(parts[p].views[i], parts[p].size, size) for p, i in order],
+        labels=each("labels"),
+        predicted=each("predicted"),
+        pictures=each("pictures"),
+        names=each("names"),
+        boxes=each("boxes"),
+    )
+
+
+def _row(targets: Tensor | None, i: int) -> Tensor:
+    assert targets is not None
+    return targets[i]
+
+
+def _on_canvas(part: Explanation, size: tuple[int, int]) -> Tensor:
+    """(N, T, H, W) maps at the input's size, in the upper left corner of a larger one."""
+    maps = upsample(part.raw, part.size)
+    canvas = maps.amin((2, 3), keepdim=True).repeat(1, 1, *size)
+    canvas[..., : part.size[0], : part.size[1]] = maps
+    return canvas
+
+
+def _wider(view: View, size: tuple[int, int], canvas: tuple[int, int]) -> View:
+    corners = (0.0, 0.0, float(canvas[1]), float(canvas[0]))
+    return View(original=view.original, box=view.box_to_original(corners, size))
+
+
+def _numbered(text: str, places: Sequence[int]) -> str:
+    """A warning of a part, with the image's number in the whole."""
+    return re.sub(r"^([Ii]mage )(\d+)", lambda m: f"{m[1]}{places[int(m[2])]}", text)
 
 
 def _stem(name: str) -> str:

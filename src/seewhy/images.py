@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -191,8 +192,9 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "sampled": None,  # no filter of Pillow
 }
-_FITS = {"crop": "centre crop", "squash": "squashed", "letterbox": "letterboxed"}
+_FITS = {"crop": "centre crop", "squash": "squashed", "letterbox": "letterboxed", "keep": "at its own aspect ratio"}
 _DEPTH = {"RGB": 3, "BGR": 3, "L": 1}
 _MOST_PIXELS = 2**26  # of a resized picture: an 8192 x 8192 one
 
@@ -202,14 +204,16 @@ class Preprocessing:
     """How a picture becomes a network's input: resize, lay out the channels, subtract the mean, divide.
 
     Attributes:
-        size: (height, width) of the input in pixels.
+        size: (height, width) of the input in pixels; for "keep" the most pixels along the short and the long side.
         mean: one number a channel, in the network's order of channels, on the scale 0..value_range.
         std: likewise.
         fit: "crop" covers the size and cuts the rest off at the centre, "squash" changes the aspect ratio,
-            "letterbox" shows everything and fills up with `pad`.
+            "letterbox" shows everything and fills up with `pad`, "keep" gives the picture as it is, made smaller where
+            it has more pixels, for networks that take any size (torchvision's detectors): inputs differ in size.
         crop_fraction: share of the resized picture's short side (squash: of both sides; letterbox: of the long
             side) that the size stands for (timm's crop_pct).
-        interpolation: Pillow's filter, antialiased.
+        interpolation: Pillow's filter, antialiased; or "sampled": bilinear between the four nearest pixels, as torch
+            resizes pictures inside of a network.
         channels: their order in the input.
         value_range: pixels run over 0..value_range before the mean is subtracted (255 for Caffe-like networks).
         pad: grey of the letterbox's margins in [0, 1].
@@ -221,9 +225,9 @@ class Preprocessing:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fit: Literal["crop", "squash", "letterbox"] = "crop"
+    fit: Literal["crop", "squash", "letterbox", "keep"] = "crop"
     crop_fraction: float = 1.0
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "sampled"] = "bilinear"
     channels: Literal["RGB", "BGR", "L"] = "RGB"
     value_range: float = 1.0
     pad: float = 114 / 255
@@ -236,6 +240,9 @@ class Preprocessing:
         depth = _DEPTH[self.channels]
         whole = len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)
         _require(whole, "size", "(height, width) in whole pixels", self.size)
+        if self.fit == "keep":
+            _require(self.size[0] <= self.size[1], "size", "the short side before the long one", self.size)
+            _require(self.crop_fraction == 1, "crop_fraction", "1 where the picture is kept whole", self.crop_fraction)
         top = self.value_range
         _require(0 < top < math.inf, "value_range", "a positive number", top)
         fair = len(self.mean) == depth and all(0 <= m <= top for m in self.mean)
@@ -253,10 +260,11 @@ class Preprocessing:
     def describe(self) -> str:
         """One line for people: size, fit, filter and constants."""
         height, width = self.size
+        side = f"at most {height} by {width}" if self.fit == "keep" else f"{height}x{width}"
         part = "" if self.crop_fraction == 1 else f" of {self.crop_fraction:g}"
         means, stds = _numbers(self.mean), _numbers(self.std)
         return (
-            f"{height}x{width} {self.channels}, {_FITS[self.fit]}{part}, {self.interpolation}; "
+            f"{side} {self.channels}, {_FITS[self.fit]}{part}, {self.interpolation}; "
             f"values 0..{self.value_range:g}, mean {means}, deviation {stds}"
         )
 
@@ -264,7 +272,7 @@ class Preprocessing:
         """The input for an RGB picture, and the view back.
 
         Returns:
-            (1, C, H, W) float32, and the view that lays maps of this input on the picture.
+            (1, C, H, W) float32, H and W as `size` says, and the view that lays maps of this input on the picture.
 
         Raises:
             InvalidType: not an RGB PIL image (`read` makes one of anything).
@@ -274,14 +282,14 @@ class Preprocessing:
             got = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
             raise InvalidType(f"Expected an RGB PIL image, got {got}. Pass it through seewhy.images.read first.")
         resized = self._resized_size(image.height, image.width)
-        top, left = (_offset(r, s) for r, s in zip(resized, self.size, strict=True))
-        pixels = np.asarray(self._fitted(image, resized, (-left, -top)), dtype=np.float32)
-        tensor = torch.from_numpy(pixels.reshape(*self.size, -1)).permute(2, 0, 1)
+        size = resized if self.fit == "keep" else self.size
+        top, left = (_offset(r, s) for r, s in zip(resized, size, strict=True))
+        tensor = torch.from_numpy(self._fitted(image, resized, size, (-top, -left))).permute(2, 0, 1)
         tensor = tensor.flip(0) if self.channels == "BGR" else tensor
         mean, std = constants(self.mean, self.std, 2)
         tensor = (tensor * (self.value_range / 255) - mean) / std
         across, down = image.width / resized[1], image.height / resized[0]
-        x1, y1 = left + self.size[1], top + self.size[0]
+        x1, y1 = left + size[1], top + size[0]
         box = (left * across, top * down, x1 * across, y1 * down)
         return tensor.unsqueeze(0).contiguous(), View(original=(image.height, image.width), box=box)
 
@@ -310,6 +318,9 @@ class Preprocessing:
         ratios = [height / target[0], width / target[1]]
         if self.fit == "squash":
             size = (target[0], target[1])
+        elif self.fit == "keep":
+            share = min(1.0, target[0] / min(height, width), target[1] / max(height, width))
+            size = (max(1, math.floor(height * share + 1e-6)), max(1, math.floor(width * share + 1e-6)))
         elif self.fit == "crop" and target[0] == target[1]:
             short = min(height, width)
             size = (target[0] * height // short, target[1] * width // short)
@@ -323,14 +334,26 @@ class Preprocessing:
             )
         return size
 
-    def _fitted(self, image: Image.Image, resized: tuple[int, int], corner: tuple[int, int]) -> Image.Image:
-        """The resized picture on a canvas of the input's size, its upper left corner at `corner` (x, y)."""
-        image = image.convert("L") if self.channels == "L" else image
-        image = image.resize((resized[1], resized[0]), _RESAMPLING[self.interpolation])
-        grey = round(255 * self.pad)
-        canvas = Image.new(image.mode, (self.size[1], self.size[0]), (grey,) * len(image.getbands()))
-        canvas.paste(image, corner)
+    def _fitted(
+        self, image: Image.Image, resized: tuple[int, int], size: tuple[int, int], corner: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """(H, W, C) in 0..255: the resized picture on a canvas of ``size``, its upper left corner at (y, x)."""
+        pixels = self._resized(image.convert("L") if self.channels == "L" else image, resized)
+        canvas = np.full((*size, pixels.shape[2]), round(255 * self.pad), dtype=np.float32)
+        here, there = zip(*(_overlap(c, r, s) for c, r, s in zip(corner, resized, size, strict=True)), strict=True)
+        canvas[there] = pixels[here]
         return canvas
+
+    def _resized(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
+        """(H, W, C) in 0..255."""
+        if self.interpolation != "sampled":
+            image = image.resize((size[1], size[0]), _RESAMPLING[self.interpolation])
+        pixels = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1)
+        if pixels.shape[:2] == size:
+            return pixels
+        planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+        small = F.interpolate(planes, size, mode="bilinear", align_corners=False)
+        return small[0].permute(1, 2, 0).numpy()
 
 
 def _require(good: bool, name: str, expected: str, got: object) -> None:
@@ -351,6 +374,12 @@ def _numbers(values: Sequence[float]) -> str:
 def _offset(resized: int, size: int) -> int:
     """Where the input's window begins on the resized picture; negative where it must be padded."""
     return round((resized - size) / 2) if resized >= size else -((size - resized) // 2)
+
+
+def _overlap(corner: int, length: int, size: int) -> tuple[slice, slice]:
+    """Which pixels of a line that begins at ``corner`` lie on a canvas, and where there."""
+    first, last = max(corner, 0), min(corner + length, size)
+    return slice(first - corner, last - corner), slice(first, last)
 
 
 def constants(mean: Sequence[float], std: Sequence[float], trailing: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from seewhy.types import Outputs
 
 __all__ = [
     "BoxTarget", "Chosen", "ClassTarget", "Detection", "MaskTarget", "Request", "SimilarityTarget", "Target",
-    "TargetSet",
+    "TargetSet", "one_at_a_time",
 ]  # fmt: skip
 
 
@@ -212,10 +212,7 @@ def _predicted(outputs: Outputs) -> TargetSet:
 def _detected(outputs: Outputs) -> tuple[Detection, ...]:
     """What a detector finds in one picture, in several there would not be equally much."""
     if len(outputs.scores) > 1:
-        raise InvalidTarget(
-            f"What a detector finds is explained one picture at a time, got {len(outputs.scores)}. Pass targets that "
-            "hold for all of them, or one picture."
-        )
+        raise one_at_a_time(len(outputs.scores))
     if not (found := detect(outputs)[0]):
         score, label = outputs.classes[0].max(0)
         raise InvalidTarget(
@@ -223,6 +220,14 @@ def _detected(outputs: Outputs) -> tuple[Detection, ...]:
             f"{float(score):.2g}. Pass targets=seewhy.detections(model, image, score_threshold=...)."
         )
     return tuple(found)
+
+
+def one_at_a_time(n: int) -> InvalidTarget:
+    """Of pictures in which a detector finds different numbers of things."""
+    return InvalidTarget(
+        f"What a detector finds is explained one picture at a time, got {n}. Pass targets that hold for all of them, "
+        "or one picture."
+    )
 
 
 def _objects(targets: Any) -> tuple[Target, ...] | None:

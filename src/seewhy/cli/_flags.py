@@ -45,7 +45,7 @@ class NetworkFlags:
     """Mean a channel, subtracted from values in 0..1."""
     std: tuple[float, ...] | None = None
     """Deviation a channel, by which values are divided."""
-    fit: Literal["crop", "squash", "letterbox"] | None = None
+    fit: Literal["crop", "squash", "letterbox", "keep"] | None = None
     """How a picture of another shape is fitted into the input."""
     channels: Literal["RGB", "BGR", "L"] | None = None
     """Order of the channels."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
-from seewhy.explainers._checks import review, unmatched
+from seewhy.explainers._checks import beyond, review, unmatched
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model
 from seewhy.targets import Request
@@ -97,7 +97,10 @@ class Explainer:
             found = self._explain(model, own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
-            said = (*found.warnings, *review(found, request.kind, self.class_agnostic), *unmatched(request, found))
+            said = (
+                *found.warnings, *review(found, request.kind, self.class_agnostic), *beyond(request, inputs),
+                *unmatched(request, found),
+            )  # fmt: skip
             return replace(found, warnings=said)
 
     @property

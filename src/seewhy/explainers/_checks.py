@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from seewhy.boxes import share_inside
 from seewhy.maps import FLAT
 from seewhy.targets import BoxTarget, Detection, MaskTarget, Request, TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["name", "review", "unmatched", "unmoved"]
+__all__ = ["beyond", "name", "review", "unmatched", "unmoved"]
 
+OUTSIDE = 0.1  # share of a box's area; detectors' own boxes often end a few pixels outside
 MOST = 8  # sentences of one kind; the rest is counted
 _SENTENCES = (
     "the map is constant, nothing stands out",
@@ -64,6 +66,19 @@ def unmatched(request: Request, found: Attribution) -> list[str]:
             for i in (target(found.outputs) <= 0).nonzero().flatten().tolist()
         ]
     return said[:MOST] + ([f"... and {len(said) - MOST} more that nothing matched."] if len(said) > MOST else [])
+
+
+def beyond(request: Request, inputs: Tensor) -> list[str]:
+    """Says which boxes reach out of the input by a tenth of their area or more: they may be meant in other pixels."""
+    height, width = inputs.shape[2:]
+    frame = torch.tensor([0.0, 0.0, width, height])
+    boxes = [(t, getattr(target, "box", None)) for t, target in enumerate(request.targets)]
+    out = [(t, box) for t, box in boxes if box is not None and share_inside(torch.tensor(box), frame) < 1 - OUTSIDE]
+    return [
+        f"Target {t}: its box ({', '.join(f'{side:g}' for side in box)}) leaves the input of {width} x {height} pixels "
+        "(width x height). Boxes are in pixels of the input; for pixels of the picture pass BoxTarget(picture_box=...)."
+        for t, box in out[:MOST]
+    ] + ([f"... and {len(out) - MOST} more boxes that leave the input."] if len(out) > MOST else [])
 
 
 def name(found: Attribution, image: int, target: int) -> str:

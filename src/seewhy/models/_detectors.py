@@ -226,12 +226,13 @@ def preprocessing(network: nn.Module) -> Preprocessing | None:
     if not isinstance(network, Candidates):
         return None
     own = network.transform
-    plain: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    # The detector resizes what it is given, and would do so again: a picture that it makes larger is left as it is, and
+    # one that it makes smaller is made so beforehand in the detector's own way.
+    plain: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "sampled"}
     if own.fixed_size is not None:
         width, height = own.fixed_size
         return Preprocessing(size=(height, width), fit="squash", **plain)
-    side = own.min_size[-1]
-    return Preprocessing(size=(side, side), fit="letterbox", **plain)
+    return Preprocessing(size=(own.min_size[-1], max(own.min_size[-1], own.max_size)), fit="keep", **plain)
 
 
 def _kind(network: nn.Module) -> type[Candidates] | None:
