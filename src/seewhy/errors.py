@@ -25,7 +25,8 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "BadOutput",
@@ -46,6 +47,7 @@ __all__ = [
     "UnreadableImage",
     "nearest",
     "out_of_memory",
+    "raised_by",
     "storage_error",
 ]
 
@@ -160,3 +162,23 @@ def storage_error(error: OSError, place: str | None = None, what: str = "used") 
     why = error.strerror or str(error) or type(error).__name__
     todo = _TODO.get(error.errno or 0, _BROKEN)
     return StorageError(f"{shown!r} cannot be {what}: {why}. {todo}")
+
+
+@contextmanager
+def raised_by(name: str) -> Iterator[None]:
+    """Names what was called in whatever it raises, ``SystemExit`` too: it belongs to the caller, not to seewhy.
+
+    Our own errors, interrupts and the end of memory go on as they are.
+
+    Raises:
+        InvalidInput: from what was raised.
+    """
+    try:
+        yield
+    except (SeewhyError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        if out_of_memory(error):
+            raise
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise InvalidInput(f"{name} raised {text.rstrip('.')}. Correct it, and try again.") from error

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["Listener", "listening", "part_of", "report"]
+from seewhy.errors import raised_by
+
+__all__ = ["Listener", "listening", "part_of", "report", "tell"]
 
 Listener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("seewhy_progress", default=None)
@@ -33,4 +35,10 @@ def part_of(before: int, total: int) -> Iterator[None]:
 def report(done: int, total: int) -> None:
     """Tells the listener, if there is one."""
     if (listener := _listener.get()) is not None:
+        tell(listener, done, total)
+
+
+def tell(listener: Listener, done: int, total: int) -> None:
+    """Calls a listener; raises InvalidInput that names it where it raises."""
+    with raised_by("The progress callback"):
         listener(done, total)

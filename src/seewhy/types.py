@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.errors import BadOutput, InvalidInput
+from seewhy.errors import BadOutput, InvalidInput, raised_by
 
 __all__ = ["Activation", "Attribution", "Grid", "Outputs", "Passes", "Sample", "activation"]
 
@@ -94,7 +94,9 @@ class Outputs:
         if function is None or self.activated:
             return self
         n, q, k = self.scores.shape
-        return replace(self, scores=function(self.scores.reshape(n * q, k)).reshape(n, q, k), activated=True)
+        with raised_by(f"The activation {getattr(function, '__name__', type(function).__name__)!r}"):
+            scores = function(self.scores.reshape(n * q, k)).reshape(n, q, k)
+        return replace(self, scores=scores, activated=True)
 
 
 @dataclass

@@ -30,7 +30,7 @@ class NetworkFlags:
     backend: Literal["auto", "onnxruntime", "openvino"] = "auto"
     """What runs an .onnx file."""
     trust: bool = False
-    """Read a checkpoint that runs code. Only for files from people you trust."""
+    """Read a model file or checkpoint that runs code. Only for files from people you trust."""
     num_classes: int | None = None
     """Number of classes of a fine-tuned head."""
     labels: Path | None = None

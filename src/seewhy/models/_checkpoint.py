@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seewhy.errors import CheckpointError
+from seewhy.models._archives import check_expansion, said
 
 __all__ = ["fit", "read"]
 
@@ -31,25 +32,20 @@ def read(path: Path, trust: bool = False) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {str(path)!r}.")
+    if not trust:
+        check_expansion(path)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{str(path)!r} cannot be read as weights alone: {_reason(error)} Reading it would run code from the file. "
+            f"{str(path)!r} cannot be read as weights alone: {said(error)}. Reading it would run code from the file. "
             "If you trust where it comes from, pass trust=True (--trust); better, save its state_dict."
         ) from error
     except Exception as error:  # torch and safetensors raise many types on damaged files
-        raise CheckpointError(f"{str(path)!r} is not a checkpoint that torch can read: {_reason(error)}") from error
+        raise CheckpointError(f"{str(path)!r} is not a checkpoint that torch can read: {said(error)}.") from error
     return _tensors(found, path)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    named = text.find("Unsupported global")
-    line = text[named:].splitlines()[0] if named >= 0 else text.splitlines()[0]
-    return line if line.endswith(".") else line + "."
 
 
 def _tensors(found: Any, path: Path) -> dict[str, Tensor]:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency
 from seewhy.images import Preprocessing
 from seewhy.models import Model, _metadata
-from seewhy.models._exported import ExportedModel, one_line
+from seewhy.models._exported import ExportedModel
 from seewhy.models._script import ScriptModel
+from seewhy.models._script_file import read as read_script
 
 __all__ = ["BACKENDS", "SUFFIXES", "is_model_file", "opened"]
 
@@ -37,11 +37,19 @@ def is_model_file(path: Path) -> bool:
     return path.suffix in (".onnx", ".pt2", *_OPENVINO)
 
 
-def opened(path: Path, backend: str = "auto", forward_kwargs: Mapping[str, Any] | None = None) -> Model:
+def opened(
+    path: Path, backend: str = "auto", forward_kwargs: Mapping[str, Any] | None = None, trust: bool = False
+) -> Model:
     """The model in a file.
 
+    Args:
+        path: the file.
+        backend: what runs an .onnx file.
+        forward_kwargs: values of a graph's other inputs.
+        trust: read files that run code.
+
     Raises:
-        CheckpointError: there is no such file, it cannot be read, or it holds weights only.
+        CheckpointError: there is no such file, it cannot be read, holds weights only, or would run code.
         InvalidInput: the backend cannot run it.
         MissingDependency: the library that reads it is not installed.
     """
@@ -56,9 +64,12 @@ def opened(path: Path, backend: str = "auto", forward_kwargs: Mapping[str, Any] 
     if backend != "auto":
         raise InvalidInput(f"backend={backend!r} is for .onnx files; {path.name!r} is run by torch.")
     if path.suffix == ".pt2":
-        return _program(path)
+        from seewhy.models._program import as_network
+        from seewhy.models._program_file import read as read_program
+
+        return as_network(read_program(path, trust), path, trust)
     if path.suffix in _SCRIPT and _is_script(path):
-        return _script(path)
+        return ScriptModel(read_script(path, trust), title=path.name)
     raise CheckpointError(
         f"{str(path)!r} holds weights only, without a network. Name the network and pass the file as checkpoint: "
         f"seewhy.load('timm:NAME', checkpoint={str(path)!r}) (--model timm:NAME --checkpoint {path})."
@@ -111,31 +122,9 @@ def of_object(network: Any) -> Model:
     return compiled(network) if type(network).__name__ == "CompiledModel" else OpenVINOModel(network)
 
 
-def _program(path: Path) -> Model:
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # a damaged archive ends in errors of many kinds
-        raise CheckpointError(
-            f"{str(path)!r} is not an archive that torch.export can read: {one_line(error)}"
-        ) from error
-    from seewhy.models._program import as_network
-
-    return as_network(program, path)
-
-
 def _is_script(path: Path) -> bool:
     """A TorchScript archive has its code in it."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any("/code/" in name for name in archive.namelist())
-
-
-def _script(path: Path) -> ScriptModel:
-    try:
-        network = torch.jit.load(path, map_location="cpu")
-    except Exception as error:  # a damaged archive ends in errors of many kinds
-        raise CheckpointError(
-            f"{str(path)!r} is not a TorchScript file that torch can read: {one_line(error)}"
-        ) from error
-    return ScriptModel(network.eval(), title=path.name)

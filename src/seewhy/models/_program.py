@@ -7,7 +7,7 @@ any torch module. With a fixed one it gives scores only, in groups of that many 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import CheckpointError, InvalidInput, NoSpatialOutput
+from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.models import Model
 from seewhy.models._digest import digest
 from seewhy.models._exported import Engine, ExportedModel, Port, Run, one_line
 from seewhy.models._graph import Graph, Size
 from seewhy.models._layers import choose_map
+from seewhy.models._program_file import read
 from seewhy.models.torch import TorchModel
 
 __all__ = ["ProgramScores", "as_network"]
 
 
-def as_network(program: Any, path: Path) -> Model:
-    """The model in a loaded archive.
+def as_network(program: Any, path: Path, trust: bool = False) -> Model:
+    """The model in a loaded archive, which was read with ``trust``.
 
     Raises:
         InvalidInput: it was exported in training mode.
@@ -39,7 +40,7 @@ def as_network(program: Any, path: Path) -> Model:
             f"{path.name} was exported for {shape[0]} image{'s' if shape[0] > 1 else ''} at a time: it gives scores "
             "only. For other methods export it with dynamic_shapes=({0: torch.export.Dim('batch')},)."
         )
-        return ProgramScores(path, notes=(note,))
+        return ProgramScores(path, notes=(note,), trust=trust)
     notes: tuple[str, ...] = ()
     try:
         network: nn.Module = torch.export.unflatten(program)
@@ -88,13 +89,20 @@ def _input(program: Any, path: Path) -> tuple[int | None, ...]:
 
 @dataclass(frozen=True, eq=False)
 class ProgramScores(ExportedModel):
-    """A torch.export archive for a fixed number of images: scores only."""
+    """A torch.export archive for a fixed number of images: scores only.
+
+    Attributes:
+        source: the file (.pt2).
+        trust: read archives that run code.
+    """
+
+    trust: bool = field(default=False, kw_only=True)
 
     def _settings(self) -> Any:
         return (self.source,)
 
     def _open(self) -> Engine:
-        return _Engine(Path(self.source), self._settings())
+        return _Engine(Path(self.source), self._settings(), self.trust)
 
 
 class _Engine:
@@ -102,17 +110,12 @@ class _Engine:
 
     exact = True
 
-    def __init__(self, path: Path, settings: Any) -> None:
+    def __init__(self, path: Path, settings: Any, trust: bool) -> None:
         """Raises CheckpointError where the file cannot be read."""
         self.path, self.settings = path, settings
         self.kept: dict[Any, Any] = {}
         self.metadata: Mapping[str, Any] = {}
-        try:
-            program = torch.export.load(path)
-        except Exception as error:  # a damaged archive ends in errors of many kinds
-            raise CheckpointError(
-                f"{str(path)!r} is not an archive that torch.export can read: {one_line(error)}"
-            ) from error
+        program = read(path, trust)
         self.inputs: tuple[Port, ...] = (Port("input", "input", _input(program, path), np.dtype(np.float32)),)
         self.module = program.module()
         shapes = [n.meta["val"] for n in program.graph.output_node().args[0]]

@@ -6,6 +6,7 @@ Preprocessing and class names come from the model's own metadata where it has an
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import signature
@@ -14,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest
+from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
 from seewhy.images import Preprocessing
 from seewhy.models import Model, as_model
 from seewhy.models import _checkpoint as checkpoints
@@ -52,7 +53,7 @@ def load(
         spec: "timm:NAME", "torchvision:NAME", "package.module:factory", a model file (.onnx, .xml, .tflite, .pt2,
             TorchScript), a ``torch.nn.Module``, a callable, a model.
         checkpoint: weights (.pth, .pt, .safetensors). Without it named models fetch their published weights.
-        trust: read pickles that run code.
+        trust: read files that run code; only for files from people you trust.
         num_classes: of a fine-tuned head, for timm and torchvision.
         preprocessing: how a picture becomes the input, where the model's own metadata do not say or are not right.
         labels: class names, or a text file with one a line.
@@ -64,7 +65,9 @@ def load(
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
     """
-    built = _build(spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs})
+    built = _build(
+        spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs, "trust": trust}
+    )
     model = as_model(built.model)
     if isinstance(model, ExportedModel):
         model = files.described(model)
@@ -202,19 +205,28 @@ def _fetched(make: Callable[[], nn.Module], name: str, pretrained: bool) -> nn.M
 
 
 def _factory(module: str, name: str) -> Any:
+    spec = f"{module}:{name}"
+    if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise InvalidInput(f"There is no model {spec!r}. {FORMS}")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise UnknownName(f"There is no model {spec!r}: {module} is a module of Python itself. {FORMS}")
     try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise UnknownName(f"There is no model {f'{module}:{name}'!r}: {error}. {FORMS}") from error
+        with raised_by(f"Module {module!r}, while it was imported,"):
+            found = importlib.import_module(module)
+    except InvalidInput as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
+        raise UnknownName(f"There is no model {spec!r}: {error.__cause__}. {FORMS}") from error.__cause__
     if not hasattr(found, name):
         known = [n for n in dir(found) if not n.startswith("_")]
         raise UnknownName(f"Module {module!r} has no {name!r}. {nearest(name, known)}")
     made = getattr(found, name)
     if isinstance(made, nn.Module | Model):
         return made
-    made = made()
+    with raised_by(spec):
+        made = made()
     if not isinstance(made, nn.Module | Model) and not callable(made):
-        raise InvalidType(f"{module}:{name} must return a network, got {type(made).__name__}. {FORMS}")
+        raise InvalidType(f"{spec} must return a network, got {type(made).__name__}. {FORMS}")
     return made
 
 

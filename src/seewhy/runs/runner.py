@@ -18,7 +18,7 @@ from tqdm import tqdm
 from seewhy.engines import Engine
 from seewhy.engines.local import Local
 from seewhy.errors import InvalidInput, StorageError
-from seewhy.progress import Listener
+from seewhy.progress import Listener, tell
 from seewhy.runs.job import Job, Tools
 from seewhy.runs.plan import Plan, plan
 from seewhy.runs.query import Run
@@ -287,7 +287,7 @@ class _Progress:
         self.done += pictures
         self.bar.update(pictures)
         if self.listener is not None:
-            self.listener(self.done, self.total)
+            tell(self.listener, self.done, self.total)
 
 
 class ImageClassificationRunner:
