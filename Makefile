@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint stub docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: pyproject.toml
@@ -26,6 +26,9 @@ lint: $(VENV)/.test  ## style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+stub: $(VENV)/.test  ## what type checkers see of the public names: src/seewhy/__init__.pyi
+	$(BIN)/python scripts/make_stub.py
 
 docs: $(VENV)/.test  ## this documentation, built strictly into site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -1,7 +1,7 @@
 """Writes src/seewhy/__init__.pyi: what type checkers know of the public names, which are loaded on first use.
 
-    python scripts/make_stub.py            # writes the file
-    python scripts/make_stub.py --check    # exits with 1 where it is out of date
+python scripts/make_stub.py            # writes the file
+python scripts/make_stub.py --check    # exits with 1 where it is out of date
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ import seewhy
 STUB = Path(seewhy.__file__).with_name("__init__.pyi")
 HEAD = '''"""Public names and their types. Made by scripts/make_stub.py; do not edit."""
 
-from typing import Any
-
 '''
 
 
 def text() -> str:
     """The stub's text: one line a subpackage, one a name, and the version."""
-    packages = [f"from seewhy import {name} as {name}" for name in sorted(seewhy.SUBPACKAGES)]
-    names = [f"from seewhy.{place} import {name} as {name}" for name, place in sorted(seewhy.public_names().items())]
-    lines = sorted([*packages, *names], key=lambda line: line.split(" as ")[1].casefold())
-    return HEAD + "\n".join(lines) + "\n\n__version__: str\n\ndef __getattr__(name: str) -> Any: ...\n"
+    names = [f"from seewhy.{place} import {name} as {name}" for name, place in seewhy.public_names().items()]
+    packages = [f"from . import {name} as {name}" for name in seewhy.subpackages()]
+    return HEAD + "\n".join([*sorted(names), "", *packages]) + "\n\n__version__: str\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ Public names are loaded on first use (PEP 562), so that importing the package co
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from importlib.metadata import version
 from typing import Any
 
@@ -42,23 +43,29 @@ _PLACES = {
 }
 
 
-def _names() -> dict[str, str]:
+def public_names() -> dict[str, str]:
+    """Public name -> the module that it is taken from, below seewhy."""
     registry = importlib.import_module("seewhy.registry")  # an import statement would end up in __getattr__
     found = {name: f"explainers.{file}" for name, file in registry.class_names("explainers").items()}
     return {**_PLACES, **found}
+
+
+def subpackages() -> list[str]:
+    """The modules and packages right below seewhy that are there for users: ``seewhy.metrics``, ``seewhy.runs`` ..."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("seewhy")
     if name == "__all__":
-        return sorted(_names())
-    if name == "heads":
-        return importlib.import_module("seewhy.heads")
-    if (place := _names().get(name)) is None:
+        return sorted(public_names())
+    if name == "heads" or name in subpackages():
+        return importlib.import_module(f"seewhy.{name}")
+    if (place := public_names().get(name)) is None:
         raise AttributeError(f"module 'seewhy' has no attribute {name!r}")
     return getattr(importlib.import_module(f"seewhy.{place}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*_names(), "__version__"])
+    return sorted({*public_names(), *subpackages(), "__version__"})
