@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from seewhy.errors import MissingCapability
-from seewhy.models._untouched import walk
+from seewhy.models._parts import walk
 
 __all__ = ["Dropouts", "Trunk", "idle"]
 

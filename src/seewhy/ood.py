@@ -30,6 +30,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from seewhy._ood_data import Batches, as_labels
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
 from seewhy.maps import full_precision
+from seewhy.models._turns import alone
+from seewhy.models._untouched import on
 from seewhy.models.torch import TorchModel
 
 __all__ = ["OoDNet"]
@@ -95,7 +97,7 @@ class OoDNet(nn.Module):
         """
         model = TorchModel(self.underlying)
         model.check(inputs)
-        with model.opened():
+        with alone(model.module), model.opened():
             return self._caught(lambda: model(inputs).classes)
 
     def scores(self, features: Tensor) -> Tensor:
@@ -114,11 +116,8 @@ class OoDNet(nn.Module):
             raise MissingCapability(f"{type(self.underlying).__name__} gives its features only when asked for them.")
         found: list[Any] = []
         layer = self.underlying.get_submodule(self.layer)
-        handle = layer.register_forward_hook(lambda _module, args, _output: found.append(self._checked(args[0])))
-        try:
+        with alone(self.underlying), on(layer, after=lambda _m, args, _output: found.append(self._checked(args[0]))):
             result = run()
-        finally:
-            handle.remove()
         if not found:
             raise BadOutput(f"Layer {self.layer!r} did not run in the forward pass, so there are no features.")
         return result, found[-1]
@@ -197,7 +196,7 @@ class OoDNet(nn.Module):
         optimizer, scheduler = self._prepared(optimizer, scheduler, kwargs)
         calls = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
         losses = []
-        with self._fitting(), torch.enable_grad(), batches.bar(progress) as bar:
+        with alone(self), self._fitting(), torch.enable_grad(), batches.bar(progress) as bar:
             for number in range(1, epoch + 1):
                 steps = [self._step(*pair, loss_fn, optimizer, number) for pair in batches.walk(number, bar)]
                 losses.append(sum(steps) / len(steps))

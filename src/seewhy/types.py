@@ -6,6 +6,7 @@ h x w a map's own resolution.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,11 +101,19 @@ class Outputs:
 
 
 @dataclass
-class Passes:
-    """How many images went forward through a model, and how many went backward."""
+class Passes(threading.local):
+    """How many images went forward through a model, and how many went backward.
+
+    Each thread counts its own, so that what a call cost can be told while others run; a thread that sees the object for
+    the first time starts with the numbers with which it was made.
+    """
 
     forward: int = 0
     backward: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The numbers of this thread go along."""
+        return type(self), (self.forward, self.backward)
 
     def since(self, earlier: Passes) -> Passes:
         """The passes made after ``earlier`` was noted."""

@@ -33,6 +33,8 @@ from seewhy._dropout import Dropouts, Trunk, idle
 from seewhy.checks import check_inputs
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability
 from seewhy.models import as_model
+from seewhy.models._turns import alone
+from seewhy.models._untouched import on
 from seewhy.models.torch import TorchModel
 from seewhy.perturbation import batch_size, check_activation, chunked
 from seewhy.types import Activation, Outputs, Passes, activation
@@ -115,7 +117,7 @@ class EpistemicUncertainty:
             )
         check_inputs(inputs)
         model.check(inputs)
-        with model.opened():
+        with alone(model.module), model.opened():
             before = replace(model.passes)
             draws = _Draws(model, self, inputs.clone() if inputs.is_inference() else inputs.detach())
             drawn, plain = draws()
@@ -280,8 +282,5 @@ def _before_last_linear(
     if not linear:
         yield "", None
         return
-    handle = linear[-1][1].register_forward_pre_hook(lambda _module, args: (change(args[0]), *args[1:]))
-    try:
+    with on(linear[-1][1], before=lambda _module, args: (change(args[0]), *args[1:])):
         yield linear[-1]
-    finally:
-        handle.remove()

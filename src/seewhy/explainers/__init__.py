@@ -11,6 +11,7 @@ A new explainer is one new file: a frozen dataclass that extends `Explainer`, st
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, neares
 from seewhy.explainers._checks import beyond, review, unmatched
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model
+from seewhy.models._turns import Clash, alone, busy, network_of
 from seewhy.targets import Request
 from seewhy.types import Attribution
 
@@ -86,9 +88,22 @@ class Explainer:
         return raw if native else upsample(raw, (inputs.shape[2], inputs.shape[3]))
 
     def run(self, inputs: Tensor, targets: Any = None) -> Attribution:
-        """The raw map at its own resolution with the outputs, the cost and everything worth knowing about it."""
-        model = self._model()
-        with model.opened():
+        """The raw map at its own resolution with the outputs, the cost and everything worth knowing about it.
+
+        Threads may explain the same network: a method that needs more than scores has it to itself meanwhile.
+        """
+        model, others = self._model(), list[Any]()
+        while True:
+            try:
+                with alone(*others) if others else nullcontext():
+                    return self._run(model, inputs, targets)
+            except Clash as clash:  # another thread holds what this call turned out to need, and waits for this one
+                if busy() or all(any(owner is other for other in others) for owner in clash.owners):
+                    raise
+                others += [network_of(model), *clash.owners]
+
+    def _run(self, model: Model, inputs: Tensor, targets: Any) -> Attribution:
+        with nullcontext() if self.needs is Model else alone(network_of(model)), model.opened():
             check_inputs(inputs)
             model.check(inputs)
             request = Request.parse(targets, inputs.shape[0])

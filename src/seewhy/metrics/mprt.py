@@ -15,7 +15,7 @@ Source: Adebayo et al., "Sanity Checks for Saliency Maps", 2018 (arXiv 1810.0329
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +27,8 @@ from seewhy.errors import InvalidInput, MissingCapability
 from seewhy.metrics import Case, Cost, Metric
 from seewhy.metrics._chance import check_count, check_seed, seeds
 from seewhy.metrics._correlation import is_flat, pearson, spearman
+from seewhy.models._turns import alone, network_of
+from seewhy.models._untouched import on
 
 __all__ = ["MPRT"]
 
@@ -64,11 +66,15 @@ class MPRT(Metric):
 
     def _judge(self, case: Case) -> float:
         assert case.explain is not None
+        with alone(network_of(case.model)):
+            return self._mean(case, case.explain)
+
+    def _mean(self, case: Case, explain: Callable[..., Tensor]) -> float:
         layers = _layers(case)
         found = []
         for step, seed in enumerate(seeds(self.seed, self.steps)):
             with _random([weight for layer in self._chosen(layers, step) for weight in layer], seed):
-                changed = case.explain(case.image.unsqueeze(0), case.target)[0]
+                changed = explain(case.image.unsqueeze(0), case.target)[0]
             found.append(self._alike(changed, case.saliency))
         return float("nan") if is_flat(case.saliency) else sum(found) / self.steps
 
@@ -113,12 +119,10 @@ def _order(case: Case, module: nn.Module) -> dict[str, int]:
 
         return note
 
-    handles = [part.register_forward_pre_hook(noting(name)) for name, part in module.named_modules()]
-    try:
+    with ExitStack() as stack:
+        for name, part in module.named_modules():
+            stack.enter_context(on(part, before=noting(name)))
         case.model(case.image.unsqueeze(0))
-    finally:
-        for handle in handles:
-            handle.remove()
     return ran
 
 

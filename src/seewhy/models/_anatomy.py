@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.models._layers import Layout, Seen, choose_map, fingerprint, watch
+from seewhy.models._parts import tensors
 from seewhy.models._tokens import locate
 from seewhy.models._trace import Trace, trace
-from seewhy.models._untouched import tensors
+from seewhy.models._turns import alone
 from seewhy.types import Passes
 
 __all__ = ["Anatomy", "anatomy"]
@@ -74,9 +75,10 @@ class Look:
 
     def seen(self) -> list[Seen]:
         """What every module gives."""
-        if self.known.seen is None:
-            self.known.seen = watch(self.network, self.inputs[:1], self.run)
-        return self.known.seen
+        with alone(self.network):
+            if self.known.seen is None:
+                self.known.seen = watch(self.network, self.inputs[:1], self.run)
+            return self.known.seen
 
     def traced(self) -> Trace:
         """The network's tokens and blocks.
@@ -84,15 +86,20 @@ class Look:
         Raises:
             InvalidInput: torch cannot differentiate the network.
         """
-        if self.known.traced is None:
-            if any(t.is_inference() for t in tensors(self.network)):
-                raise InvalidInput(
-                    "The network was made inside torch.inference_mode(), so it cannot be found out which of its "
-                    "tokens matter. Make or load it outside, or use RISE or Occlusion."
-                )
-            self.known.traced = trace(self.network, self.inputs[:1], self.run, self.scores)
-            self.passes.backward += 1
-        return self.known.traced
+        with alone(self.network):
+            if self.known.traced is None:
+                self.known.traced = self._trace()
+            return self.known.traced
+
+    def _trace(self) -> Trace:
+        if any(t.is_inference() for t in tensors(self.network)):
+            raise InvalidInput(
+                "The network was made inside torch.inference_mode(), so it cannot be found out which of its "
+                "tokens matter. Make or load it outside, or use RISE or Occlusion."
+            )
+        found = trace(self.network, self.inputs[:1], self.run, self.scores)
+        self.passes.backward += 1
+        return found
 
     def layout(self, length: int) -> Layout:
         """Where tokens of this length lie.
@@ -100,17 +107,19 @@ class Look:
         Raises:
             NoSpatialOutput: not in the picture row by row.
         """
-        if (said := self.known.astray.get(length)) is not None:
-            raise NoSpatialOutput(said)
-        if length not in self.known.tokens:
-            try:
-                self.known.tokens[length] = locate(
-                    self.network, self.inputs, length, self.seen(), self.run, self.passes
-                )
-            except NoSpatialOutput as error:
-                self.known.astray[length] = str(error)
-                raise
-        return self.known.tokens[length]
+        with alone(self.network):
+            if (said := self.known.astray.get(length)) is not None:
+                raise NoSpatialOutput(said)
+            if length not in self.known.tokens:
+                self._locate(length)
+            return self.known.tokens[length]
+
+    def _locate(self, length: int) -> None:
+        try:
+            self.known.tokens[length] = locate(self.network, self.inputs, length, self.seen(), self.run, self.passes)
+        except NoSpatialOutput as error:
+            self.known.astray[length] = str(error)
+            raise
 
     def auto_layer(self) -> str:
         """The last layer with a map; among tokens the last one whose tokens matter to the scores.

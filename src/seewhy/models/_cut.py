@@ -19,6 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from seewhy.models._layers import fingerprint
+from seewhy.models._turns import process
 
 __all__ = ["Cut", "cut"]
 
@@ -71,13 +72,21 @@ def cut(network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, 
     half = torch.is_autocast_enabled(inputs.device.type) and torch.get_autocast_dtype(inputs.device.type)
     key = (fingerprint(network), tuple(inputs.shape[1:]), inputs.dtype, inputs.device, half, layer, tuple(kwargs))
     if key not in known:
-        try:
-            known[key] = _make(network, inputs, kwargs, layer, shape)
-        except Exception as error:
-            # torch.export raises many types; the caller then runs the whole network instead, and says so.
-            log.info("The network could not be cut at %r: %s", layer, error)
-            known[key] = None
+        with process():  # an export replaces how every module is called
+            if key not in known:
+                known[key] = _tried(network, inputs, kwargs, layer, shape)
     return known[key]
+
+
+def _tried(
+    network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, shape: tuple[int, ...]
+) -> Cut | None:
+    try:
+        return _make(network, inputs, kwargs, layer, shape)
+    except Exception as error:
+        # torch.export raises many types; the caller then runs the whole network instead, and says so.
+        log.info("The network could not be cut at %r: %s", layer, error)
+        return None
 
 
 def _make(network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, shape: tuple[int, ...]) -> Cut:

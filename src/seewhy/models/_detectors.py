@@ -7,6 +7,7 @@ SSD, Faster R-CNN and Mask R-CNN, with scores of 0. Boxes are in pixels of the i
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,7 @@ from seewhy.types import Grid, Outputs
 
 __all__ = ["Candidates", "adapted", "detector", "preprocessing"]
 
+_making = threading.Lock()
 _made: WeakKeyDictionary[nn.Module, Candidates] = WeakKeyDictionary()
 
 
@@ -188,10 +190,11 @@ def adapted(network: nn.Module) -> nn.Module:
     kind = _kind(network)
     if kind is None:
         return network
-    made, parts = _made.get(network), dict(network.named_children())
-    if made is None or dict(made.named_children()) != parts:
-        made = _made[network] = kind(network)
-    return made
+    with _making:  # one for all threads: making it switches the modes of its parts
+        made, parts = _made.get(network), dict(network.named_children())
+        if made is None or dict(made.named_children()) != parts:
+            made = _made[network] = kind(network)
+        return made
 
 
 def detector(network: nn.Module, *, masks: bool = True, mask_side: int = 128) -> Candidates:

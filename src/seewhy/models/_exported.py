@@ -26,6 +26,8 @@ from torch import Tensor
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, SeewhyError, out_of_memory
 from seewhy.models._graph import Graph, Size
 from seewhy.models._outputs import Selector, check_size, select, to_outputs
+from seewhy.models._threads import one_thread
+from seewhy.models._turns import alone
 from seewhy.types import Outputs, Passes
 
 __all__ = ["Engine", "ExportedModel", "Port", "Run", "allowed_threads", "one_line"]
@@ -202,10 +204,11 @@ class ExportedModel:
         It is tried out once, whatever the file says: three different images must give together what each gives alone.
         """
         key = ("step", size)
-        if key not in self._kept:
-            self._kept[key] = self._tried(size)
-        found: int | None = self._kept[key]
-        return found
+        with alone(self.engine):
+            if key not in self._kept:
+                self._kept[key] = self._tried(size)
+            found: int | None = self._kept[key]
+            return found
 
     def _tried(self, size: tuple[int, ...]) -> int | None:
         fixed = None if self._port.shape is None else self._port.shape[0]
@@ -228,15 +231,12 @@ class ExportedModel:
         torch works with one thread meanwhile: its idle threads would take the cores from the runtime's own (a mask of
         RISE costs 1.1 passes then, and 1.7 otherwise).
         """
-        threads = torch.get_num_threads()
-        token = _allowed.set(threads if _allowed.get() is None else _allowed.get())
-        torch.set_num_threads(1)
-        try:
-            with torch.no_grad():
+        with one_thread() as threads, torch.no_grad():
+            token = _allowed.set(threads if _allowed.get() is None else _allowed.get())
+            try:
                 yield
-        finally:
-            torch.set_num_threads(threads)
-            _allowed.reset(token)
+            finally:
+                _allowed.reset(token)
 
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype, device or shape is not the graph's."""
@@ -331,20 +331,25 @@ class ExportedModel:
 
     def _compiled(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> Run:
         key = (tuple(feeds.items()), tuple(fetches))
-        kept = self._kept.setdefault("runs", {})
-        if key not in kept:
-            while len(kept) > 12:
-                kept.pop(next(iter(kept)), None)
-            try:
-                kept[key] = self.engine.compile(feeds, fetches)
-            except Exception as error:
-                if isinstance(error, SeewhyError) or out_of_memory(error):
-                    raise
-                raise InputRefused(
-                    f"{self.name} cannot be made ready for an input of {next(iter(feeds.values()))}: {one_line(error)}"
-                ) from error
-        found: Run = kept[key]
-        return found
+        with alone(self.engine):
+            kept = self._kept.setdefault("runs", {})
+            if key not in kept:
+                while len(kept) > 12:
+                    kept.pop(next(iter(kept)), None)
+                kept[key] = self._ready(feeds, fetches)
+            found: Run = kept[key]
+            return found
+
+    def _ready(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> Run:
+        try:
+            run: Run = self.engine.compile(feeds, fetches)
+            return run
+        except Exception as error:
+            if isinstance(error, SeewhyError) or out_of_memory(error):
+                raise
+            raise InputRefused(
+                f"{self.name} cannot be made ready for an input of {next(iter(feeds.values()))}: {one_line(error)}"
+            ) from error
 
     # ------------------------------------------------------------------------------------------------ what comes out
 

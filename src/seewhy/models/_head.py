@@ -14,6 +14,7 @@ from seewhy.models import Features
 from seewhy.models._cut import Cut, cut
 from seewhy.models._detectors import Candidates
 from seewhy.models._layers import Layout
+from seewhy.models._turns import running
 from seewhy.models._untouched import hooked
 from seewhy.types import Outputs
 
@@ -54,7 +55,8 @@ class Head:
         own = self._own(maps, rows, features.keep)
         if self._cut is None:
             return self._whole(features, own, rows)
-        return self.read(self._cut.run(own, rows, self._rest), len(own))
+        with running(self.network):
+            return self.read(self._cut.run(own, rows, self._rest), len(own))
 
     def _own(self, maps: Tensor, rows: Tensor, keep: bool) -> Tensor:
         first = None if self.prefix is None else self.prefix[rows] * (1 if keep else 0)
@@ -75,11 +77,13 @@ class Head:
 
     def _agrees(self, found: Cut, features: Features, own: Tensor) -> bool:
         """The cut must reproduce the outputs of the pass that gave the maps: an export may have fixed a branch."""
-        self._rest = found.rest(features.inputs)
+        with running(self.network):
+            self._rest = found.rest(features.inputs)
         self.count(len(own) if self._rest else 0)
         rows = torch.cat([torch.arange(len(own)), torch.zeros(2, dtype=torch.long)]).to(own.device)
         try:  # with two rows more than there are images, so that a batch size that the export fixed is noticed
-            again = self.read(found.run(own[rows], rows, self._rest), len(rows))
+            with running(self.network):
+                again = self.read(found.run(own[rows], rows, self._rest), len(rows))
         except RuntimeError as error:
             if out_of_memory(error):
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
-from seewhy.models._untouched import walk
+from seewhy.models._parts import walk
+from seewhy.models._turns import alone
+from seewhy.models._untouched import on
 
 __all__ = [
     "FIRST", "LAST", "Layout", "Seen", "TokenGrids", "UnlocatedTokens", "check_name", "choose_map", "fingerprint",
@@ -202,14 +205,10 @@ def watch(network: nn.Module, inputs: Tensor, run: Any) -> list[Seen]:
         return note
 
     named = [(name, m) for name, m in network.named_modules() if name]
-    handles = [m.register_forward_hook(hook(name)) for name, m in named]
-    handles += [m.register_forward_pre_hook(entered(name)) for name, m in named]
-    try:
-        with torch.no_grad():
-            run(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with alone(network), ExitStack() as stack, torch.no_grad():
+        for name, module in named:
+            stack.enter_context(on(module, before=entered(name), after=hook(name)))
+        run(inputs)
     return _without_heads(seen)
 
 

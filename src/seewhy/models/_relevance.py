@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
 from seewhy.models import Attentions
 from seewhy.models._attention import Attention, Query
-from seewhy.models._untouched import frozen
+from seewhy.models._turns import alone
+from seewhy.models._untouched import frozen, on
 from seewhy.types import Outputs
 
 if TYPE_CHECKING:
@@ -89,11 +90,10 @@ def attentions(body: TorchTransformer, inputs: Tensor, pick: Callable[..., Tenso
 
 
 def _run(body: TorchTransformer, inputs: Tensor, blocks: _Blocks) -> Any:
-    with ExitStack() as stack:
+    with alone(body.look.network), ExitStack() as stack:
         for block in body.blocks:
             module = body.look.network.get_submodule(block.name)
-            stack.callback(module.register_forward_pre_hook(blocks.before).remove)
-            stack.callback(module.register_forward_hook(blocks.after).remove)
+            stack.enter_context(on(module, before=blocks.before, after=blocks.after))
         stack.enter_context(frozen(body.look.network))
         stack.enter_context(Attention(blocks.attend))
         return body.look.run(inputs)

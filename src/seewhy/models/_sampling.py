@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
 from seewhy.models._attention import Attention, Query
+from seewhy.models._turns import alone
+from seewhy.models._untouched import on
 from seewhy.types import Outputs
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ __all__ = ["sampled", "streams"]
 def streams(body: TorchTransformer, inputs: Tensor) -> tuple[Outputs, Tensor]:
     """See `Transformer.streams`."""
     kept: list[Tensor] = []
-    with ExitStack() as stack, torch.no_grad():
+    with alone(body.look.network), ExitStack() as stack, torch.no_grad():
         for block in body.blocks:
             _on(stack, body, block.name, lambda _m, _a, output: kept.append(body.layout.to_maps(output).float()))
         outputs = body.model.read(body.look.run(inputs), len(inputs))
@@ -48,13 +50,13 @@ def sampled(body: TorchTransformer, inputs: Tensor, kept: Tensor) -> Outputs:
             f"{body.model.name} cannot be shown a part of its tokens: its attention knows positions, and its head "
             "reads all tokens. Use RISE or Occlusion."
         )
-    with ExitStack() as stack, torch.no_grad():
+    with alone(body.look.network), ExitStack() as stack, torch.no_grad():
         way(stack, body, kept)
         return body.model.read(body.look.run(inputs), len(inputs))
 
 
 def _on(stack: ExitStack, body: TorchTransformer, name: str, hook: Callable[..., Any]) -> None:
-    stack.callback(body.look.network.get_submodule(name).register_forward_hook(hook).remove)
+    stack.enter_context(on(body.look.network.get_submodule(name), after=hook))
 
 
 def _before_first(stack: ExitStack, body: TorchTransformer, change: Callable[[Tensor], Tensor]) -> None:
@@ -63,7 +65,7 @@ def _before_first(stack: ExitStack, body: TorchTransformer, change: Callable[[Te
     def hook(_module: nn.Module, args: Any) -> Any:
         return (change(args[0]), *args[1:])
 
-    stack.callback(first.register_forward_pre_hook(hook).remove)
+    stack.enter_context(on(first, before=hook))
 
 
 def _whole(body: TorchTransformer, kept: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def _last_tokens(body: TorchTransformer, inputs: Tensor, *ways: Callable[[ExitSt
     """The last block's output (R, L, C), or None where the network raised an error."""
     found: list[Tensor] = []
     try:
-        with ExitStack() as stack, torch.no_grad():
+        with alone(body.look.network), ExitStack() as stack, torch.no_grad():
             for way in ways:
                 way(stack)
             _on(stack, body, body.blocks[-1].name, lambda _m, _a, output: found.append(output.clone()))

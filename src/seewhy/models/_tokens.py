@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from seewhy.errors import NoSpatialOutput
 from seewhy.models._layers import Layout, Seen, is_tokens
-from seewhy.models._untouched import hooked
+from seewhy.models._turns import alone
+from seewhy.models._untouched import hooked, on
 from seewhy.types import Passes
 
 __all__ = ["Enough", "locate"]
@@ -137,13 +138,12 @@ class _Search:
                 kept.append(tokens.detach().clone())
             raise Enough
 
-        with ExitStack() as stack, suppress(Enough), torch.no_grad():
+        with alone(self.network), ExitStack() as stack, suppress(Enough), torch.no_grad():
             module = self.network.get_submodule(self.layer.name)
             if self.layer.kind == "enters":
-                handle = module.register_forward_pre_hook(lambda _module, args: keep(args[0]))
+                stack.enter_context(on(module, before=lambda _module, args: keep(args[0])))
             else:
-                handle = module.register_forward_hook(lambda _module, _args, output: keep(output))
-            stack.callback(handle.remove)
+                stack.enter_context(on(module, after=lambda _module, _args, output: keep(output)))
             if source is None:
                 inputs = changed(self.image, grid, cells)
             else:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from seewhy.models._attention import Attention, Query
 from seewhy.models._layers import is_tokens
-from seewhy.models._untouched import frozen
+from seewhy.models._turns import alone
+from seewhy.models._untouched import frozen, on
 
 __all__ = ["Block", "Step", "Trace", "trace"]
 
@@ -128,11 +129,10 @@ def trace(network: nn.Module, image: Tensor, run: Callable[[Tensor], Any], score
         scores: its output -> scores.
     """
     recorder = _Recorder()
-    with ExitStack() as stack:
+    with alone(network), ExitStack() as stack:
         for name, module in network.named_modules():
             if name:
-                stack.callback(module.register_forward_pre_hook(recorder.enter(name)).remove)
-                stack.callback(module.register_forward_hook(recorder.leave).remove)
+                stack.enter_context(on(module, before=recorder.enter(name), after=recorder.leave))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(frozen(network))
         stack.enter_context(Attention(recorder.attend))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,8 @@ from seewhy.models._relevance import attentions
 from seewhy.models._reweigh import Impossible, Reweighed, put
 from seewhy.models._sampling import sampled, streams
 from seewhy.models._trace import Block
-from seewhy.models._untouched import hooked
+from seewhy.models._turns import alone
+from seewhy.models._untouched import hooked, on
 from seewhy.types import Outputs
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ class TorchTransformer:
         hook = Reweighed(weightings, self.prefix, readers)
         block = self.look.network.get_submodule(self.blocks[-1].name)
         try:
-            with ExitStack() as stack, torch.no_grad():
-                stack.callback(block.register_forward_pre_hook(hook.before).remove)
-                stack.callback(block.register_forward_hook(hook.after, with_kwargs=True).remove)
+            own = on(block, before=hook.before, after=hook.after, with_kwargs=True)
+            with alone(self.look.network), own, torch.no_grad():
                 raw = self.look.run(inputs)
             outputs = self.model.read(raw, len(inputs) * (1 + len(weightings)))
         except (Impossible, InputRefused, BadOutput):

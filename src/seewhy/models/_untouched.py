@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,61 +15,112 @@ from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seewhy.errors import InvalidInput
+from seewhy.models import _turns as turns
+from seewhy.models._conduct import Own
+from seewhy.models._parts import walk
+from seewhy.models._shared_state import SharedState
 
-__all__ = ["frozen", "hooked", "tensors", "untouched", "walk"]
+__all__ = ["frozen", "hooked", "kept_random", "on", "untouched", "untouched_by_pass"]
 
-
-def walk(network: nn.Module) -> list[nn.Module]:
-    """Every module once; `Module.modules` makes a name for each, and with small networks that is what a call costs."""
-    found, known = [network], {id(network)}
-    for module in found:
-        for child in module._modules.values():
-            if child is not None and id(child) not in known:
-                known.add(id(child))
-                found.append(child)
-    return found
+_modules, _random, _stance = SharedState(), SharedState(), SharedState()
+_here = threading.local()  # the networks whose block this thread is in
 
 
-def tensors(network: nn.Module) -> list[Tensor]:
-    """Every parameter and buffer; one that several modules share comes several times."""
-    owned = ((*m._parameters.values(), *m._buffers.values()) for m in walk(network))
-    return [t for group in owned for t in group if t is not None]
+def _forget() -> None:
+    """In a forked child the threads that were inside do not exist."""
+    for state in (_modules, _random, _stance):
+        state.__init__()  # type: ignore[misc]  # the object stays, what it knew goes
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
     """Evaluation mode for the time of the block; then modes, buffers and random state are put back, also on errors.
 
+    Threads may be in such blocks at the same time; the last to leave puts back what the first found.
+
     Raises:
         InvalidInput: a BatchNorm without statistics, so that even in evaluation mode images of a batch see each other.
     """
     modules = walk(network)
-    modes = [m.training for m in modules]
     holders = [m for m in modules if m._buffers]
     norms = [m for m in holders if isinstance(m, _BatchNorm) and not isinstance(m, ScriptModule)]
     _check_norms(network, norms)
     others = [m for m in holders if not isinstance(m, _BatchNorm) or isinstance(m, ScriptModule)]
+    devices = {p.device.index for p in network.parameters() if p.is_cuda} if torch.cuda.is_initialized() else set()
+    before: list[nn.Module] = getattr(_here, "networks", [])
+    with (
+        kept_random(devices),
+        _eager(modules),
+        _modules.kept(
+            frozenset(map(id, modules)),
+            lambda: _evaluating(modules, norms, others),
+            own=lambda: turns.holds(network),
+            turn=lambda: turns.running(network),
+        ),
+    ):
+        try:
+            _here.networks = [*before, network]
+            yield
+        finally:
+            _here.networks = before
+
+
+@contextmanager
+def untouched_by_pass(network: nn.Module) -> Iterator[None]:
+    """The same for a single pass, where this thread is in no such block of the network and it is needed."""
+    inside = any(one is network for one in getattr(_here, "networks", ()))
+    if inside or not (_modules.inside() or any(m.training for m in walk(network))):
+        yield
+        return
+    with untouched(network):
+        yield
+
+
+def _evaluating(modules: list[nn.Module], norms: Sequence[nn.Module], others: list[nn.Module]) -> Callable[[], None]:
+    """Switches to evaluation mode; gives what puts modes and buffers back."""
+    modes = [m.training for m in modules]
     named = [(m, dict(m._buffers)) for m in others if not isinstance(m, ScriptModule)]
     buffers = [
         (b, b.clone(), b._version) for _, own in named for b in own.values() if b is not None and not b.is_inference()
     ]
     statistics = _snapshots(norms)
-    devices = {p.device.index for p in network.parameters() if p.is_cuda} if torch.cuda.is_initialized() else set()
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=list(devices)))
-        stack.enter_context(_eager(modules))
-        try:
-            # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
-            if True in modes:
-                _switch(modules, [False] * len(modules))
-            yield
-        finally:
-            _switch(modules, modes)
-            _restore(buffers)
-            _restore_norms(statistics)
-            for module, own in named:  # a forward pass may also have put another tensor in a buffer's place
+
+    def restore() -> None:
+        _switch(modules, modes)
+        _restore(buffers)
+        _restore_norms(statistics)
+        for module, own in named:  # a forward pass may also have put another tensor in a buffer's place
+            if list(map(id, module._buffers.values())) != list(map(id, own.values())):
                 module._buffers.clear()
                 module._buffers.update(own)
+
+    # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
+    if True in modes:
+        _switch(modules, [False] * len(modules))
+    return restore
+
+
+@contextmanager
+def kept_random(devices: Iterable[int]) -> Iterator[None]:
+    """The state of torch's global generators is put back after the block."""
+    places = sorted(devices)
+
+    def save() -> Callable[[], None]:
+        host, cuda = torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in places]
+
+        def restore() -> None:
+            torch.set_rng_state(host)
+            for device, state in cuda:
+                torch.cuda.set_rng_state(state, device)
+
+        return restore
+
+    with _random.kept(frozenset(["cpu", *places]), save, turns.holds):
+        yield
 
 
 def _check_norms(network: nn.Module, norms: list[_BatchNorm]) -> None:
@@ -136,15 +189,31 @@ def _eager(modules: list[nn.Module]) -> Iterator[None]:
     if not compiled:
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with _stance.kept(frozenset(["stance"]), _force_eager):
         yield
+
+
+def _force_eager() -> Callable[[], None]:
+    stance = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
 
 
 @contextmanager
 def hooked(network: nn.Module, name: str, hook: Callable[..., Any]) -> Iterator[None]:
-    """A forward hook on the module called ``name`` for the time of the block."""
-    handle = network.get_submodule(name).register_forward_hook(hook)
-    try:
+    """A forward hook on the module called ``name`` for the time of the block, which has the network to itself."""
+    with turns.alone(network), on(network.get_submodule(name), after=hook):
         yield
-    finally:
-        handle.remove()
+
+
+@contextmanager
+def on(module: nn.Module, *, before: Any = None, after: Any = None, **options: Any) -> Iterator[None]:
+    """Hooks before and after the module's forward, which act in this thread; see `torch.nn.Module` for ``options``.
+
+    The caller has the network to itself.
+    """
+    with ExitStack() as stack:
+        if before is not None:
+            stack.callback(module.register_forward_pre_hook(Own(before)).remove)
+        if after is not None:
+            stack.callback(module.register_forward_hook(Own(after), **options).remove)
+        yield

@@ -22,6 +22,7 @@ from seewhy.images import Preprocessing
 from seewhy.models import Model
 from seewhy.models._exported import one_line
 from seewhy.models._outputs import Selector, select
+from seewhy.models._turns import alone
 from seewhy.models.loading import load
 from seewhy.models.torch import TorchModel
 
@@ -180,7 +181,8 @@ def _as_it_is(model: TorchModel, samples: Tensor) -> Model:
 
 def _channels_last(model: TorchModel, samples: Tensor) -> Model:
     """A copy: the order of the weights in the user's own network is left alone."""
-    network = copy.deepcopy(model.module).to(memory_format=torch.channels_last)
+    with alone(model.module):
+        network = copy.deepcopy(model.module).to(memory_format=torch.channels_last)
     network.register_forward_pre_hook(_reorder)
     return replace(model, network=network)
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from seewhy.errors import InputRefused, SeewhyError, out_of_memory
 from seewhy.models._outputs import Selector, check_size, to_outputs
+from seewhy.models._turns import running, using
+from seewhy.models._untouched import kept_random
 from seewhy.types import Outputs, Passes
 
 __all__ = ["FunctionModel"]
@@ -45,8 +47,11 @@ class FunctionModel:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """No gradients; the global random state is put back. What else the callable changes is its own affair."""
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        """No gradients; the global random state is put back. What else the callable changes is its own affair.
+
+        Where it cannot be read from the callable's code that calls may go side by side, threads wait for each other.
+        """
+        with using(self.function), kept_random(()), torch.no_grad():
             yield
 
     def check(self, inputs: Tensor) -> None:
@@ -56,7 +61,8 @@ class FunctionModel:
     def __call__(self, inputs: Tensor) -> Outputs:
         """One call of the function."""
         try:
-            raw = self.function(inputs.clone())  # it may change its input in place
+            with running(self.function):
+                raw = self.function(inputs.clone())  # it may change its input in place
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise

@@ -26,6 +26,7 @@ from seewhy.models._exported import Engine, Port, Run, allowed_threads, one_line
 from seewhy.models._exported_features import CutModel
 from seewhy.models._graph import Graph, Node, Size
 from seewhy.models._signal_stack import kept_signal_stack
+from seewhy.models._turns import alone, process
 from seewhy.models.function import FunctionModel
 
 __all__ = ["OpenVINOModel", "capabilities", "compiled", "converted"]
@@ -80,7 +81,7 @@ def converted(network: nn.Module, example: Tensor) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings(), torch.no_grad():
+    with alone(network), process(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what the tracer says of a network that is then compared with its graph
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(network.eval(), example_input=example, shared_memory=False)

@@ -18,9 +18,11 @@ from seewhy.models._detectors import Candidates
 from seewhy.models._head import Head
 from seewhy.models._layers import FIRST, Layout, TokenGrids, UnlocatedTokens, check_name, read_layout
 from seewhy.models._outputs import Selector, check_size, select, to_outputs
+from seewhy.models._parts import tensors
 from seewhy.models._tape import Tape
 from seewhy.models._transformer import TorchTransformer, transformer
-from seewhy.models._untouched import frozen, hooked, tensors, untouched, walk
+from seewhy.models._turns import alone, running, using
+from seewhy.models._untouched import frozen, hooked, untouched, untouched_by_pass
 from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
@@ -65,12 +67,16 @@ class TorchModel:
     def opened(self) -> Iterator[None]:
         """Evaluation mode, no graph, no inference mode; afterwards everything as it was.
 
+        Several threads may be in such blocks at the same time: passes go side by side where that is right, and the last
+        thread to leave puts back what the first found.
+
         Raises:
             InvalidInput: images of a batch see each other.
         """
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(using(self.module))
             stack.enter_context(untouched(self.module))
             stack.enter_context(torch.no_grad())
             yield
@@ -93,10 +99,7 @@ class TorchModel:
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """One forward pass without gradients, in evaluation mode also where nobody has opened the model."""
-        with ExitStack() as stack:
-            if any(m.training for m in walk(self.module)):
-                stack.enter_context(untouched(self.module))
-            stack.enter_context(torch.no_grad())
+        with untouched_by_pass(self.module), torch.no_grad():
             return self.read(self._run(inputs), inputs.shape[0])
 
     def layers(self) -> list[str]:
@@ -117,7 +120,7 @@ class TorchModel:
         name = self._resolve(inputs, layer)
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
-        with torch.no_grad():
+        with alone(self.module), torch.no_grad():
             watch, raw = self._watched(inputs, name, _Watch.keep)
         outputs = self.read(raw, inputs.shape[0])
         own, layout = watch.map(), watch.layout
@@ -159,7 +162,7 @@ class TorchModel:
         Nothing below the layer needs a gradient, so torch keeps nothing of it and its backward pass stops there.
         """
         name = self._resolve(inputs, layer)
-        with self._differentiable(), torch.enable_grad(), frozen(self.module):
+        with alone(self.module), self._differentiable(), torch.enable_grad(), frozen(self.module):
             if name == "":
                 watch = _Watch(inputs, name, dict)
                 raw = self._run(watch.leaf(inputs))
@@ -263,7 +266,8 @@ class TorchModel:
 
     def _run(self, inputs: Tensor) -> Any:
         try:
-            raw = self.module(inputs.clone(), **self.forward_kwargs)  # a network may change its input in place
+            with running(self.module):  # on a copy: a network may change its input in place
+                raw = self.module(inputs.clone(), **self.forward_kwargs)
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
