@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from seewhy.errors import InvalidInput, InvalidType
 
-__all__ = ["Batches", "as_labels"]
+__all__ = ["Batches", "TrainingBatch", "as_labels"]
 
 _BINARY = (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss)
 _BINARY_FUNCTIONS = (F.binary_cross_entropy_with_logits, F.multilabel_soft_margin_loss)
@@ -47,7 +47,7 @@ class Batches:
         total = len(self.batches) * self.epochs if hasattr(self.batches, "__len__") else None
         return tqdm(total=total, unit="batch", leave=False, disable=None if show else True)
 
-    def walk(self, epoch: int, bar: tqdm[Any]) -> Iterator[tuple[Tensor, Any]]:
+    def walk(self, epoch: int, bar: tqdm[Any]) -> Iterator[TrainingBatch]:
         """The batches of one epoch with more than one picture.
 
         Raises:
@@ -56,11 +56,11 @@ class Batches:
         bar.set_description(f"OoDNet epoch {epoch}/{self.epochs}")
         used = 0
         for batch in self.batches:
-            images, labels = _pair(batch)
+            found = _parts(batch)
             bar.update()
-            if len(images) > 1:
+            if len(found.images) > 1:
                 used += 1
-                yield images, labels
+                yield found
         if not used:
             raise InvalidInput(
                 f"The data set gave no batch of two or more pictures in epoch {epoch}. Pass one that can be walked "
@@ -68,14 +68,23 @@ class Batches:
             )
 
 
-def _pair(batch: Any) -> tuple[Tensor, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+class TrainingBatch(NamedTuple):
+    """Images (N, C, H, W), their labels, and further arguments of the classifier's forward."""
+
+    images: Tensor
+    labels: Any
+    further: Mapping[str, Any]
+
+
+def _parts(batch: Any) -> TrainingBatch:
+    whole = isinstance(batch, tuple | list) and len(batch) == 3 and isinstance(batch[1], Mapping)
+    if not whole and (not isinstance(batch, tuple | list) or len(batch) != 2):
         raise InvalidType(f"The data set must give pairs (images, labels), got {type(batch).__name__}.")
     images = batch[0]
     if not isinstance(images, Tensor) or images.ndim != 4:
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise InvalidInput(f"The data set's images must be a tensor (N, C, H, W), got {got}.")
-    return images, batch[1]
+    return TrainingBatch(images, batch[-1], batch[1] if whole else {})
 
 
 def as_labels(labels: Any, logits: Tensor, loss_fn: Any) -> Tensor:

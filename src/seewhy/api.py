@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
 from seewhy.images import Preprocessing, read, stretched
 from seewhy.input_statistics import check_statistics
-from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel
+from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
 from seewhy.models.torch import TorchModel
 from seewhy.progress import Listener, listening
@@ -62,7 +62,8 @@ def explain(
     Args:
         model: what `seewhy.load` takes: a torch module, "timm:NAME", a callable, a loaded model.
         image: a path, a PIL image, an array (H, W, 3), a list of those; or a tensor (C,H,W) or (N,C,H,W), which is
-            taken as the network's input and not preprocessed again.
+            taken as the network's input and not preprocessed again; or a dictionary of such a tensor and further
+            arguments of the network's forward, as Hugging Face's processors return it.
         targets: None (the predicted class; every box that a detector finds in one picture), class indices or names, one
             or a list; "all"; `Target` objects such as those of `detections`.
         method: a registry name ("grad_cam"), an explainer class, or "auto": for a detector's classes
@@ -78,20 +79,34 @@ def explain(
     Raises:
         SeewhyError: see the message.
     """
-    network = load(model)
+    network, image = _unpacked(load(model), image)
     batches = together(network, image, apart=_in_pictures(targets))
     n = sum(len(batch.names) for batch, _ in batches)
     asked = resolve_labels(targets, getattr(network, "labels", None), n)
     request = Request.parse(asked, n)
+    network = _bound(network, batches, n)
     if len(batches) == 1:
         return _explained(network, batches[0][0], asked, method, activation_fn, progress, parameters)
     if request.kind == "predicted" and _detects(network, batches[0][0].inputs):
         raise one_at_a_time(n)
     parts = [
-        _explained(network, batch, _rows(request, asked, places), method, activation_fn, progress, parameters)
+        _explained(
+            at(network, torch.tensor(places)), batch, _rows(request, asked, places), method, activation_fn, progress,
+            parameters,
+        )
         for batch, places in batches
-    ]
+    ]  # fmt: skip
     return joined(parts, [places for _, places in batches])
+
+
+def _bound(network: Model, batches: list[tuple[Batch, list[int]]], n: int) -> Model:
+    """The model for n pictures, whose further inputs may have one row for each."""
+    if not getattr(network, "forward_kwargs", None):
+        return network
+    first = batches[0][0].inputs
+    with network.opened():
+        network.check(first)
+        return bound(network, first) if len(batches) == 1 else bound(network, first[:1], n)
 
 
 def _in_pictures(targets: Any) -> bool:
@@ -175,7 +190,7 @@ def detections(
         InvalidTarget: the model gives no boxes.
         SeewhyError: see the message.
     """
-    network = load(model)
+    network, image = _unpacked(load(model), image)
     labels: Sequence[str] | None = getattr(network, "labels", None)
     by_place: dict[int, list[Detection]] = {}
     for batch, places in together(network, image):
@@ -219,6 +234,17 @@ def _label_index(name: str, labels: Sequence[str] | None) -> int:
     if found:
         raise InvalidTarget(f"{name!r} names several classes: {', '.join(map(str, found))}. Pass an index.")
     raise InvalidTarget(f"The model has no class {name!r}. {nearest(name, labels)}")
+
+
+def _unpacked(network: Model, image: Any) -> tuple[Model, Any]:
+    """The pictures in a dictionary of a forward's arguments, and the model with the others."""
+    if not isinstance(image, Mapping):
+        return network, image
+    if not isinstance(network, TorchModel):
+        raise InvalidType(f"A dictionary of arguments is for torch modules; {network.name} takes the pictures alone.")
+    name = network.picture_in(image)
+    others = {key: value for key, value in image.items() if key != name}
+    return replace(network, forward_kwargs={**network.forward_kwargs, **others}, input_name=name), image[name]
 
 
 def prepare(network: Model, image: Any) -> Batch:

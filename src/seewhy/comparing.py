@@ -21,7 +21,7 @@ from seewhy.explainers import Explainer
 from seewhy.images import read_mask
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining
-from seewhy.models import Model
+from seewhy.models import Model, at, bound
 from seewhy.models.loading import load
 from seewhy.progress import Listener
 from seewhy.targets import Request
@@ -73,9 +73,10 @@ def compare(
     if not samples:
         raise InvalidInput("There is no picture to compare on: the data are empty.")
     table = _Table.empty(methods, judges, len(samples))
+    model = _bound(model, samples)
     with Bar("compare", progress, unit="picture") as listener:
         for i, sample in enumerate(samples):
-            table.fill(model, i, sample)
+            table.fill(at(model, torch.tensor([i], device="cpu")), i, sample)
             if listener:
                 listener(i + 1, len(samples))
     return Comparison(
@@ -116,14 +117,15 @@ class _Table:
         except (SeewhyError, OSError) as error:
             self.failures.append(Failure(picture=sample.name, reason=str(error)))
             return
-        for e, (label, explainer) in enumerate(self.methods.items()):
+        for e, (label, method) in enumerate(self.methods.items()):
+            explainer = replace(method, network=model)
             try:
                 saliency = self._explain(e, i, explainer, inputs, target)
             except SeewhyError as error:
                 self.failures.append(Failure(picture=sample.name, explainer=label, reason=str(error)))
                 continue
             case = Case(model=model, image=inputs[0], target=target, saliency=saliency, truth=truth,
-                        explain=explaining(explainer))  # fmt: skip
+                        explain=explaining(explainer, model))  # fmt: skip
             self._judge(e, i, case, sample.name)
 
     def _explain(self, e: int, i: int, explainer: Explainer, inputs: Tensor, target: Any) -> Tensor:
@@ -145,6 +147,18 @@ class _Table:
                 explainer = list(self.methods)[e]
                 self.failures.append(Failure(picture=picture, explainer=explainer, metric=label, reason=str(error)))
             self.judging[m] += case.model.passes.since(before).forward
+
+
+def _bound(model: Model, samples: list[Sample]) -> Model:
+    """The model for the samples, whose further inputs may have one row for each."""
+    for sample in samples if getattr(model, "forward_kwargs", None) else ():
+        try:
+            inputs = prepare(model, sample.image).inputs
+        except (SeewhyError, OSError):  # the others are compared
+            continue
+        with model.opened():
+            return bound(model, inputs[:1], len(samples))
+    return model
 
 
 def _ready(model: Model, sample: Sample) -> tuple[Tensor, Any, Tensor | None]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from seewhy._ood_data import Batches, as_labels
+from seewhy._ood_data import Batches, TrainingBatch, as_labels
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
 from seewhy.maps import full_precision
 from seewhy.models._turns import alone
@@ -82,20 +82,31 @@ class OoDNet(nn.Module):
         """K."""
         return len(self.class_vectors)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K): in evaluation mode the scores h in [-1, 1], in training mode the logits h / g."""
+    def forward(self, inputs: Tensor, **further: Any) -> Tensor:
+        """(N, C, H, W) -> (N, K): in evaluation mode the scores h in [-1, 1], in training mode the logits h / g.
+
+        ``further`` are further arguments of the classifier's forward.
+        """
         along = self.training and self.train_underlying
-        features = self._caught(lambda: self.underlying(inputs)) if along else self.features(inputs)
+        if along:
+            features = self._caught(lambda: self.underlying(inputs, **further))
+        else:
+            features = self.features(inputs, **further)
         scores = self.scores(features)
         return scores / self.g(features) if self.training else scores
 
-    def features(self, inputs: Tensor) -> Tensor:
+    def features(self, inputs: Tensor, **further: Any) -> Tensor:
         """(N, C, H, W) -> (N, F): one forward pass of the classifier in evaluation mode, without a graph.
+
+        ``further`` are further arguments of the classifier's forward.
 
         Raises:
             BadOutput: the features have not the promised shape.
         """
-        model = TorchModel(self.underlying)
+        return self.features_of(TorchModel(self.underlying, forward_kwargs=further), inputs)
+
+    def features_of(self, model: TorchModel, inputs: Tensor) -> Tensor:
+        """The same; ``model`` is the classifier with its further arguments for these inputs."""
         model.check(inputs)
         with alone(model.module), model.opened():
             return self._caught(lambda: model(inputs).classes)
@@ -174,7 +185,8 @@ class OoDNet(nn.Module):
         Args:
             dataset: batches (images (N, C, H, W), labels), such as a DataLoader, or a torch Dataset of single pairs.
                 Labels are class indices (N,) or rows (N, K), one-hot or of probabilities. A batch of one picture is
-                left out, because BatchNorm learns nothing from it.
+                left out, because BatchNorm learns nothing from it. A classifier with further inputs gets batches
+                (images, {name: values}, labels).
             loss_fn: (logits, labels) -> loss: cross-entropy where the classifier has a softmax, binary cross-entropy
                 with logits where it has a sigmoid.
             callbacks: called as ``callback(epoch, loss)`` after each epoch, which are counted from 1.
@@ -198,7 +210,7 @@ class OoDNet(nn.Module):
         losses = []
         with alone(self), self._fitting(), torch.enable_grad(), batches.bar(progress) as bar:
             for number in range(1, epoch + 1):
-                steps = [self._step(*pair, loss_fn, optimizer, number) for pair in batches.walk(number, bar)]
+                steps = [self._step(batch, loss_fn, optimizer, number) for batch in batches.walk(number, bar)]
                 losses.append(sum(steps) / len(steps))
                 bar.set_postfix(loss=f"{losses[-1]:.4f}")
                 scheduler.step(*([losses[-1]] if isinstance(scheduler, ReduceLROnPlateau) else []))
@@ -208,10 +220,10 @@ class OoDNet(nn.Module):
         return losses
 
     def _step(
-        self, images: Tensor, labels: Any, loss_fn: Callable[[Tensor, Tensor], Tensor], optimizer: Optimizer, epoch: int
+        self, batch: TrainingBatch, loss_fn: Callable[[Tensor, Tensor], Tensor], optimizer: Optimizer, epoch: int
     ) -> float:
-        logits = self(images.to(self.class_vectors.device))
-        loss = loss_fn(logits, as_labels(labels, logits, loss_fn))
+        logits = self(batch.images.to(self.class_vectors.device), **batch.further)
+        loss = loss_fn(logits, as_labels(batch.labels, logits, loss_fn))
         if not bool(torch.isfinite(loss)):
             raise BadOutput(f"The loss became {loss.item()} in epoch {epoch}. Use a smaller learning_rate.")
         optimizer.zero_grad()

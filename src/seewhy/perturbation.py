@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput, out_of_memory
-from seewhy.models import Model
+from seewhy.models import Model, at
 from seewhy.progress import report
 from seewhy.targets import TargetSet
 from seewhy.types import Activation, Outputs
@@ -44,7 +44,7 @@ def perturbed_scores(
     def work(start: int, stop: int) -> None:
         flat = torch.arange(start, stop, device=inputs.device)
         rows, changes = flat // count, flat % count
-        outputs = model(perturb(rows, changes))
+        outputs = at(model, rows)(perturb(rows, changes))
         scores[start:stop] = targets.values(probabilities(outputs, targets, activate), rows)
 
     chunked(work, n * count, per_eval)

@@ -32,7 +32,7 @@ from seewhy._beta import beta_quantile
 from seewhy._dropout import Dropouts, Trunk, idle
 from seewhy.checks import check_inputs
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability
-from seewhy.models import as_model
+from seewhy.models import as_model, at, bound
 from seewhy.models._turns import alone
 from seewhy.models._untouched import on
 from seewhy.models.torch import TorchModel
@@ -119,7 +119,8 @@ class EpistemicUncertainty:
         model.check(inputs)
         with alone(model.module), model.opened():
             before = replace(model.passes)
-            draws = _Draws(model, self, inputs.clone() if inputs.is_inference() else inputs.detach())
+            own = inputs.clone() if inputs.is_inference() else inputs.detach()
+            draws = _Draws(bound(model, own), self, own)
             drawn, plain = draws()
             return self._summary(drawn, plain, model.passes.since(before), tuple(draws.warnings))
 
@@ -178,44 +179,47 @@ class _Draws:
     def _look(self, start: int, stop: int) -> None:
         """Without dropout; where it acts behind the features alone, then with it, too."""
         images, n = self.inputs[start:stop], len(self.inputs)
+        model = at(self.model, torch.arange(start, stop))
         self.dropouts.watch(self.trunk.close)
         self.entered = ()
         with self.trunk.keeping():
-            outputs = self.model(images)
+            outputs = model(images)
         found = self._probabilities(outputs)
         if start == 0:
             check_activation(outputs, self.asked.activation_fn)
             self.plain = found.new_empty(n, found.shape[1])
             self.drawn = found.new_empty(self.asked.samples * n, found.shape[1])
-            self._decide(images, outputs)
+            self._decide(model, images, outputs)
         self.plain[start:stop] = found
         for sample in range(self.asked.samples if self.apart else 0):
-            self.drawn[sample * n + start : sample * n + stop] = self._probabilities(self._behind(images, sample))
+            self.drawn[sample * n + start : sample * n + stop] = self._probabilities(
+                self._behind(model, images, sample)
+            )
 
     def _draw(self, start: int, stop: int) -> None:
         flat, n = torch.arange(start, stop, device=self.inputs.device), len(self.inputs)
         with self.dropouts.drawing((flat // n).cpu()):
-            self.drawn[start:stop] = self._probabilities(self.model(self.inputs[flat % n]))
+            self.drawn[start:stop] = self._probabilities(at(self.model, flat % n)(self.inputs[flat % n]))
 
-    def _behind(self, images: Tensor, sample: int | None) -> Outputs:
+    def _behind(self, model: TorchModel, images: Tensor, sample: int | None) -> Outputs:
         """What comes behind the kept results, with a sample's dropout or none; that is no forward pass."""
         before = self.model.passes.forward
         with self.trunk.replaying():
             if sample is None:
-                outputs = self.model(images)
+                outputs = model(images)
             else:
                 with self.dropouts.drawing(torch.full((len(images),), sample, device="cpu")):
-                    outputs = self.model(images)
+                    outputs = model(images)
         self.model.passes.forward = before
         return outputs
 
-    def _decide(self, images: Tensor, outputs: Outputs) -> None:
+    def _decide(self, model: TorchModel, images: Tensor, outputs: Outputs) -> None:
         """Where dropout acts, and what need not run again."""
         if not self.dropouts.shapes:
             self._place(outputs)
         first = self.dropouts.shapes[0] if self.dropouts.shapes else self.entered
         vector = first[0] == len(images) and first[2:].count(1) == len(first[2:])
-        self.apart = vector and not self.trunk.empty and self._agrees(images, outputs)
+        self.apart = vector and not self.trunk.empty and self._agrees(model, images, outputs)
 
     def _place(self, outputs: Outputs) -> None:
         name, module = self.last
@@ -230,9 +234,9 @@ class _Draws:
             f"was placed before its last linear layer, {name!r}. Take the result as a rough guess."
         )
 
-    def _agrees(self, images: Tensor, outputs: Outputs) -> bool:
+    def _agrees(self, model: TorchModel, images: Tensor, outputs: Outputs) -> bool:
         """What is behind the kept results must come to the outputs of the pass in which they were kept."""
-        again, size = self._behind(images, None).scores, outputs.scores.abs().amax().clamp_min(1e-6)
+        again, size = self._behind(model, images, None).scores, outputs.scores.abs().amax().clamp_min(1e-6)
         tolerance = 1e-4 if images.dtype in (torch.float32, torch.float64) else 2e-2
         if bool((again - outputs.scores).abs().amax() <= tolerance * size):
             return True

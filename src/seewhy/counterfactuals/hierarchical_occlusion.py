@@ -36,7 +36,7 @@ from seewhy.counterfactuals._search import Found, Scene, Search
 from seewhy.counterfactuals._tree import Counterfactuals, EditTree, Mode
 from seewhy.counterfactuals._windows import Layer
 from seewhy.errors import BadOutput, InvalidInput, UnknownParameter, nearest
-from seewhy.models import Model, as_model
+from seewhy.models import Model, as_model, at, bound
 from seewhy.perturbation import batch_size, check_activation, probabilities
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Outputs, activation
@@ -115,7 +115,7 @@ class HierarchicalOcclusion:
         layers = _windows.plan((inputs.shape[2], inputs.shape[3]), self.window, self.stride, self.num_layers)
         with model.opened():
             before = replace(model.passes)
-            batch = _Batch.of(self, model, inputs.detach(), request)
+            batch = _Batch.of(self, bound(model, inputs.detach()), inputs.detach(), request)
             trees = [self._trees(batch, image, layers) for image in range(len(inputs))]
             passes = model.passes.since(before)
         return Counterfactuals(
@@ -136,7 +136,7 @@ class HierarchicalOcclusion:
         own, names = batch.own[image], batch.asked.names(image)
         wanted = (own.cpu().double() > self.threshold).nonzero().flatten().to(own.device)
         scene = Scene.of(
-            batch.model,
+            at(batch.model, torch.tensor([image], device="cpu")),
             batch.inputs[image].clone(),  # trees outlive the batch, and must not change with the caller's tensor
             batch.fill[image].clone(),
             mode=self.mode,

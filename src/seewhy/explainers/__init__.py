@@ -23,7 +23,7 @@ from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, review, unmatched
 from seewhy.maps import scale, upsample
-from seewhy.models import FeatureModel, GradientModel, Model, as_model
+from seewhy.models import FeatureModel, GradientModel, Model, as_model, bound
 from seewhy.models._turns import Clash, alone, busy, network_of
 from seewhy.targets import Request
 from seewhy.types import Attribution
@@ -109,7 +109,7 @@ class Explainer:
             request = Request.parse(targets, inputs.shape[0])
             before = replace(model.passes)
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
-            found = self._explain(model, own, request)
+            found = self._explain(bound(model, own), own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
             said = (

@@ -12,7 +12,7 @@ from seewhy import baseline as baselines
 from seewhy.errors import InvalidInput, MissingDependency
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
-from seewhy.models import Model
+from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Attribution, activation
@@ -130,7 +130,7 @@ def part_scores(
     def work(start: int, stop: int) -> None:
         rows = images[start:stop]
         visible = table[start:stop].gather(1, labels[rows].flatten(1)).view(-1, 1, *labels.shape[1:])
-        outputs = model(torch.where(visible, inputs[rows], cover[rows]))
+        outputs = at(model, rows)(torch.where(visible, inputs[rows], cover[rows]))
         scores[start:stop] = targets.values(probabilities(outputs, targets, activate), rows)
 
     chunked(work, len(table), per_eval)

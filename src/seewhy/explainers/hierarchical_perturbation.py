@@ -31,7 +31,7 @@ from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import MOST, unmoved
 from seewhy.explainers._superpixels import cell_of, check_count, check_grid, grid_sides
-from seewhy.models import Model
+from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Attribution, activation
@@ -76,7 +76,7 @@ class HierarchicalPerturbation(Explainer):
         before = targets.values(probabilities(outputs, targets, activate))
 
         def drop(rows: Tensor, inside: Tensor) -> Tensor:
-            changed = model(torch.where(inside.unsqueeze(1), cover[rows], inputs[rows]))
+            changed = at(model, rows)(torch.where(inside.unsqueeze(1), cover[rows], inputs[rows]))
             return before[rows] - targets.values(probabilities(changed, targets, activate), rows)
 
         everywhere = before.new_ones((*before.shape, grids[0][0] + 1, grids[0][1] + 1)).bool()

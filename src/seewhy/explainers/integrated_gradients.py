@@ -32,7 +32,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._checks import MOST
 from seewhy.explainers._pixel_gradient import lost, underflow
 from seewhy.maps import full_precision
-from seewhy.models import GradientModel
+from seewhy.models import GradientModel, at, varies
 from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution
@@ -152,10 +152,21 @@ class _Path:
         if self.which is None:
             return targets.values(model(self.bases))
         used, counts = self.which.to(self.bases.device).unique(return_counts=True)
+        images = torch.arange(n, device=used.device)
+        each = [images[i : i + 1] for i in range(n)] if varies(model) else [images]
+        return torch.cat([self._start(model, targets, some, (used, counts), size) for some in each])
+
+    def _start(
+        self, model: GradientModel, targets: TargetSet, images: Tensor, bases: tuple[Tensor, Tensor], size: int
+    ) -> Tensor:
+        """(I, T) the mean scores of images for which the network says the same of a baseline."""
+        assert self.which is not None
+        used, counts = bases
         scores: Tensor = torch.zeros((), dtype=torch.float32, device=self.bases.device)
         for some, count in zip(used.split(size), counts.split(size), strict=True):
-            outputs, share = model(self.bases[some]), count.unsqueeze(1) / len(self.which)
-            each = [targets.values(outputs, torch.full_like(some, i)) for i in range(n)]
+            outputs = at(model, images[:1].expand(len(some)))(self.bases[some])
+            share = count.unsqueeze(1) / len(self.which)
+            each = [targets.values(outputs, image.expand(len(some))) for image in images]
             scores = scores + torch.stack([(one * share).sum(0) for one in each])
         return scores
 
@@ -164,8 +175,9 @@ class _Path:
         kind = torch.promote_types(self.inputs.dtype, torch.float32)
         base = self.bases[rows if self.which is None else self.which.to(rows.device)[steps]].to(kind)
         way = self.inputs[rows].to(kind) - base
-        at = self.points.to(rows.device)[steps].view(-1, 1, 1, 1)
-        found = model.gradients((base + at * way).to(self.inputs.dtype), lambda o: targets.values(o, rows), "")
+        place = self.points.to(rows.device)[steps].view(-1, 1, 1, 1)
+        points = (base + place * way).to(self.inputs.dtype)
+        found = at(model, rows).gradients(points, lambda o: targets.values(o, rows), "")
         images = torch.arange(int(rows[0]), int(rows[-1]) + 1, device=rows.device)
         weights = self.weights.to(rows.device)[steps] * (rows == images.unsqueeze(1))
         maps, share = [], 0.0

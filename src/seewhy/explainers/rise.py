@@ -31,7 +31,7 @@ from seewhy.explainers._checks import MOST, unmoved
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import regress
 from seewhy.maps import full_precision
-from seewhy.models import Model
+from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, check_activation, perturbed_scores
 from seewhy.progress import part_of, report
 from seewhy.targets import Request, TargetSet
@@ -103,7 +103,12 @@ class RISE(Explainer):
         if self.tolerance is None:
             found = [self._scores(model, inputs, masks, targets)]
         else:
-            found = [self._until_steady(model, inputs[i : i + 1], masks, _of(targets, i), (i, n)) for i in range(n)]
+            found = [
+                self._until_steady(
+                    at(model, torch.tensor([i], device="cpu")), inputs[i : i + 1], masks, _of(targets, i), (i, n)
+                )
+                for i in range(n)
+            ]
         made = [self._map(masks.take(torch.arange(s.shape[2], device=s.device)), s) for s in found]
         return Attribution(
             raw=torch.cat([m.raw for m in made]),

@@ -37,7 +37,7 @@ from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import Fit, regress
 from seewhy.explainers._superpixels import check_count, check_grid, check_seed, grid_sides
 from seewhy.maps import full_precision
-from seewhy.models import Model
+from seewhy.models import Model, at, varies
 from seewhy.models.torch import TorchModel
 from seewhy.ood import OoDNet
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
@@ -107,7 +107,7 @@ class RISEPlus(Explainer):
         outputs, photo = look(inputs)
         check_activation(outputs, self.activation_fn)
         targets = request.resolve(outputs)
-        _, blank = look(torch.zeros_like(inputs[:1]))
+        _, blank = look(torch.zeros_like(inputs if varies(model) else inputs[:1]))
         scores, familiar = self._scores(look, inputs, masks, targets)
         weights, warnings = _inlier_scores(familiar, photo, blank)
         moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
@@ -131,7 +131,8 @@ class RISEPlus(Explainer):
         def work(start: int, stop: int) -> None:
             flat = torch.arange(start, stop, device=inputs.device)
             images, index = flat // count, flat % count
-            outputs, familiar[start:stop] = look(inputs[images] * masks.at(index).unsqueeze(1).to(inputs.dtype))
+            copies = inputs[images] * masks.at(index).unsqueeze(1).to(inputs.dtype)
+            outputs, familiar[start:stop] = look(copies, images)
             scores[start:stop] = targets.values(probabilities(outputs, targets, activate), images)
 
         chunked(work, n * count, self.perturbation_per_eval)
@@ -187,34 +188,42 @@ class _Eyes:
         same = isinstance(model, TorchModel) and model.module is ood_net.underlying and ood_net.layer is not None
         self.together = same and (not ood_net.asks or self._agree(inputs[:1]))
 
-    def __call__(self, images: Tensor) -> tuple[Outputs, Tensor]:
-        outputs, features = (self._once if self.together else self._twice)(images)
+    def __call__(self, images: Tensor, rows: Tensor | None = None) -> tuple[Outputs, Tensor]:
+        """``rows``: which image of the batch each is a copy of; by default they are the batch, or one for all."""
+        model = self.model if rows is None else at(self.model, rows)
+        outputs, features = (self._once if self.together else self._twice)(model, images)
         return outputs, self.ood_net.scores(features).amax(1).float()
 
-    def _once(self, images: Tensor) -> tuple[Outputs, Tensor]:
-        return self.ood_net.overhear(lambda: self.model(images))
+    def _once(self, model: Model, images: Tensor) -> tuple[Outputs, Tensor]:
+        return self.ood_net.overhear(lambda: model(images))
 
-    def _twice(self, images: Tensor) -> tuple[Outputs, Tensor]:
-        features = self.ood_net.features(images)
-        self.model.passes.forward += len(images)
-        return self.model(images), features
+    def _twice(self, model: Model, images: Tensor) -> tuple[Outputs, Tensor]:
+        return model(images), self._features(model, images)
+
+    def _features(self, model: Model, images: Tensor) -> Tensor:
+        """The classifier's own; it gets the model's further inputs, where it is the network that is explained."""
+        if isinstance(model, TorchModel) and model.module is self.ood_net.underlying:
+            return self.ood_net.features_of(model, images)
+        model.passes.forward += len(images)
+        return self.ood_net.features(images)
 
     def _agree(self, images: Tensor) -> bool:
         """Whether the features that the classifier gives when asked are those that its last layer takes."""
-        self.model.passes.forward += len(images)
-        return torch.equal(self.ood_net.features(images), self._once(images)[1])
+        model = at(self.model, torch.zeros(1, dtype=torch.long, device="cpu"))
+        return torch.equal(self._features(model, images), self._once(model, images)[1])
 
 
 def _inlier_scores(familiar: Tensor, photo: Tensor, blank: Tensor) -> tuple[Tensor, list[str]]:
     """(N, masks) in [0, 1], and what is wrong with them; all 0 where photo and blank picture cannot be told apart."""
+    blank = blank.expand_as(photo)
     span = (photo - blank).unsqueeze(1)
     told = span > MARGIN
-    weights = torch.where(told, (familiar - blank) / span, 0.0).clamp(0, 1)
+    weights = torch.where(told, (familiar - blank.unsqueeze(1)) / span, 0.0).clamp(0, 1)
     count = weights.sum(1).square() / weights.square().sum(1).clamp_min(1e-12)
     enough = max(FEW * weights.shape[1], min(4, weights.shape[1]))
     blind = [
         f"Image {i}: to the out-of-distribution network it is no more familiar ({float(photo[i]):.3f}) than a blank "
-        f"one ({float(blank):.3f}), so no masked copy can be weighted and its maps are zero. Train that network on "
+        f"one ({float(blank[i]):.3f}), so no masked copy can be weighted and its maps are zero. Train that network on "
         "such pictures, or use RISE."
         for i in (~told).flatten().nonzero().flatten().tolist()
     ]

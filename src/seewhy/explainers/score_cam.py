@@ -24,7 +24,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._cam import channel_scores, combine, rectified
 from seewhy.explainers._checks import MOST
 from seewhy.maps import FLAT, scale, upsample
-from seewhy.models import FeatureModel
+from seewhy.models import FeatureModel, at
 from seewhy.perturbation import batch_size
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Attribution, Outputs
@@ -60,7 +60,7 @@ class ScoreCAM(Explainer):
 
         def run(rows: Tensor, channels: Tensor) -> Outputs:
             masks = scale(upsample(maps[rows, channels].unsqueeze(1), size))
-            return model(inputs[rows] * masks.to(inputs.dtype))
+            return at(model, rows)(inputs[rows] * masks.to(inputs.dtype))
 
         scores = channel_scores(targets, live, run, self.perturbation_per_eval)
         shown = live.unsqueeze(1)

@@ -28,7 +28,7 @@ from seewhy import registry
 from seewhy.errors import InvalidInput, InvalidType
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import MOST
-from seewhy.models import GradientModel, Model
+from seewhy.models import GradientModel, Model, at
 from seewhy.perturbation import batch_size, chunked
 from seewhy.progress import listening
 from seewhy.targets import Request, TargetSet
@@ -103,7 +103,8 @@ class SmoothGrad(Explainer):
             rows, which = flat // self.samples, flat % self.samples
             added = deviation[rows].view(-1, 1, 1, 1) * noise[which.to(noise.device)].to(inputs.device)
             with listening(None):  # the copies are counted here
-                found = method._explain(model, (inputs[rows] + added).to(inputs.dtype), _asked(targets, rows))
+                copies = (inputs[rows] + added).to(inputs.dtype)
+                found = method._explain(at(model, rows), copies, _asked(targets, rows))
             sums.add(found.raw, rows, which)
             said.add(found.warnings, rows.tolist())
             layers.append(found.layer)

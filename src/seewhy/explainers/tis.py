@@ -75,7 +75,7 @@ class TIS(Explainer):
         def work(start: int, stop: int) -> None:
             flat = torch.arange(start, stop, device=inputs.device)
             rows = flat // count
-            shown = body.sampled(inputs[rows], kept.flatten(0, 1)[flat])
+            shown = body.sampled(inputs[rows], kept.flatten(0, 1)[flat], rows)
             scores[start:stop] = targets.values(probabilities(shown, targets, activate), rows)
 
         chunked(work, n * count, self.perturbation_per_eval)

@@ -12,7 +12,7 @@ a class that extends `Metric`, says which end is better and within which range i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
-from seewhy.models import Model, as_model
+from seewhy.models import Model, as_model, at, bound
 from seewhy.perturbation import check_activation, chunked, probabilities
 from seewhy.targets import Request, Target, TargetSet
 from seewhy.types import Activation, activation
@@ -179,11 +179,12 @@ def cases(
     model.check(inputs)
     n = inputs.shape[0]
     request = Request.parse(targets, n)
-    if request.kind == "predicted":
-        with model.opened():
+    with model.opened():
+        model = bound(model, inputs)
+        if request.kind == "predicted":
             chosen = request.resolve(model(inputs))
-    else:
-        chosen = TargetSet(classes=request.classes, targets=request.targets)
+        else:
+            chosen = TargetSet(classes=request.classes, targets=request.targets)
     if request.kind == "all" or chosen.count != 1:
         raise InvalidInput("A metric judges one map an image: pass one target for each, not several.")
     asked: list[Any] = [*chosen.targets] * n if chosen.classes is None else chosen.classes[:, 0].tolist()
@@ -191,22 +192,43 @@ def cases(
     maps = _per_image(maps, inputs, "saliency").float()
     truths = None if mask is None else _per_image(mask, inputs, "mask") > 0
 
+    own = [at(model, torch.tensor([i], device="cpu")) for i in range(n)]
     return [
         Case(
-            model=model, image=inputs[i].detach(), target=asked[i], saliency=maps[i],
-            truth=None if truths is None else truths[i], explain=explaining(explainer),
+            model=own[i], image=inputs[i].detach(), target=asked[i], saliency=maps[i],
+            truth=None if truths is None else truths[i], explain=explaining(explainer, own[i]),
         )
         for i in range(n)
     ]  # fmt: skip
 
 
-def explaining(explainer: Mapper) -> Callable[[Tensor, Any], Tensor]:
-    """What `Case.explain` asks for: (images, targets) -> (R, H, W) raw maps."""
+def explaining(explainer: Mapper, model: Model) -> Callable[[Tensor, Any], Tensor]:
+    """What `Case.explain` asks for: (images, targets) -> (R, H, W) raw maps.
+
+    Args:
+        explainer: whose maps.
+        model: what it explains, for the case's own image: further inputs go with that one.
+
+    Raises:
+        InvalidInput: the model has further inputs, and the explainer cannot be told so.
+    """
+    own = _of_network(explainer, model) if getattr(model, "forward_kwargs", None) else explainer
 
     def explain(images: Tensor, targets: Any) -> Tensor:
-        return explainer.attribute(images, targets)[:, 0]
+        return own.attribute(images, targets)[:, 0]
 
     return explain
+
+
+def _of_network(explainer: Any, model: Model) -> Mapper:
+    if not is_dataclass(explainer):
+        raise InvalidInput(
+            f"{type(explainer).__name__} cannot be given a network whose further inputs are those of one image. Use a "
+            "seewhy explainer, or metrics that need no explainer."
+        )
+    found: Any = replace(explainer, network=model)  # type: ignore[type-var]
+    own: Mapper = found
+    return own
 
 
 def _asked(targets: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 from torch.jit import ScriptModule
@@ -32,7 +32,12 @@ __all__ = [
     "TransformerModel",
     "Weightings",
     "as_model",
+    "at",
+    "bound",
+    "varies",
 ]
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -253,8 +258,11 @@ class Transformer(Protocol):
         """The outputs, and the picture's tokens after every block as maps (N, blocks, C, h, w) in float32."""
         ...
 
-    def sampled(self, inputs: Tensor, kept: Tensor) -> Outputs:
-        """The outputs when each input (R, C, H, W) enters the first block with the tokens ``kept`` (R, k) alone."""
+    def sampled(self, inputs: Tensor, kept: Tensor, rows: Tensor | None = None) -> Outputs:
+        """The outputs when each input (R, C, H, W) enters the first block with the tokens ``kept`` (R, k) alone.
+
+        ``rows`` (R,) says of which image of the batch each is; by default they are the batch.
+        """
         ...
 
 
@@ -269,6 +277,38 @@ class TransformerModel(GradientModel, Protocol):
     def transformer(self, inputs: Tensor) -> Transformer:
         """Raises NoSpatialOutput where the network is no transformer whose tokens lie in the picture."""
         ...
+
+
+def bound(model: M, inputs: Tensor, total: int = 0) -> M:
+    """The model for a batch of images, where it has further inputs that may go with them; else the model itself.
+
+    Args:
+        model: what is asked.
+        inputs: (N, C, H, W).
+        total: how many images the further inputs are for, where they will come one by one.
+
+    Raises:
+        InvalidInput: the further inputs do not fit.
+    """
+    bind = getattr(model, "bound", None)
+    found: M = bind(inputs, total) if callable(bind) else model
+    return found
+
+
+def at(model: M, rows: Tensor) -> M:
+    """The model for changed copies of the images it is bound to: row r of a batch belongs to image ``rows[r]``.
+
+    Whoever gives a model other rows than the images themselves calls it so, because further inputs (metadata, a
+    question) go with their images.
+    """
+    place = getattr(model, "at", None)
+    found: M = place(rows) if callable(place) else model
+    return found
+
+
+def varies(model: Model) -> bool:
+    """Whether the network may say something else of the same picture in the place of another image of the batch."""
+    return bool(getattr(getattr(model, "forward_kwargs", None), "varies", False))
 
 
 def as_model(network: Any) -> Model:

@@ -27,8 +27,8 @@ class Head:
 
     Attributes:
         network: in evaluation mode.
-        kwargs: the forward's extra arguments.
-        run: one forward pass of the whole network.
+        kwargs: the forward's further arguments; None where no cut is to be tried.
+        run: one forward pass of the whole network: (images, which image each is a copy of).
         read: (the network's output, number of images) -> outputs.
         count: told how many images the trunk was run on.
         layout: how the layer's output lies in the picture.
@@ -37,8 +37,8 @@ class Head:
     """
 
     network: nn.Module
-    kwargs: dict[str, Any]
-    run: Callable[[Tensor], Any]
+    kwargs: dict[str, Any] | None
+    run: Callable[[Tensor, Tensor], Any]
     read: Callable[[Any, int], Outputs]
     count: Callable[[int], None]
     layout: Layout
@@ -65,9 +65,10 @@ class Head:
     def _prepare(self, features: Features) -> None:
         self._ready = True
         own = self._own(features.maps, torch.arange(len(features.maps), device=features.maps.device), True)
-        known = isinstance(self.network, Candidates)  # their graphs depend on what they find, and trying takes long
-        shape = tuple(own.shape[1:])
-        found = None if known else cut(self.network, features.inputs, self.kwargs, features.layer, shape)
+        shape, found = tuple(own.shape[1:]), None
+        # The graphs of detectors depend on what they find, and trying takes long.
+        if self.kwargs is not None and not isinstance(self.network, Candidates):
+            found = cut(self.network, features.inputs, self.kwargs, features.layer, shape)
         if found is not None and self._agrees(found, features, own):
             self._cut = found
             return
@@ -101,4 +102,4 @@ class Head:
             return own.clone() if calls == self.calls else None  # the network may change it in place
 
         with hooked(self.network, features.layer, put):
-            return self.read(self.run(features.inputs.index_select(0, rows)), len(own))
+            return self.read(self.run(features.inputs.index_select(0, rows), rows), len(own))

@@ -96,7 +96,7 @@ def _run(body: TorchTransformer, inputs: Tensor, blocks: _Blocks) -> Any:
             stack.enter_context(on(module, before=blocks.before, after=blocks.after))
         stack.enter_context(frozen(body.look.network))
         stack.enter_context(Attention(blocks.attend))
-        return body.look.run(inputs)
+        return body.model.run(inputs)
 
 
 def _gradients(value: Tensor, leaves: list[Tensor], keep: bool) -> list[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,17 +34,19 @@ def streams(body: TorchTransformer, inputs: Tensor) -> tuple[Outputs, Tensor]:
     with alone(body.look.network), ExitStack() as stack, torch.no_grad():
         for block in body.blocks:
             _on(stack, body, block.name, lambda _m, _a, output: kept.append(body.layout.to_maps(output).float()))
-        outputs = body.model.read(body.look.run(inputs), len(inputs))
+        outputs = body.model.read(body.model.run(inputs), len(inputs))
     return outputs, torch.stack(kept, 1)
 
 
-def sampled(body: TorchTransformer, inputs: Tensor, kept: Tensor) -> Outputs:
+def sampled(body: TorchTransformer, inputs: Tensor, kept: Tensor, rows: Tensor | None = None) -> Outputs:
     """See `Transformer.sampled`."""
     known = body.look.known.checked
+    model = body.model if rows is None else body.model.at(rows)
+    one = replace(body, model=model.at(torch.zeros(1, dtype=torch.long, device="cpu")))
     if "removed" not in known:
-        known["removed"] = _removal_is_right(body, inputs[:1], kept[:1])
+        known["removed"] = _removal_is_right(one, inputs[:1], kept[:1])
     if not known["removed"] and "hidden" not in known:
-        known["hidden"] = _hiding_is_right(body, inputs[:1], kept[:1])
+        known["hidden"] = _hiding_is_right(one, inputs[:1], kept[:1])
     way = _remove if known["removed"] else _hide
     if not known["removed"] and not known["hidden"]:
         raise NoSpatialOutput(
@@ -52,7 +55,7 @@ def sampled(body: TorchTransformer, inputs: Tensor, kept: Tensor) -> Outputs:
         )
     with alone(body.look.network), ExitStack() as stack, torch.no_grad():
         way(stack, body, kept)
-        return body.model.read(body.look.run(inputs), len(inputs))
+        return model.read(model.run(inputs), len(inputs))
 
 
 def _on(stack: ExitStack, body: TorchTransformer, name: str, hook: Callable[..., Any]) -> None:
@@ -112,7 +115,7 @@ def _last_tokens(body: TorchTransformer, inputs: Tensor, *ways: Callable[[ExitSt
             for way in ways:
                 way(stack)
             _on(stack, body, body.blocks[-1].name, lambda _m, _a, output: found.append(output.clone()))
-            body.model.read(body.look.run(inputs), len(inputs))
+            body.model.read(body.model.run(inputs), len(inputs))
     except (InputRefused, BadOutput):
         return None
     return found[-1]

@@ -89,7 +89,7 @@ class TorchTransformer:
         try:
             own = on(block, before=hook.before, after=hook.after, with_kwargs=True)
             with alone(self.look.network), own, torch.no_grad():
-                raw = self.look.run(inputs)
+                raw = self.model.run(inputs)
             outputs = self.model.read(raw, len(inputs) * (1 + len(weightings)))
         except (Impossible, InputRefused, BadOutput):
             return None
@@ -117,9 +117,9 @@ class TorchTransformer:
         """See `Transformer`."""
         return streams(self, inputs)
 
-    def sampled(self, inputs: Tensor, kept: Tensor) -> Outputs:
+    def sampled(self, inputs: Tensor, kept: Tensor, rows: Tensor | None = None) -> Outputs:
         """See `Transformer`."""
-        return sampled(self, inputs, kept)
+        return sampled(self, inputs, kept, rows)
 
 
 def _split(outputs: Outputs, n: int) -> tuple[Outputs, Outputs]:

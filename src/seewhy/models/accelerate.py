@@ -20,8 +20,10 @@ from seewhy.checks import check_inputs
 from seewhy.errors import InvalidInput, InvalidType, MissingDependency
 from seewhy.images import Preprocessing
 from seewhy.models import Model
+from seewhy.models._calling import calling
 from seewhy.models._exported import one_line
-from seewhy.models._outputs import Selector, select
+from seewhy.models._further import plain, tables
+from seewhy.models._outputs import select
 from seewhy.models._turns import alone
 from seewhy.models.loading import load
 from seewhy.models.torch import TorchModel
@@ -194,19 +196,22 @@ def _reorder(_network: nn.Module, args: Any) -> Any:
 class _Scores(nn.Module):
     """The network with its further arguments and nothing but its scores."""
 
-    def __init__(self, network: nn.Module, output: Selector, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, model: TorchModel) -> None:
         super().__init__()
-        self.network, self.output, self.kwargs = network, output, dict(kwargs)
+        self.network, self.output, self.kwargs = model.module, model.output, dict(model.forward_kwargs)
+        self.call = calling(model.module, model.name, model.input_name, self.kwargs)
 
     def forward(self, inputs: Tensor) -> Any:
         """(N, C, H, W) -> (N, K)."""
-        return select(self.network(inputs, **self.kwargs), self.output)
+        return select(self.call(self.network, inputs, self.kwargs), self.output)
 
 
 def _openvino(model: TorchModel, samples: Tensor, precision: Any = "f32") -> Model:
     from seewhy.models.openvino import OpenVINOModel, converted
 
-    graph = converted(_Scores(model.module, model.output, model.forward_kwargs), samples[:2])
+    if not plain(model.forward_kwargs, len(samples)) or tables(model.forward_kwargs, len(samples)):
+        raise InvalidInput("its further inputs go with the images, and a graph would keep those of the samples")
+    graph = converted(_Scores(model), samples[:2])
     return OpenVINOModel(
         graph, precision=precision, labels=model.labels, preprocessing=model.preprocessing, title=model.name,
         notes=model.notes,

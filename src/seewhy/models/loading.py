@@ -44,8 +44,8 @@ class _Built:
 def load(
     spec: Any, *, checkpoint: str | Path | None = None, trust: bool = False, num_classes: int | None = None,
     preprocessing: Preprocessing | None = None, labels: Sequence[str] | str | Path | None = None,
-    output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, changes: Mapping[str, Any] | None = None,
-    backend: str = "auto",
+    output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, input_name: str | None = None,
+    changes: Mapping[str, Any] | None = None, backend: str = "auto",
 ) -> Model:  # fmt: skip
     """A model that can be explained.
 
@@ -58,7 +58,10 @@ def load(
         preprocessing: how a picture becomes the input, where the model's own metadata do not say or are not right.
         labels: class names, or a text file with one a line.
         output: where the scores are in what the network returns: a name, an index or a callable.
-        forward_kwargs: further arguments of the network's forward, or values of an exported graph's other inputs.
+        forward_kwargs: further arguments of the network's forward, or values of an exported graph's other inputs. A
+            tensor with one row an image goes with its image, and one with a single row is for all of them.
+        input_name: the argument of the network's forward that takes the pictures, or their key where it takes one
+            dictionary; by default it is read from the signature.
         changes: fields of `seewhy.Preprocessing` that differ from what the model's own metadata say.
         backend: what runs an .onnx file: "onnxruntime", "openvino", or "auto" for the first of them that is installed.
 
@@ -93,6 +96,10 @@ def load(
                 "forward_kwargs are for torch modules. Give a callable its arguments by functools.partial."
             )
         values |= {"forward_kwargs": forward_kwargs}
+    if input_name is not None:
+        if not isinstance(model, TorchModel):
+            raise InvalidInput("input_name is for torch modules, whose forward has arguments with names.")
+        values |= {"input_name": input_name}
     return replace(model, **values)
 
 

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, UnknownLayer, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear
 from seewhy.models._anatomy import Look, anatomy
+from seewhy.models._calling import calling
 from seewhy.models._detectors import Candidates
+from seewhy.models._further import Further, arrange, plain
 from seewhy.models._head import Head
 from seewhy.models._layers import FIRST, Layout, TokenGrids, UnlocatedTokens, check_name, read_layout
 from seewhy.models._outputs import Selector, check_size, select, to_outputs
 from seewhy.models._parts import tensors
+from seewhy.models._refusal import refusal
 from seewhy.models._tape import Tape
 from seewhy.models._transformer import TorchTransformer, transformer
 from seewhy.models._turns import alone, running, using
@@ -35,7 +38,10 @@ class TorchModel:
     Attributes:
         network: (N, C, H, W) -> (N, K); a compiled one is run uncompiled, so that its layers can be seen.
         output: where the scores are in what it returns (a name, an index, a callable), if that is not obvious.
-        forward_kwargs: further arguments of its forward.
+        forward_kwargs: further arguments of its forward: tensors with one row an image or one for all, or anything
+            else, which is passed as it is; see `seewhy.models._further`.
+        input_name: the argument of its forward that takes the pictures, or the key where it takes one dictionary; by
+            default it is read from the signature.
         labels: class names.
         preprocessing: how a picture becomes its input.
         title: its name in reports; by default that of its class.
@@ -45,6 +51,7 @@ class TorchModel:
     network: nn.Module
     output: Selector = field(default=None, kw_only=True)
     forward_kwargs: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    input_name: str | None = field(default=None, kw_only=True)
     labels: tuple[str, ...] | None = field(default=None, kw_only=True, repr=False)
     preprocessing: Any = field(default=None, kw_only=True)
     title: str | None = field(default=None, kw_only=True)
@@ -80,6 +87,54 @@ class TorchModel:
             stack.enter_context(untouched(self.module))
             stack.enter_context(torch.no_grad())
             yield
+
+    def bound(self, inputs: Tensor, total: int = 0) -> TorchModel:
+        """The model for a batch (N, C, H, W), with what is known about how the further arguments go with its images.
+
+        Args:
+            inputs: the images; the first time a few passes are made where the further arguments have rows.
+            total: how many images the arguments are for, where they will come one by one; ``inputs`` is one of them.
+
+        Raises:
+            InvalidInput, InputRefused: the arguments do not fit; see the message.
+        """
+        known = self.forward_kwargs
+        if isinstance(known, Further):
+            return replace(self, forward_kwargs=known.of(len(inputs)))
+        if not known:
+            return self
+
+        def trial(images: Tensor, further: Further) -> Tensor:
+            return replace(self, forward_kwargs=further)(images).scores
+
+        return replace(self, forward_kwargs=arrange(self.module, known, inputs, trial, total))
+
+    def at(self, rows: Tensor) -> TorchModel:
+        """The model for changed copies of a batch: row r of them belongs to row ``rows[r]`` of that batch."""
+        known = self.forward_kwargs
+        return replace(self, forward_kwargs=known.at(rows)) if isinstance(known, Further) and known.ways else self
+
+    def picture_in(self, given: Mapping[str, Any]) -> str:
+        """Which of the arguments in a dictionary is the pictures.
+
+        Raises:
+            InvalidInput: none is named so.
+        """
+        others = {name for name, value in given.items() if not isinstance(value, Tensor) or value.ndim != 4}
+        pictures = [name for name in given if name not in others]
+        if self.input_name is not None or len(pictures) != 1:
+            pictures = [name for name in given if name == (self.input_name or "pixel_values")]
+        if not pictures:
+            raise InvalidInput(
+                f"Which of the arguments {', '.join(map(repr, given))} is the pictures is not clear. Say so: "
+                "seewhy.load(network, input_name=...)."
+            )
+        return pictures[0]
+
+    @property
+    def _loose(self) -> bool:
+        """Whether it has yet to be found out how the further arguments go with the images."""
+        return bool(self.forward_kwargs) and not isinstance(self.forward_kwargs, Further)
 
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype or device is not the network's."""
@@ -117,6 +172,8 @@ class TorchModel:
             UnknownLayer: there is no such layer, or it did not run.
             NoSpatialOutput: it has no height and width.
         """
+        if self._loose:
+            return self.bound(inputs).features(inputs, layer)
         name = self._resolve(inputs, layer)
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
@@ -125,9 +182,7 @@ class TorchModel:
         outputs = self.read(raw, inputs.shape[0])
         own, layout = watch.map(), watch.layout
         prefix = own[:, : layout.prefix] if layout.kind == "tokens" else None
-        head = Head(
-            self.module, dict(self.forward_kwargs), self._run, self.read, self._count, layout, watch.calls, prefix
-        )
+        head = Head(self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.calls, prefix)
         return Features(
             maps=layout.to_maps(own),
             outputs=outputs,
@@ -150,7 +205,7 @@ class TorchModel:
 
     def transformer(self, inputs: Tensor) -> TorchTransformer:
         """The network's blocks and tokens; see `TransformerModel`."""
-        return transformer(self, inputs)
+        return transformer(self.bound(inputs) if self._loose else self, inputs)
 
     def read(self, raw: Any, n: int) -> Outputs:
         """The outputs for n pictures in what the network returned."""
@@ -229,10 +284,12 @@ class TorchModel:
 
     def look(self, inputs: Tensor) -> Look:
         """What is known, or can be found out, about the network for inputs of this size."""
+        if self._loose:
+            return self.bound(inputs).look(inputs)
         module, known = self.module, anatomy(self.module, inputs)
 
         def run(images: Tensor) -> Any:
-            raw = self._run(images)
+            raw = self._rows(images, torch.zeros(len(images), dtype=torch.long, device="cpu"))  # copies of the first
             found = select(raw, self.output)
             known.boxes = isinstance(found, Outputs) and found.boxes is not None
             return raw
@@ -264,28 +321,47 @@ class TorchModel:
                 watch.warnings += self.module.padding((inputs.shape[2], inputs.shape[3]))
             return watch, raw
 
-    def _run(self, inputs: Tensor) -> Any:
+    def run(self, inputs: Tensor, inside: Tensor | None = None) -> Any:
+        """What the network returns for a batch.
+
+        Args:
+            inputs: (N, C, H, W).
+            inside: (R,) to which row of the batch each row belongs that the further inputs meet, where hooks make the
+                batch grow inside the network.
+        """
+        if inside is None or not isinstance(self.forward_kwargs, Further):
+            return self._run(inputs)
+        return self._run(inputs, dict(self.forward_kwargs.at(inside)))
+
+    def _rows(self, inputs: Tensor, rows: Tensor) -> Any:
+        """What it returns for changed copies, row r of image ``rows[r]``."""
+        return self.at(rows)._run(inputs)
+
+    def _cuttable(self) -> dict[str, Any] | None:
+        """The further arguments with which the network can be cut; None where it cannot: they go with the images."""
+        known = self.forward_kwargs
+        plain = calling(self.module, self.name, self.input_name, known).name is None
+        return dict(known) if plain and not (isinstance(known, Further) and known.ways) else None
+
+    def _run(self, inputs: Tensor, further: Mapping[str, Any] | None = None) -> Any:
+        if further is None:
+            known = self.forward_kwargs
+            if not isinstance(known, Further) and not plain(known, len(inputs)):
+                return self.bound(inputs)._run(inputs)
+            further = dict(known.of(len(inputs)) if isinstance(known, Further) else known)
+        call = calling(self.module, self.name, self.input_name, further)
         try:
             with running(self.module):  # on a copy: a network may change its input in place
-                raw = self.module(inputs.clone(), **self.forward_kwargs)
-        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+                raw = call(self.module, inputs.clone(), further)
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError, KeyError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
-            raise InputRefused(self._refusal(inputs, error)) from error
+            raise InputRefused(refusal(self.module, self.name, inputs, further, error)) from error
         self._count(inputs.shape[0])
         return raw
 
     def _count(self, n: int) -> None:
         self.passes.forward += n
-
-    def _refusal(self, inputs: Tensor, error: Exception) -> str:
-        first = next((m for m in self.module.modules() if isinstance(m, nn.Conv2d)), None)
-        takes = f" Its first convolution takes {first.in_channels} channels." if first is not None else ""
-        n, c, h, w = inputs.shape
-        return (
-            f"{self.name} refuses an input of {n} x {c} channels x {h} x {w} pixels.{takes} "
-            f"It says: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        )
 
 
 class _Watch:

@@ -23,7 +23,7 @@ from seewhy.errors import BadOutput, InvalidTarget, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining
-from seewhy.models import FeatureModel, Model
+from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.perturbation import check_activation
 from seewhy.runs import _detecting as detecting
 from seewhy.runs._maps import decode
@@ -69,7 +69,7 @@ def _find_layer(tools: Tools, pictures: list[Picture]) -> None:
     for picture in pictures[:1]:
         assert picture.loaded is not None
         with contextlib.suppress(Exception), model.opened():  # what stands against it, the explainer will say
-            model.auto_layer(picture.loaded.inputs)
+            at(model, torch.tensor([picture.item.index])).auto_layer(picture.loaded.inputs)
 
 
 def _automatic(explainer: Explainer) -> bool:
@@ -112,13 +112,14 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
         inputs = _together(batch)
         if first is not None:
             began = time.perf_counter()
-            found = tools.explainers[first].run(inputs, Chosen(choose=lambda outputs: _chosen(tools, batch, outputs)))
+            chosen = Chosen(choose=lambda outputs: _chosen(tools, batch, outputs))
+            found = _explainer(tools, first, batch).run(inputs, chosen)
             _keep(tools, batch, first, found, time.perf_counter() - began)
             return
         with tools.model.opened():
             tools.model.check(inputs)
             said_so = _chosen if tools.sieve is None else _detected
-            said_so(tools, batch, tools.model(inputs))
+            said_so(tools, batch, _model(tools, batch)(inputs))
 
     def failed(picture: Picture, error: Exception) -> None:
         if first is not None and not isinstance(error, BadOutput | InvalidTarget):
@@ -180,10 +181,10 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
     alike: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures:
         alike[len(picture.classes or ())].append(picture)
-    explainer = tools.explainers[label]
 
     def work(batch: list[Picture]) -> None:
         began = time.perf_counter()
+        explainer = _explainer(tools, label, batch)
         found = explainer.run(_together(batch), torch.tensor([p.classes for p in batch]))
         _keep(tools, batch, label, found, time.perf_counter() - began)
 
@@ -194,7 +195,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
     def boxes(batch: list[Picture]) -> None:
         for picture in batch:
             began = time.perf_counter()
-            found = _of_boxes(picture, explainer)
+            found = _of_boxes(picture, _explainer(tools, label, [picture]))
             _keep(tools, [picture], label, found, time.perf_counter() - began)
 
     if tools.sieve is not None:  # each picture has boxes of its own
@@ -258,23 +259,23 @@ def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> 
 
 
 def _judge_all(tools: Tools, picture: Picture) -> None:
-    for e, explainer in tools.explainers.items():
+    for e in tools.explainers:
         wanted = [m for m in tools.metrics if picture.wants(tools.score_task(e, m))]
         if not wanted:
             continue
         for label in picture.classes or ():
             if (label, e) not in picture.maps:
                 continue
-            case = _case(tools, picture, label, e, explainer, wanted)
+            case = _case(tools, picture, (label, e), wanted)
             for m in wanted:
                 _judge(tools, picture, case, (label, e, m))
 
 
-def _case(
-    tools: Tools, picture: Picture, label: int, e: str, explainer: Explainer, wanted: list[str]
-) -> Case | Exception:
-    """The map with what metrics need, or what stands against it."""
+def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: list[str]) -> Case | Exception:
+    """The map of a class by an explainer with what metrics need, or what stands against it."""
     assert picture.loaded is not None
+    (label, e), model = about, _model(tools, [picture])
+    explainer = _explainer(tools, e, [picture])
     inputs = picture.loaded.inputs
     size = (inputs.shape[2], inputs.shape[3])
     raw = torch.from_numpy(picture.maps[label, e]).to(inputs.device)
@@ -282,9 +283,9 @@ def _case(
         needed = any(tools.metrics[m].needs_truth for m in wanted)
         mask = _truth(picture, label, size) if needed else None
         return Case(
-            model=tools.model, image=inputs[0], saliency=upsample(raw[None, None], size)[0, 0],
+            model=model, image=inputs[0], saliency=upsample(raw[None, None], size)[0, 0],
             target=label if picture.detections is None else _targets(picture)[label],
-            truth=None if mask is None else mask.to(inputs.device), explain=_again(explainer),
+            truth=None if mask is None else mask.to(inputs.device), explain=_again(explainer, model),
         )  # fmt: skip
     except (SeewhyError, OSError) as error:
         return error
@@ -301,9 +302,9 @@ def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None
     return found if found is not None and bool(found.any()) else None
 
 
-def _again(explainer: Explainer) -> Callable[[Tensor, Any], Tensor]:
+def _again(explainer: Explainer, model: Model) -> Callable[[Tensor, Any], Tensor]:
     """Explains other images for a metric; a box's class, where the method knows no boxes."""
-    explain = explaining(explainer)
+    explain = explaining(explainer, model)
 
     def classes(images: Tensor, target: Any) -> Tensor:
         return explain(images, target.label if isinstance(target, BoxTarget) else target)
@@ -334,7 +335,7 @@ def _uncertainty(tools: Tools, batches: Batches, pictures: list[Picture]) -> Non
     task = f"uncertainty:{tools.ids['uncertainty', '']}"
 
     def work(batch: list[Picture]) -> None:
-        found = method(_together(batch))
+        found = replace(method, network=_model(tools, batch))(_together(batch))
         columns = [one.cpu() for one in (found.mean, found.std, found.interval[..., 0], found.interval[..., 1])]
         for i, picture in enumerate(batch):
             picture.uncertainty = [
@@ -355,12 +356,23 @@ def _counterfactual(tools: Tools, picture: Picture) -> None:
     if not picture.wants(task):
         return
     try:
-        found = method.run(picture.loaded.inputs, torch.tensor([picture.classes]))
+        asked = replace(method, network=_model(tools, [picture]))
+        found = asked.run(picture.loaded.inputs, torch.tensor([picture.classes]))
     except Exception as error:  # the run goes on
         picture.fail([task], error, "counterfactual")
         return
     for label, tree in zip(picture.classes, found.trees[0], strict=True):
         picture.trees.append(TreeRow(label, json.dumps(tree.as_dict())))
+
+
+def _model(tools: Tools, batch: Sequence[Picture]) -> Model:
+    """The network for some pictures, whose further inputs may go with their places in the data."""
+    return at(tools.model, torch.tensor([picture.item.index for picture in batch]))
+
+
+def _explainer(tools: Tools, label: str, batch: Sequence[Picture]) -> Explainer:
+    own = tools.explainers[label]
+    return replace(own, network=_model(tools, batch)) if varies(tools.model) else own
 
 
 def _together(batch: Sequence[Picture]) -> Tensor:

@@ -30,6 +30,7 @@ def model_digest(model: Any) -> str:
     A model from a file has its digest (``content``).
     """
     about = [getattr(model, name, None) for name in ("preprocessing", "output", "forward_kwargs")]
+    about += [own] if (own := getattr(model, "input_name", None)) else []
     return identity(getattr(model, "module", None) or getattr(model, "content", None) or model.name, *about)
 
 

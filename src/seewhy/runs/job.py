@@ -21,7 +21,7 @@ from seewhy.detection import MOST, OVERLAP, SCORE, check_thresholds
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.metrics import Metric
-from seewhy.models import Model
+from seewhy.models import Model, bound
 from seewhy.models.function import FunctionModel
 from seewhy.models.loading import load
 from seewhy.models.torch import TorchModel
@@ -141,7 +141,9 @@ class Tools:
         """
         known = known or {}
         model = _placed(load(job.model, **job.model_options), job.device)
-        data, classes = _bound(model, open_data(job.data, **job.data_options), known)
+        digest, data = model_digest(model), open_data(job.data, **job.data_options)
+        model = _rows(model, data)
+        data, classes = _bound(model, data, known)
         sieve = _sieve(job, model, data, known)
         function = job.activation_fn
         explainers = _labels(specs.explainers(model, job.explainers, function), known.get("explainers", {}))
@@ -157,7 +159,7 @@ class Tools:
         ids |= {("metric", label): _id(one) for label, one in metrics.items()}
         ids |= {("uncertainty", ""): _id(sure)} if sure else {}
         ids |= {("counterfactual", ""): _id(what_if)} if what_if else {}
-        ids["model", ""] = model_digest(model)
+        ids["model", ""] = digest
         chosen = (PLAIN, float(job.threshold)) if sieve is None else (FORMAT, sieve)
         ids["run", ""] = identity(chosen[0], ids["model", ""], _named(function), chosen[1])
         return cls(
@@ -225,6 +227,19 @@ class Tools:
         one = self.metrics[label]
         ends = [end if abs(end) != float("inf") else None for end in one.range]
         return {**_what(one, "metrics"), "better": one.better, "range": ends, "id": self.ids["metric", label]}
+
+
+def _rows(model: Model, data: Data) -> Model:
+    """The model for the data, whose further inputs may have one row for each of its pictures.
+
+    Raises:
+        InvalidInput: they do not fit.
+    """
+    inputs = _first_input(model, data) if getattr(model, "forward_kwargs", None) else None
+    if inputs is None:
+        return model
+    with model.opened():
+        return bound(model, inputs[:1], len(data))
 
 
 def _bound(model: Model, data: Data, known: Mapping[str, Any]) -> tuple[Data, tuple[str, ...] | None]:
