@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import seewhy
 from seewhy.errors import SeewhyError
 from seewhy.explainers import RISE, AblationCAM, ActivationMap, Occlusion, ReciproCAM, ScoreCAM, ViTReciproCAM
-from seewhy.models.openvino import OpenVINOModel, converted
+from seewhy.models.exported.openvino import OpenVINOModel, converted
 
 
 def package_file(package: str, file: str) -> Path:

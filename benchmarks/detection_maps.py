@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 import seewhy
-from seewhy import demo, sheet
+from seewhy import demo
 from seewhy.api import detections
+from seewhy.draw import sheet
 from seewhy.zoo import nanodet
 
 ROOT = Path(__file__).parent.parent

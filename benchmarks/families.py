@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from seewhy import registry
 from seewhy.errors import SeewhyError
-from seewhy.models.torch import TorchModel
+from seewhy.models.torch.model import TorchModel
 
 METHODS = {
     "grad_cam": {}, "layer_cam": {}, "activation_map": {}, "recipro_cam": {}, "vit_recipro_cam": {}, "le_grad": {},

@@ -20,7 +20,7 @@ import torch
 
 import seewhy
 from ood import LABELS, Network, clothes, fetch, train
-from seewhy.runs.query import Run
+from seewhy.runs.query.run import Run
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from seewhy.explainers import RISE, RISEPlus
-from seewhy.ood import OoDNet
+from seewhy.ood.ood_net import OoDNet
 
 LABELS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 MASKS = 500

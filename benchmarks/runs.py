@@ -37,10 +37,10 @@ from seewhy.api import prepare
 from seewhy.datasets.shapes import Shapes
 from seewhy.memory import keep_memory
 from seewhy.models.loading import load
-from seewhy.runs.job import Job
-from seewhy.runs.query import Run
+from seewhy.runs.folder.store import Store
+from seewhy.runs.query.run import Run
 from seewhy.runs.runner import Runner
-from seewhy.runs.store import Store
+from seewhy.runs.work.job import Job
 
 FACTORY = """
 import torch

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from seewhy.runs.query import Run
-from seewhy.runs.rows import CostRow, LabelRow, MapRow, Row, ScoreRow, UncertaintyRow
-from seewhy.runs.store import Store
+from seewhy.runs.folder.rows import CostRow, LabelRow, MapRow, Row, ScoreRow, UncertaintyRow
+from seewhy.runs.folder.store import Store
+from seewhy.runs.query.run import Run
 
 EXPLAINERS, METRICS = ("grad_cam", "rise", "occlusion"), ("insertion_auc", "deletion_auc", "pointing_game")
 CLASSES = 1000

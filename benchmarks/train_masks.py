@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scenes import Scene, Thing, scenes
-from seewhy.models._boxes import paste
-from seewhy.zoo._fetching import need
-from seewhy.zoo._masks import FEATURES, MaskHead, NanoDetMasks
+from seewhy.models.box_formats import paste
+from seewhy.zoo.fetching import need
+from seewhy.zoo.masks import FEATURES, MaskHead, NanoDetMasks
 from seewhy.zoo.nanodet import HEAD, PREPROCESSING, SIZE
 
 SEED, FRESH = 20261121, 20261122

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from seewhy.datasets.shapes import Picture, Shapes
-from shape_networks import ShapesCNN, inputs, mean_average_precision, save, shapes_vit
+from support.shape_networks import ShapesCNN, inputs, mean_average_precision, save, shapes_vit
 
 SEED, FRESH = 20261121, 20261122
 BATCH, CROP = 16, 32

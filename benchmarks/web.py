@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seewhy.runs._maps import encode, thumbnail
-from seewhy.runs.query import Run
-from seewhy.runs.rows import LabelRow, MapRow, Row, ScoreRow, ThumbnailRow, UncertaintyRow
-from seewhy.runs.store import Store
+from seewhy.runs.folder.codec import encode, thumbnail
+from seewhy.runs.folder.rows import LabelRow, MapRow, Row, ScoreRow, ThumbnailRow, UncertaintyRow
+from seewhy.runs.folder.store import Store
+from seewhy.runs.query.run import Run
 
 EXPLAINERS, METRICS, CLASSES, LOOKS = ("grad_cam", "recipro_cam", "rise", "occlusion"), ("insertion_auc",), 1000, 64
 DONE = ["predict", "uncertainty:u0", *(f"explain:{e}" for e in EXPLAINERS)]

@@ -21,10 +21,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import seewhy
-from seewhy import registry, render
+from seewhy import registry
 from seewhy.demo import model, photographs
+from seewhy.draw import overlay
 from seewhy.explanation import CLIP, Explanation
-from seewhy.images import read
+from seewhy.images.images import read
 from seewhy.maps import scale, upsample
 from seewhy.metrics import Case, cases
 from seewhy.models.function import FunctionModel
@@ -112,7 +113,7 @@ def shapes(name: str) -> dict[str, Any]:
         shown.append(
             {
                 "photo": save(picture, f"photo-shapes-{k}"),
-                "file": save(render.overlay(picture, lit), f"{name}-{i}"),
+                "file": save(overlay.overlay(picture, lit), f"{name}-{i}"),
                 "title": f"{NAMES[c]} {probability:.2f}",
                 "range": span(float(raw.min()), float(raw.max())),
             }
@@ -129,7 +130,7 @@ def network() -> Any:
 @cache
 def small_transformer() -> Any:
     """The tests' trained transformer."""
-    from shape_networks import trained
+    from support.shape_networks import trained
 
     return trained("vit")
 
@@ -154,7 +155,7 @@ def peak(found: Explanation, i: int) -> float:
 def both_signs(found: Explanation, i: int) -> Image.Image:
     """A signed map, white at zero."""
     most = peak(found, i)
-    return render.signed(upsample(found.raw[i : i + 1], found.size)[0, 0].clamp(-most, most))
+    return overlay.signed(upsample(found.raw[i : i + 1], found.size)[0, 0].clamp(-most, most))
 
 
 def span(low: float, high: float) -> str:
@@ -304,7 +305,7 @@ def placed() -> str:
 def marked(one: Case) -> Image.Image:
     """A map with the truth's outline and a cross at its maximum."""
     factor = SIDE / one.saliency.shape[1]
-    tile = render.colourise(scale(one.saliency[None, None])[0, 0]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    tile = overlay.colourise(scale(one.saliency[None, None])[0, 0]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(tile)
     assert one.truth is not None
     rows, columns = one.truth.nonzero(as_tuple=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import seewhy
 from seewhy.demo import model, photographs
-from seewhy.runs.explanations import explanation
 from seewhy.runs.query import Run
+from seewhy.runs.query.explanations import explanation
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "example-run")
 runner = seewhy.ImageClassificationRunner(out, model(), "softmax", list(photographs().values()), progress=False)

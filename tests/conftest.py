@@ -21,7 +21,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from web_pages import folder, one, real, tree
+    from support.web_pages import folder, one, real, tree
 
     made = tmp_path_factory.mktemp("runs")
     real(made / "real")
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
     from seewhy.web.library import Library
-    from web_pages import server
+    from support.web_pages import server
 
     keys = {found.name: found.key for found in Library(place).places().values()}
     with server(place) as address:
@@ -44,7 +44,7 @@ def served(place: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    from web_pages import CHROMIUM, FLAGS
+    from support.web_pages import CHROMIUM, FLAGS
 
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -16,7 +16,7 @@ from torch import nn
 
 import seewhy
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, UnknownName, UnknownParameter, UnreadableImage
-from seewhy.images import Preprocessing
+from seewhy.images.images import Preprocessing
 
 LABELS = ("tabby, tabby cat", "tiger cat", "crane", "crane", "red thing")
 HALF = Preprocessing(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 import seewhy
-from detection_runs import QUARTERS, Quarters, run
 from seewhy import boxes as owner
 from seewhy.boxes import box_mask, suppress
 from seewhy.explainers import Explainer
+from seewhy.images.view import View
 from seewhy.metrics import PointingGame
-from seewhy.runs._reading import truth
-from seewhy.runs.query import Run
+from seewhy.runs.query.run import Run
+from seewhy.runs.work.reading import truth
 from seewhy.types import Attribution, Sample
-from seewhy.view import View
+from support.detection_runs import QUARTERS, Quarters, run
 
 
 def slow_mask(boxes: list[tuple[float, ...]], size: tuple[int, int]) -> Tensor:

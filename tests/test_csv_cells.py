@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from run_folders import Folder, picture, settings
-from seewhy._csv import guarded
+from seewhy.csv_cells import guarded
 from seewhy.exports.csv import Csv
-from seewhy.runs.query import Run
-from web_pages import client, key
+from seewhy.runs.query.run import Run
+from support.run_folders import Folder, picture, settings
+from support.web_pages import client, key
 
 TEXTS = (
     "=1+1",

@@ -13,10 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import detector_networks
-import networks
 import seewhy
-from networks import build, detector, pictures
 from seewhy import BoxTarget, Detection, MaskTarget
 from seewhy.detection import box_mask, detect, suppress
 from seewhy.errors import InvalidInput, InvalidTarget
@@ -24,6 +21,8 @@ from seewhy.explainers import RISE, Gradient, HiResCAM, Occlusion
 from seewhy.metrics import DeletionAUC, InsertionAUC, PointingGame
 from seewhy.models import as_model
 from seewhy.types import Outputs
+from support import detector_networks, networks
+from support.networks import build, detector, pictures
 
 RED, GREEN = (0.0, 0.0, 24.0, 16.0), (24.0, 16.0, 48.0, 32.0)
 

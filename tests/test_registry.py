@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-import networks
 import seewhy
 import seewhy.explainers
-from networks import build, pictures
 from seewhy import registry
 from seewhy.errors import UnknownName
+from support import networks
+from support.networks import build, pictures
 
 
 def test_names_are_the_public_files() -> None:

@@ -20,25 +20,25 @@ _PLACES = {
     "Comparison": "comparison",
     "ClassTarget": "targets",
     "Detection": "detection",
-    "EpistemicUncertainty": "uncertainty",
+    "EpistemicUncertainty": "uncertainty.epistemic_uncertainty",
     "Explanation": "explanation",
     "FunctionModel": "models.function",
     "HierarchicalOcclusion": "counterfactuals.hierarchical_occlusion",
     "ImageClassificationRunner": "runs.runner",
     "MaskTarget": "targets",
-    "OoDNet": "ood",
+    "OoDNet": "ood.ood_net",
     "Outputs": "types",
-    "Preprocessing": "images",
+    "Preprocessing": "images.images",
     "Sample": "types",
     "SimilarityTarget": "targets",
-    "TorchModel": "models.torch",
+    "TorchModel": "models.torch.model",
     "accelerate": "models.accelerate",
     "compare": "comparing",
     "detections": "api",
     "explain": "api",
     "keep_memory": "memory",
     "load": "models.loading",
-    "saliency_to_image": "render",
+    "saliency_to_image": "draw.overlay",
     "show": "web.notebook",
 }
 
@@ -60,7 +60,9 @@ def __getattr__(name: str) -> Any:
         return version("seewhy")
     if name == "__all__":
         return sorted(public_names())
-    if name == "heads" or name in subpackages():
+    if name == "heads":
+        return importlib.import_module("seewhy.models.heads")
+    if name in subpackages():
         return importlib.import_module(f"seewhy.{name}")
     if (place := public_names().get(name)) is None:
         raise AttributeError(f"module 'seewhy' has no attribute {name!r}")

@@ -21,15 +21,15 @@ from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, detect
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
-from seewhy.images import Preprocessing, read, stretched
-from seewhy.input_statistics import check_statistics
+from seewhy.images.images import Preprocessing, read, stretched
+from seewhy.images.statistics import check_statistics
+from seewhy.images.view import View
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
-from seewhy.models.torch import TorchModel
+from seewhy.models.torch.model import TorchModel
 from seewhy.progress import Listener, listening
 from seewhy.targets import Request, TargetSet, one_at_a_time
 from seewhy.types import Activation, Attribution, activation
-from seewhy.view import View
 
 __all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels", "together"]
 

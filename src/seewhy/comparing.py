@@ -18,7 +18,7 @@ from seewhy.api import Bar, prepare, resolve_labels
 from seewhy.comparison import Comparison, Failure, Floats
 from seewhy.errors import InvalidInput, InvalidType, SeewhyError
 from seewhy.explainers import Explainer
-from seewhy.images import read_mask
+from seewhy.images.images import read_mask
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining
 from seewhy.models import Model, at, bound

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from seewhy import chart
-from seewhy._csv import guarded
+from seewhy.csv_cells import guarded
+from seewhy.draw import chart
 from seewhy.errors import InvalidInput
 from seewhy.intervals import bootstrap, holm, sign_flip
 

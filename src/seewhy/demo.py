@@ -15,16 +15,16 @@ from pathlib import Path
 from PIL import Image
 
 from seewhy import registry
-from seewhy import sheet as sheets
 from seewhy.api import build
+from seewhy.draw import sheet as sheets
 from seewhy.errors import MissingDependency
 from seewhy.explainers import Explainer
 from seewhy.explanation import COLOURS, Explanation
 from seewhy.models import Model
 from seewhy.models.loading import load
-from seewhy.runs._query_records import SampleRecord
-from seewhy.runs.explanations import explanation
-from seewhy.runs.query import Run
+from seewhy.runs.query.explanations import explanation
+from seewhy.runs.query.records import SampleRecord
+from seewhy.runs.query.run import Run
 from seewhy.runs.runner import ImageClassificationRunner
 from seewhy.types import Sample
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from seewhy.boxes import Box, box_iou, box_mask, suppress
 from seewhy.errors import InvalidInput, InvalidTarget
+from seewhy.images.view import View
 from seewhy.types import Outputs
-from seewhy.view import View
 
 __all__ = [
     "BoxTarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label", "check_thresholds", "detect",

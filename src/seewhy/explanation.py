@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy import render
-from seewhy import sheet as sheets
 from seewhy.boxes import Box
+from seewhy.draw import overlay
+from seewhy.draw import sheet as sheets
+from seewhy.images.view import View
 from seewhy.maps import scale, upsample
 from seewhy.types import Passes
-from seewhy.view import View
 
 __all__ = ["COLOURS", "Explanation", "joined"]
 
@@ -100,9 +100,9 @@ class Explanation:
             clip: the percentile of the map from which on the brightest colour is used; 100 for the maximum.
         """
         seen = self.views[i].to_original(self._shown(i, t, clip))
-        shown = render.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
+        shown = overlay.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
         box = self.box(i, t)
-        return shown if box is None else render.outlined(shown, box)
+        return shown if box is None else overlay.outlined(shown, box)
 
     def box(self, i: int = 0, t: int = 0) -> Box | None:
         """The box that is explained: x0, y0, x1, y1 in pixels of the original picture; None where it is no box."""
@@ -111,7 +111,7 @@ class Explanation:
 
     def heatmap(self, i: int = 0, t: int = 0, *, colour_map: str = "inferno", clip: float = CLIP) -> Image.Image:
         """The map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
-        return render.colourise(self._shown(i, t, clip), colour_map)
+        return overlay.colourise(self._shown(i, t, clip), colour_map)
 
     def seen(self, i: int = 0, picture: Image.Image | None = None) -> Image.Image:
         """The part of an image (or of an overlay on it) that the network saw."""
@@ -179,11 +179,11 @@ class Explanation:
 
     def plot(self) -> Any:
         """A matplotlib figure with all overlays (extra ``plot``)."""
-        from seewhy import plot
+        from seewhy.draw import figure
 
         where = list(np.ndindex(*self.raw.shape[:2]))
         titles = [f"{self.names[i]}: {self.labels[i][t]} {self.probabilities[i, t]:.2f}" for i, t in where]
-        return plot.figure([self.overlay(i, t) for i, t in where], titles)
+        return figure.figure([self.overlay(i, t) for i, t in where], titles)
 
     def sheet(self) -> Image.Image:
         """Every original beside its overlays, each with its key: the colours and the raw values they stand for."""
@@ -199,7 +199,7 @@ class Explanation:
     def _with_key(self, i: int, t: int) -> Image.Image:
         shown = self.overlay(i, t)
         shown = shown.resize((320, max(1, round(320 * shown.height / shown.width))), Image.Resampling.LANCZOS)
-        key = render.colour_bar(*self._limits(i, t, CLIP), width=320)
+        key = overlay.colour_bar(*self._limits(i, t, CLIP), width=320)
         both = Image.new("RGB", (320, shown.height + key.height + 4), "white")
         both.paste(shown, (0, 0))
         both.paste(key, (0, shown.height + 4))

@@ -12,12 +12,12 @@ from typing import Any
 
 import tyro
 
-from seewhy.cli._compare import Compare
-from seewhy.cli._explain import Explain
-from seewhy.cli._flags import say
-from seewhy.cli._list import Demo, List
-from seewhy.cli._runs import Export, Resume, RunCommand, Status, with_config
-from seewhy.cli._view import View
+from seewhy.cli.compare import Compare
+from seewhy.cli.explain import Explain
+from seewhy.cli.flags import say
+from seewhy.cli.list_ import Demo, List
+from seewhy.cli.runs import Export, Resume, RunCommand, Status, with_config
+from seewhy.cli.view import View
 from seewhy.errors import SeewhyError, storage_error
 from seewhy.memory import keep_memory
 

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from seewhy import sheet
 from seewhy.baseline import blur
 from seewhy.counterfactuals._windows import Box
+from seewhy.draw import sheet
+from seewhy.draw.overlay import INK, PAPER, to_rgb
 from seewhy.errors import InvalidInput
-from seewhy.render import INK, PAPER, to_rgb
 
 if TYPE_CHECKING:
     from seewhy.counterfactuals._tree import EditTree

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy import images
 from seewhy.counterfactuals._sheet import draw
 from seewhy.counterfactuals._windows import Box
 from seewhy.errors import InvalidInput
+from seewhy.images import images
 from seewhy.types import Outputs, Passes
 
 __all__ = ["Counterfactuals", "EditTree", "Mode", "Node", "edit", "frontier", "prune"]

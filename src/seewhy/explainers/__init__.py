@@ -24,7 +24,7 @@ from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, neares
 from seewhy.explainers._checks import beyond, review, unmatched
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model, bound
-from seewhy.models._turns import Clash, alone, busy, network_of
+from seewhy.models.turns import Clash, alone, busy, network_of
 from seewhy.targets import Request
 from seewhy.types import Attribution
 
@@ -78,7 +78,7 @@ class Explainer:
         raw = self.attribute(inputs, targets)
         saliency = raw if self.unit else scale(raw)
         if show:
-            plot = importlib.import_module("seewhy.plot")
+            plot = importlib.import_module("seewhy.draw.figure")
             plot.show_maps(inputs, saliency)
         return saliency
 

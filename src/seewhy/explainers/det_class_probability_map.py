@@ -22,7 +22,7 @@ from torch import Tensor
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.models import FeatureModel, Model
-from seewhy.models._levels import levels
+from seewhy.models.torch.levels import levels
 from seewhy.perturbation import check_activation
 from seewhy.targets import Request
 from seewhy.types import Activation, Attribution, Grid, Outputs, activation

@@ -38,8 +38,8 @@ from seewhy.explainers._regression import Fit, regress
 from seewhy.explainers._superpixels import check_count, check_grid, check_seed, grid_sides
 from seewhy.maps import full_precision
 from seewhy.models import Model, at, varies
-from seewhy.models.torch import TorchModel
-from seewhy.ood import OoDNet
+from seewhy.models.torch.model import TorchModel
+from seewhy.ood.ood_net import OoDNet
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Attribution, Outputs, activation

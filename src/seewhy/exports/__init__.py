@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from seewhy.runs.query import Run
+from seewhy.runs.query.run import Run
 
 __all__ = ["Exporter"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seewhy.runs.query import SampleRecord
+from seewhy.runs.query.run import SampleRecord
 
 __all__ = ["VERSION", "Names", "dataset", "heat_map", "names", "sample"]
 

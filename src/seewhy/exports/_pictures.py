@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from seewhy.errors import UnknownName, nearest
-from seewhy.runs.query import Run, SampleRecord
-from seewhy.view import View
+from seewhy.images.view import View
+from seewhy.runs.query.run import Run, SampleRecord
 
 __all__ = ["chosen", "dump", "view", "write_list"]
 

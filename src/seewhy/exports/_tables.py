@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from seewhy.runs.query import Failure, Run
+from seewhy.runs.query.run import Failure, Run
 
 __all__ = ["COLUMNS", "FAILURES", "failure_lines", "failures_beside", "label_batches", "schema"]
 

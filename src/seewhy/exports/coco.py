@@ -3,7 +3,7 @@
     salient = map > threshold * maximum of the map
 
 as in the metric IoSR: a map with negative values is first moved up until its minimum is 0. Maps are laid on the
-original bilinearly (`seewhy.view.View`); pixels that the network did not see are not salient. A map without a salient
+original bilinearly (`seewhy.images.view.View`); pixels that the network did not see are not salient. A map without a salient
 pixel (zero everywhere, or flat and not positive), and one of a picture of which nobody knows which part was seen, gets
 no annotation. Masks are uncompressed run lengths, column by column, the first run outside of the region.
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from seewhy.errors import InvalidInput
 from seewhy.exports._pictures import chosen, dump, view, write_list
 from seewhy.maps import FLAT
-from seewhy.runs.query import Run, SampleRecord
+from seewhy.runs.query.run import Run, SampleRecord
 
 __all__ = ["Coco", "run_lengths", "salient"]
 

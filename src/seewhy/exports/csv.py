@@ -1,6 +1,6 @@
 """Comma-separated values, for spreadsheets and everything else: one line for each picture and label.
 
-A text that a spreadsheet would run as a formula gets one ``'`` in front (`seewhy._csv`). UTF-8; lines end with CR LF,
+A text that a spreadsheet would run as a formula gets one ``'`` in front (`seewhy.csv_cells`). UTF-8; lines end with CR LF,
 and a line break in a name stands inside quotes (RFC 4180).
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seewhy._csv import guarded
+from seewhy.csv_cells import guarded
 from seewhy.exports._tables import FAILURES, failure_lines, failures_beside, label_batches, schema
-from seewhy.runs.query import Run
+from seewhy.runs.query.run import Run
 
 __all__ = ["Csv"]
 

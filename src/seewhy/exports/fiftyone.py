@@ -9,7 +9,7 @@ Each picture has ``prediction`` (the likeliest class), ``labels`` (all explained
 uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, and for each explainer one heat map:
 that of the explained label with the highest probability, which the heat map names; its metric values are fields of
 their own (``EXPLAINER_METRIC``). FiftyOne stretches a heat map over the picture, so it is drawn for the whole of it:
-the map is laid on the original's pixels (`seewhy.view.View`), at most ``side`` of them along the longer side. 8 bits:
+the map is laid on the original's pixels (`seewhy.images.view.View`), at most ``side`` of them along the longer side. 8 bits:
 0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look. FiftyOne
 itself is not needed.
 """
@@ -31,8 +31,8 @@ from PIL import Image
 from seewhy.errors import InvalidInput
 from seewhy.exports import _fiftyone_fields as fields
 from seewhy.exports._pictures import chosen, dump, view, write_list
-from seewhy.runs.query import Run, SampleRecord
-from seewhy.view import View
+from seewhy.images.view import View
+from seewhy.runs.query.run import Run, SampleRecord
 
 __all__ = ["FiftyOne"]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seewhy.exports._tables import FAILURES, failure_lines, failures_beside, label_batches, schema
-from seewhy.runs.query import Run
+from seewhy.runs.query.run import Run
 
 __all__ = ["Parquet"]
 

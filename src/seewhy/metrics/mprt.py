@@ -27,8 +27,8 @@ from seewhy.errors import InvalidInput, MissingCapability
 from seewhy.metrics import Case, Cost, Metric
 from seewhy.metrics._chance import check_count, check_seed, seeds
 from seewhy.metrics._correlation import is_flat, pearson, spearman
-from seewhy.models._turns import alone, network_of
-from seewhy.models._untouched import on
+from seewhy.models.torch.state import on
+from seewhy.models.turns import alone, network_of
 
 __all__ = ["MPRT"]
 

@@ -321,14 +321,14 @@ def as_model(network: Any) -> Model:
     if not plain and isinstance(network, Model):  # does not have takes long
         return network
     if isinstance(network, nn.Module):
-        from seewhy.models._detectors import adapted
-        from seewhy.models._script import ScriptModel
-        from seewhy.models.torch import TorchModel
+        from seewhy.models.torch.detectors import adapted
+        from seewhy.models.torch.model import TorchModel
+        from seewhy.models.torch.script import ScriptModel
 
         return ScriptModel(network) if isinstance(network, ScriptModule) else TorchModel(adapted(network))
     library = type(network).__module__.partition(".")[0]
     if library in ("openvino", "onnx") and type(network).__name__ in ("Model", "ModelProto", "CompiledModel"):
-        from seewhy.models._files import of_object
+        from seewhy.models.files import of_object
 
         return of_object(network)
     if callable(network):

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from seewhy.checks import check_inputs
 from seewhy.errors import InvalidInput, InvalidType, MissingDependency
-from seewhy.images import Preprocessing
+from seewhy.images.images import Preprocessing
 from seewhy.models import Model
-from seewhy.models._calling import calling
-from seewhy.models._exported import one_line
-from seewhy.models._further import plain, tables
-from seewhy.models._outputs import select
-from seewhy.models._turns import alone
+from seewhy.models.exported.model import one_line
 from seewhy.models.loading import load
-from seewhy.models.torch import TorchModel
+from seewhy.models.reading import select
+from seewhy.models.torch.calling import calling
+from seewhy.models.torch.further_inputs import plain, tables
+from seewhy.models.torch.model import TorchModel
+from seewhy.models.turns import alone
 
 __all__ = ["accelerate"]
 
@@ -207,7 +207,7 @@ class _Scores(nn.Module):
 
 
 def _openvino(model: TorchModel, samples: Tensor, precision: Any = "f32") -> Model:
-    from seewhy.models.openvino import OpenVINOModel, converted
+    from seewhy.models.exported.openvino import OpenVINOModel, converted
 
     if not plain(model.forward_kwargs, len(samples)) or tables(model.forward_kwargs, len(samples)):
         raise InvalidInput("its further inputs go with the images, and a graph would keep those of the samples")
@@ -219,7 +219,7 @@ def _openvino(model: TorchModel, samples: Tensor, precision: Any = "f32") -> Mod
 
 
 def _bfloat16(model: TorchModel, samples: Tensor) -> Model:
-    from seewhy.models.openvino import capabilities
+    from seewhy.models.exported.openvino import capabilities
 
     if "BF16" not in capabilities():
         raise InvalidInput("this CPU has no bfloat16")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import InputRefused, SeewhyError, out_of_memory
-from seewhy.models._outputs import Selector, check_size, to_outputs
-from seewhy.models._turns import running, using
-from seewhy.models._untouched import kept_random
+from seewhy.models.reading import Selector, check_size, to_outputs
+from seewhy.models.torch.state import kept_random
+from seewhy.models.turns import running, using
 from seewhy.types import Outputs, Passes
 
 __all__ = ["FunctionModel"]

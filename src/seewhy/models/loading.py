@@ -16,15 +16,15 @@ from typing import Any
 from torch import nn
 
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
-from seewhy.images import Preprocessing
+from seewhy.images.images import Preprocessing
 from seewhy.models import Model, as_model
-from seewhy.models import _checkpoint as checkpoints
-from seewhy.models import _detectors as detectors
-from seewhy.models import _files as files
-from seewhy.models._exported import ExportedModel
-from seewhy.models._outputs import Selector
+from seewhy.models import checkpoint as checkpoints
+from seewhy.models import files as files
+from seewhy.models.exported.model import ExportedModel
 from seewhy.models.function import FunctionModel
-from seewhy.models.torch import TorchModel
+from seewhy.models.reading import Selector
+from seewhy.models.torch import detectors as detectors
+from seewhy.models.torch.model import TorchModel
 
 __all__ = ["load", "read_labels"]
 

@@ -19,12 +19,12 @@ from seewhy.engines import Engine
 from seewhy.engines.local import Local
 from seewhy.errors import InvalidInput, StorageError
 from seewhy.progress import Listener, tell
-from seewhy.runs.job import Job, Tools
-from seewhy.runs.plan import Plan, plan
-from seewhy.runs.query import Run
-from seewhy.runs.rows import FailureRow, told
-from seewhy.runs.store import Store
-from seewhy.runs.work import ChunkWorker, Done
+from seewhy.runs.folder.rows import FailureRow, told
+from seewhy.runs.folder.store import Store
+from seewhy.runs.query.run import Run
+from seewhy.runs.work.job import Job, Tools
+from seewhy.runs.work.plan import Plan, plan
+from seewhy.runs.work.worker import ChunkWorker, Done
 
 __all__ = ["ImageClassificationRunner", "Runner", "Summary"]
 

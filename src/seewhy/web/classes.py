@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seewhy.errors import InvalidInput, UnknownName, nearest
-from seewhy.runs.query import LabelScore
+from seewhy.runs.query.run import LabelScore
 from seewhy.web.library import Opened
 from seewhy.web.queries import ClassesQuery
 

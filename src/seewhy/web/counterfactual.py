@@ -10,8 +10,8 @@ import numpy as np
 
 from seewhy.boxes import Box
 from seewhy.errors import InvalidInput
-from seewhy.runs.query import Hit, SampleRecord
-from seewhy.view import View
+from seewhy.images.view import View
+from seewhy.runs.query.run import Hit, SampleRecord
 from seewhy.web.library import Opened
 from seewhy.web.queries import CounterfactualQuery
 from seewhy.web.saliency import Choice, frame, picture_urls

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from seewhy import render as drawing
-from seewhy._csv import guarded
-from seewhy.view import View
+from seewhy.csv_cells import guarded
+from seewhy.draw import overlay as drawing
+from seewhy.images.view import View
 from seewhy.web import pictures
 from seewhy.web.colours import COLOUR_MAPS, SIGNED
 from seewhy.web.library import Opened

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seewhy.errors import InvalidInput, SeewhyError
-from seewhy.runs.query import Counts, Run
+from seewhy.runs.query.run import Counts, Run
 
 __all__ = ["Library", "Opened", "Place"]
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy.errors import SeewhyError
-from seewhy.images import read
+from seewhy.images.images import read
+from seewhy.images.view import View
 from seewhy.maps import FLAT
-from seewhy.runs.query import Run, SampleRecord, StoredMap
-from seewhy.view import View
+from seewhy.runs.query.run import Run, SampleRecord, StoredMap
 
 __all__ = ["Picture", "flat", "grey", "large", "levels", "map_picture", "thumbnail"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from seewhy.runs.query import Failure
+from seewhy.runs.query.run import Failure
 from seewhy.web.library import Library, Opened, Place
 from seewhy.web.queries import FailuresQuery, RunsQuery, SuggestQuery
 from seewhy.web.saliency import Choice

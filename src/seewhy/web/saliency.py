@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from seewhy.errors import UnknownName
-from seewhy.runs.query import Hit, SampleRecord
+from seewhy.runs.query.run import Hit, SampleRecord
 from seewhy.web.library import Opened
 from seewhy.web.pictures import flat
 from seewhy.web.queries import SaliencyQuery

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from seewhy.errors import InvalidInput
-from seewhy.runs.query import ExplainerCost, Score
+from seewhy.runs.query.run import ExplainerCost, Score
 from seewhy.web.library import Opened
 from seewhy.web.queries import ScoresQuery
 

@@ -9,7 +9,7 @@ Without a folder the one named by the environment variable SEEWHY_MODELS is mean
 cache. Versions and checksums are pinned; nothing is fetched unless it is asked for.
 """
 
-from seewhy.zoo._fetching import fetch, folder
+from seewhy.zoo.fetching import fetch, folder
 from seewhy.zoo.nanodet import nanodet
 from seewhy.zoo.ssd_mobilenet import ssd_mobilenet
 

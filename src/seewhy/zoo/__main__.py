@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from seewhy.errors import SeewhyError
-from seewhy.zoo._fetching import PACKAGES, fetch, folder
+from seewhy.zoo.fetching import PACKAGES, fetch, folder
 
 
 def main() -> int:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seewhy.heads import NanoDet
-from seewhy.images import Preprocessing
-from seewhy.models.tfjs import read
-from seewhy.models.torch import TorchModel
-from seewhy.zoo._fetching import need
-from seewhy.zoo._masks import NanoDetMasks
+from seewhy.images.images import Preprocessing
+from seewhy.models.heads import NanoDet
+from seewhy.models.tfjs.graph import read
+from seewhy.models.torch.model import TorchModel
+from seewhy.zoo.fetching import need
+from seewhy.zoo.masks import NanoDetMasks
 
 __all__ = ["CLASS_LAYERS", "COCO", "SIZE", "nanodet"]
 

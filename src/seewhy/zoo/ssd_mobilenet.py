@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seewhy.heads import SSD, Grid
-from seewhy.images import Preprocessing
-from seewhy.models.openvino import OpenVINOModel
-from seewhy.zoo._fetching import need
+from seewhy.images.images import Preprocessing
+from seewhy.models.exported.openvino import OpenVINOModel
+from seewhy.models.heads import SSD, Grid
+from seewhy.zoo.fetching import need
 
 __all__ = ["LABELS", "SIZE", "anchors", "ssd_mobilenet"]
 

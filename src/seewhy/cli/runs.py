@@ -1,0 +1,282 @@
+"""``seewhy run``, ``resume``, ``status`` and ``export``: whole data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+import yaml
+
+from seewhy import registry
+from seewhy.cli.explain import parameter
+from seewhy.cli.flags import NetworkFlags, SieveFlags, activation, changes, emit, sieve, source, split
+from seewhy.errors import InvalidInput, UnknownParameter, nearest
+
+__all__ = ["Export", "Resume", "RunCommand", "Status", "with_config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """How a run is carried out; nothing of this changes a result."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Where it is computed."""
+    workers: int = 1
+    """How many processes (local) or actors (ray) compute."""
+    address: str | None = None
+    """Of a running Ray cluster; without it, ray starts a private one on this machine."""
+    shard: str = "1/1"
+    """i/n: does the i-th of n parts of the work, so that n machines can share it without an engine."""
+    retry: bool = False
+    """Does again what failed before."""
+    strict: bool = False
+    """Exit with 1 when anything failed, not only when everything did."""
+    threads: int | None = None
+    """Threads of each worker's network on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCommand(NetworkFlags, SieveFlags, _How):
+    """Explain and judge a whole data set into a run folder; what is there already is not computed again."""
+
+    config: Path | None = None
+    """A TOML or YAML file with any of these flags; the command line goes before it."""
+    data: str
+    """A folder of pictures, voc:ROOT, voc:ROOT?SET, coco:FILE.json, csv:FILE.csv or npz:FILE.npz."""
+    data_set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the data, NAME=VALUE. May be repeated."""
+    explainers: str = ""
+    """Names separated by commas, with parameters if wanted: "grad_cam,rise(num_masks=500)"."""
+    metrics: str = ""
+    """Names separated by commas, with parameters if wanted: "insertion_auc,pointing_game(tolerance=0)"."""
+    uncertainty: bool = False
+    """How sure the network is of each probability (Monte-Carlo dropout)."""
+    counterfactual: bool = False
+    """Which few regions suffice for each label (hierarchical occlusion)."""
+    out: str
+    """The run folder, or an address that fsspec knows (s3://...)."""
+    threshold: float = 0.5
+    """Classes above this probability are explained, with those that truly are there."""
+    chunk: int = 32
+    """Pictures that are committed together."""
+    batch: int = 16
+    """Pictures that go through the network together."""
+    precision: Literal["auto", "float32", "float16"] = "auto"
+    """Of the maps that are kept; auto: float32 up to 32 x 32, larger ones in 256 levels with their range."""
+    copy_originals: bool = False
+    """Keeps copies of the pictures in the run folder."""
+    device: str | None = None
+    """Where the network runs: cpu, cuda, cuda:1."""
+
+    def run(self) -> int:
+        """The exit code."""
+        return _work(self, self, self.out, _remembered(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume(_How):
+    """Go on with a run that was interrupted."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder."""
+    quiet: bool = False
+    """No progress bar and no notes."""
+
+    def run(self) -> int:
+        """The exit code."""
+        from seewhy.runs.folder.store import Store
+
+        folder = self.folder if "://" in self.folder else os.path.abspath(self.folder)
+        command = Store(folder).settings()["command"]
+        if command is None:
+            raise InvalidInput(
+                f"The run in {self.folder!r} was started from Python with objects that no file holds. Go on with it by "
+                "the same Python code: it computes only what is missing."
+            )
+        if os.path.isdir(command["cwd"]):
+            os.chdir(command["cwd"])
+        fields = {f.name for f in dataclasses.fields(RunCommand)}
+        values = {name: value for name, value in command.items() if name in fields}
+        asked = RunCommand(**_typed(values) | {"out": folder, "quiet": self.quiet})
+        return _work(asked, self, folder, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What a run folder has: counts, scores, failures. Works while it is being written, too."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder."""
+    failures: int = 20
+    """How many failures are listed."""
+    json: bool = False
+    """All of it as JSON."""
+
+    def run(self) -> int:
+        """The exit code."""
+        from seewhy.runs.query.status import status
+
+        found = status(self.folder, failures=self.failures)
+        emit(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if self.json else str(found))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a run folder in another form: CSV, Parquet, COCO, FiftyOne."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder."""
+    to: str
+    """A format, see `seewhy list`."""
+    out: Path
+    """The file or folder that is written."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A parameter of the format, NAME=VALUE. May be repeated."""
+
+    def run(self) -> int:
+        """The exit code."""
+        from seewhy.runs.query.run import Run
+
+        exporter = registry.load("exports", self.to)
+        known = [f.name for f in dataclasses.fields(exporter)]
+        parameters = dict(parameter(text) for text in self.set)
+        for name in parameters:
+            if name not in known:
+                raise UnknownParameter(f"The format {self.to!r} has no parameter {name!r}. {nearest(name, known)}")
+        for path in exporter(**parameters)(Run(self.folder), self.out):
+            emit(str(path))
+        return 0
+
+
+def _work(command: RunCommand, how: _How, place: str, remembered: Mapping[str, Any] | None) -> int:
+    from seewhy.engines.local import Local
+    from seewhy.runs.runner import Runner
+    from seewhy.runs.work.job import Job
+
+    job = Job(
+        place=place, model=source(command)[0], model_options=_model_options(command), data=command.data,
+        data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),
+        metrics=split(command.metrics), uncertainty={} if command.uncertainty else None,
+        counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
+        threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
+        precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
+    )  # fmt: skip
+    _check_something(job)
+    engine: Any = Local(workers=how.workers)
+    if how.engine == "ray":
+        engine = registry.load("engines", "ray")(workers=how.workers, address=how.address)
+    quiet = bool(getattr(how, "quiet", False))
+    found = Runner(
+        job=job, engine=engine, shard=_shard(how.shard), retry=how.retry, progress=not quiet, command=remembered
+    ).run()
+    emit(str(found))
+    if found.interrupted:
+        return 130
+    lost = found.computed > 0 and found.failed == found.computed
+    return 1 if lost or (how.strict and found.failures) else 0
+
+
+def _check_something(job: Any) -> None:
+    if not job.explainers and job.uncertainty is None and job.counterfactual is None:
+        raise InvalidInput("There is nothing to do: name --explainers, or ask for --uncertainty or --counterfactual.")
+
+
+def _model_options(command: RunCommand) -> dict[str, Any]:
+    options = {
+        "checkpoint": source(command)[1], "trust": command.trust, "num_classes": command.num_classes,
+        "labels": command.labels, "changes": changes(command),
+        "backend": None if command.backend == "auto" else command.backend,
+    }  # fmt: skip
+    return {name: value for name, value in options.items() if value}
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, slash, second = text.partition("/")
+    if not slash or not first.isdecimal() or not second.isdecimal() or not 1 <= int(first) <= int(second):
+        raise InvalidInput(f"--shard is i/n with i from 1 to n, got {text!r}.")
+    return int(first), int(second)
+
+
+def _remembered(command: RunCommand) -> dict[str, Any]:
+    """What run.json keeps of the command, so that it can be resumed."""
+    how = {f.name for f in dataclasses.fields(_How)} | {"config", "quiet", "out"}
+    fields = [f for f in dataclasses.fields(command) if f.name not in how]
+    values = {f.name: getattr(command, f.name) for f in fields if getattr(command, f.name) != f.default}
+    plain = {n: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for n, v in values.items()}
+    return {"cwd": os.getcwd(), **plain}
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has neither tuples nor paths."""
+    paths = {"checkpoint", "labels"}
+    return {
+        name: Path(value) if name in paths else tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+    }
+
+
+# -------------------------------------------------------------------------------------------------- config files
+
+
+def with_config(arguments: list[str]) -> list[str]:
+    """The arguments with those of ``run --config FILE`` put before them.
+
+    Raises:
+        InvalidInput: the file cannot be read.
+        UnknownParameter: it has a flag that the command does not have.
+    """
+    where = next((i for i, text in enumerate(arguments) if text == "--config" or text.startswith("--config=")), None)
+    if where is None or arguments[:1] != ["run"]:
+        return arguments
+    _, equals, value = arguments[where].partition("=")
+    if not equals and where + 1 == len(arguments):
+        return arguments
+    path = Path(value if equals else arguments[where + 1])
+    return ["run", *_flags(_table(path), path), *arguments[1:]]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvalidInput(f"The configuration {str(path)!r} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidInput(f'The configuration {str(path)!r} must have names and values, as in: data = "photos".')
+    return found
+
+
+def _flags(table: Mapping[str, Any], path: Path) -> list[str]:
+    known = {f.name for f in dataclasses.fields(RunCommand)} - {"config"}
+    found: list[str] = []
+    for key, value in table.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UnknownParameter(f"{str(path)!r}: seewhy run has no {str(key)!r}. {nearest(name, sorted(known))}")
+        found += _flag(f"--{name.replace('_', '-')}", name, value)
+    return found
+
+
+def _flag(flag: str, name: str, value: Any) -> list[str]:
+    if value is None and name == "nms_threshold":
+        return [flag, "None"]
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [flag]
+    if name in ("explainers", "metrics") and isinstance(value, list):
+        return [flag, ",".join(map(str, value))]
+    if name == "data_set":
+        pairs = value.items() if isinstance(value, Mapping) else [str(one).partition("=")[::2] for one in value]
+        return [text for key, one in pairs for text in (flag, f"{key}={one}")]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [flag, str(value)]

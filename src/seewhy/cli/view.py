@@ -1,0 +1,55 @@
+"""``seewhy view``: the review pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from seewhy.cli.flags import emit, say
+from seewhy.errors import InvalidInput, MissingDependency
+
+__all__ = ["View"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Show a run folder, or a folder of runs, in the browser; it follows a run that is still being written."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """A run folder, or a folder with run folders."""
+    host: str = "127.0.0.1"
+    """What to listen to. Any other than this machine needs the token that is printed."""
+    port: int = 8484
+    """0 for any that is free."""
+    browser: bool = True
+    """The browser is opened; --no-browser leaves it."""
+    root_path: str = ""
+    """What a proxy takes away from the front of every path: /why."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A name by which the server may be called, beside its address. May be repeated."""
+    export: Path | None = None
+    """Writes the saliency page into this one HTML file instead, for a mail or a report."""
+    run_name: str | None = None
+    """Which run is exported, where the folder has several."""
+    view: str = ""
+    """What is exported: the part of the page's address after the question mark."""
+
+    def run(self) -> int:
+        """The exit code."""
+        try:
+            from seewhy.web.serving import export, serve
+        except ModuleNotFoundError as error:
+            raise MissingDependency(f"The pages need {error.name}. Install it: pip install 'seewhy[web]'.") from error
+        if not 0 <= self.port <= 65535:
+            raise InvalidInput(f"--port must be from 0 to 65535, got {self.port}.")
+        if self.export is not None:
+            emit(str(export(self.folder, self.export, run=self.run_name, view=self.view)))
+            return 0
+        serve(
+            self.folder, host=self.host, port=self.port, browser=self.browser, root_path=self.root_path,
+            allow_hosts=self.allow_host, say=say,
+        )  # fmt: skip
+        return 0

@@ -1,0 +1,93 @@
+"""A torch.export archive from a file, looked at part by part before torch reads it.
+
+Two layouts are known: the one of torch 2.8 and later (``models/model.json``, ``data/weights``, ``data/constants``,
+``data/sample_inputs``) and the earlier one (``serialized_exported_program.json`` and three pickles).
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seewhy.errors import CheckpointError
+from seewhy.models.archives import check_expansion, check_pickle, needs_trust, records
+from seewhy.models.exported.model import one_line
+from seewhy.models.exported.program_text import Suspect, check
+
+__all__ = ["read"]
+
+_TEXT = re.compile(r"models/[^/]+\.json|data/(weights|constants)/[^/]+_config\.json|serialized_exported_program\.json")
+_PICKLE = re.compile(r"data/\w+/[^/]+\.pt|serialized_\w+\.(pt|json)")
+_TENSOR = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
+_MARKS = re.compile(
+    r"(archive_)?version|archive_format|byteorder|\.format_version|\.storage_alignment|\.?data/(version|"
+    r"serialization_id)|extra(_files)?/.*"
+)
+
+
+def read(path: Path, trust: bool = False) -> Any:
+    """The program in an archive.
+
+    Args:
+        path: the file (.pt2).
+        trust: read archives that run code.
+
+    Raises:
+        CheckpointError: it cannot be read, or would run code from the file.
+    """
+    try:
+        if not trust:
+            _inspect(path)
+        return torch.export.load(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive ends in errors of many kinds
+        raise CheckpointError(
+            f"{str(path)!r} is not an archive that torch.export can read: {one_line(error)}"
+        ) from error
+
+
+def _inspect(path: Path) -> None:
+    check_expansion(path)
+    found = records(path)
+    if found is not None:
+        _inspect_parts(path, found)
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:  # as torch reads the earlier layout, when its own reader gives up
+        earlier = {name: archive.read(name) for name in archive.namelist() if "/" not in name}
+    if earlier or found is None:
+        _inspect_parts(path, earlier)
+
+
+def _inspect_parts(path: Path, parts: Mapping[str, bytes]) -> None:
+    try:
+        _inspect_each(path, parts)
+    except Suspect as error:
+        raise needs_trust(path, str(error)) from error
+
+
+def _inspect_each(path: Path, parts: Mapping[str, bytes]) -> None:
+    pickled = set[str]()
+    for name in parts:
+        if _TEXT.fullmatch(name):
+            _note_pickles(check(parts[name]), name, pickled)
+    for name in parts:
+        if (_PICKLE.fullmatch(name) and not _TEXT.fullmatch(name)) or name in pickled:
+            check_pickle(path, name, parts[name])
+        elif not any(kind.fullmatch(name) for kind in (_TEXT, _TENSOR, _MARKS)):
+            raise Suspect(f"a part that is not known to be harmless, {name!r}")
+
+
+def _note_pickles(found: Any, name: str, pickled: set[str]) -> None:
+    """Adds the parts that a list of tensors says to be pickles."""
+    folder = name.rpartition("/")[0]
+    config = found.get("config") if isinstance(found, dict) else None
+    for entry in config.values() if isinstance(config, dict) else ():
+        if isinstance(entry, dict) and entry.get("use_pickle"):
+            pickled.add(f"{folder}/{entry.get('path_name')}")

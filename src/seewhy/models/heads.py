@@ -1,0 +1,13 @@
+"""How to read the heads of detectors: adapters for ``seewhy.load(network, output=...)``.
+
+    model = seewhy.load(network, output=seewhy.heads.YOLOv8(size=(640, 640)))
+
+Each turns what the network returns into every candidate before suppression, with its full row of class
+probabilities. Torchvision's detectors need none: they are known (`detector` chooses what Mask R-CNN gives).
+"""
+
+from seewhy.models.head_readers import DETR, SSD, DenseBoxes, NanoDet, YOLOv5, YOLOv8
+from seewhy.models.torch.detectors import detector
+from seewhy.types import Grid
+
+__all__ = ["DETR", "SSD", "DenseBoxes", "Grid", "NanoDet", "YOLOv5", "YOLOv8", "detector"]

@@ -1,0 +1,247 @@
+"""Which layer has a map: names, the automatic choice, and the order of a layer's dimensions.
+
+The automatic layer is the last one (in the order of execution, outermost module first) whose output has more than one
+position and whose height and width are the input's divided by one factor. Where tokens are produced after it, the
+network is a vision transformer and its last map is only the patch embedding: `anatomy` then looks among the tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
+from seewhy.models.torch.parts import walk
+from seewhy.models.torch.state import on
+from seewhy.models.turns import alone
+
+__all__ = [
+    "FIRST", "LAST", "Layout", "Seen", "TokenGrids", "UnlocatedTokens", "check_name", "choose_map", "fingerprint",
+    "fits", "is_tokens", "read_layout", "spatial", "watch",
+]  # fmt: skip
+
+
+class UnlocatedTokens(Exception):
+    """Asks for a look at where tokens of this length lie; never leaves this package."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's output lies in the picture.
+
+    Attributes:
+        kind: "first" for (N, C, h, w), "last" for (N, h, w, C), "tokens" for (N, prefix + h w, C), row by row.
+        prefix: how many tokens stand before those of the picture.
+        grid: (h, w) of the tokens.
+    """
+
+    kind: str
+    prefix: int = 0
+    grid: tuple[int, int] = (0, 0)
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        """(N, C, h, w) from the layer's output."""
+        if self.kind == "tokens":
+            rows = output[:, self.prefix :].transpose(1, 2)
+            return rows.reshape(*rows.shape[:2], *self.grid)
+        return output.permute(0, 3, 1, 2) if self.kind == "last" else output
+
+    def to_output(self, maps: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """The layer's output from maps (R, C, h, w) and the tokens (R, prefix, C) that stand before them."""
+        if self.kind == "tokens":
+            rows = maps.flatten(2).transpose(1, 2)
+            return rows if prefix is None else torch.cat([prefix.to(rows.dtype), rows], 1)
+        return maps.permute(0, 2, 3, 1) if self.kind == "last" else maps
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The dimensions of the output that hold the positions."""
+        return {"first": (2, 3), "last": (1, 2), "tokens": (1,)}[self.kind]
+
+
+FIRST, LAST = Layout("first"), Layout("last")
+TokenGrids = Mapping[int, Layout]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one module gave in one call."""
+
+    name: str
+    kind: str  # "map", "tokens" or "other", and "enters" for tokens that a module is given
+    shape: tuple[int, ...] = ()
+    grid: tuple[int, ...] = ()  # height and width of a map
+
+
+def fingerprint(network: nn.Module) -> tuple[Any, ...]:
+    """Changes when modules or parameters are replaced; training in place does not change it."""
+    modules = walk(network)
+    return (*map(id, modules), *[id(p) for m in modules for p in m._parameters.values()])
+
+
+def check_name(network: nn.Module, layer: Any) -> None:
+    """Raises UnknownLayer unless ``layer`` names a module of ``network``, "" or "auto"."""
+    if not isinstance(layer, str):
+        hint = _name_of(network, layer)
+        raise InvalidType(f"layer is the name of a module, a string, got {type(layer).__name__}.{hint}")
+    if layer in ("", "auto"):
+        return
+    try:
+        network.get_submodule(layer)
+    except AttributeError as error:
+        known = [name for name, _ in network.named_modules() if name]
+        raise UnknownLayer(f"The network has no layer {layer!r}. {nearest(layer, known)}") from error
+
+
+def _name_of(network: nn.Module, module: Any) -> str:
+    names = [name for name, found in network.named_modules() if found is module]
+    return f" Pass {names[0]!r}." if names else ""
+
+
+def spatial(output: Any, inputs: Tensor) -> str | None:
+    """Says "first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None for neither."""
+    if not isinstance(output, Tensor) or output.ndim != 4 or not output.dtype.is_floating_point:
+        return None
+    if len(output) != len(inputs) or _is_attention(output):  # windows of a picture are no pictures
+        return None
+    first = fits(output.shape[2:], inputs.shape[2:])
+    last = fits(output.shape[1:3], inputs.shape[2:])
+    return "both" if first and last else "first" if first else "last" if last else None
+
+
+def _is_attention(output: Tensor) -> bool:
+    """True for (N, heads, queries, keys) with rows that sum to 1: perhaps as high and wide as a map, but of tokens."""
+    if output.shape[3] == 1:
+        return False
+    row = output[:, :, 0].detach()
+    if abs(float(row[0, 0].float().sum()) - 1) >= 1e-2:  # most maps end here
+        return False
+    return bool((row >= 0).all()) and bool(((row.float().sum(-1) - 1).abs() < 1e-2).all())
+
+
+def fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """True when size is the image's divided by one factor, up to one position of rounding or padding at each border."""
+    h, w, height, width = *size, *image
+    if h * w <= 1 or h > height + 2 or w > width + 2:
+        return False
+    factor = math.sqrt((height / h) * (width / w))
+    return abs(h - height / factor) <= 1.5 and abs(w - width / factor) <= 1.5
+
+
+def read_layout(
+    output: Any, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids]
+) -> tuple[Layout, tuple[str, ...]]:
+    """How a layer's output lies in the picture, and a warning where that had to be guessed.
+
+    Args:
+        output: of the layer.
+        inputs: (N, C, H, W).
+        layer: its name.
+        tokens: gives what is known of rows of tokens, by their length.
+
+    Raises:
+        NoSpatialOutput: the layer has no height and width.
+        UnlocatedTokens: it gives tokens of a length that was not yet looked into.
+    """
+    if is_tokens(output) and len(output) == len(inputs):
+        if (known := tokens().get(output.shape[1])) is None:
+            raise UnlocatedTokens(output.shape[1])
+        return known, ()
+    order = spatial(output, inputs)
+    if order is None:
+        raise NoSpatialOutput(
+            f"Layer {layer!r} has no spatial map: it gives {_shape(output)} for an input of {tuple(inputs.shape)}. "
+            "Choose a layer with an output (N, C, h, w), or layer='auto'."
+        )
+    if order != "both":
+        return FIRST if order == "first" else LAST, ()
+    first, last = _divides(output.shape[2:], inputs), _divides(output.shape[1:3], inputs)
+    if first and not last:
+        return FIRST, ()
+    last = last and not first
+    read = "(N, h, w, C)" if last else "(N, C, h, w)"
+    return LAST if last else FIRST, (f"The output of layer {layer!r}, {_shape(output)}, was read as {read}.",)
+
+
+def _divides(size: tuple[int, ...], inputs: Tensor) -> bool:
+    """True when the picture is ``size`` times a whole number, the same in height and width."""
+    factor, rest = divmod(inputs.shape[2], size[0])
+    return rest == 0 and inputs.shape[3] == factor * size[1]
+
+
+def _shape(output: Any) -> str:
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+
+
+def watch(network: nn.Module, inputs: Tensor, run: Any) -> list[Seen]:
+    """What every module gives, in the order of execution, innermost first; ``run`` is called once."""
+    seen: list[Seen] = []
+
+    def hook(name: str) -> Any:
+        def note(_module: nn.Module, _args: Any, output: Any) -> None:
+            order = spatial(output, inputs)
+            kind = "map" if order else "tokens" if is_tokens(output) else "other"
+            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+            grid = () if order is None else shape[1:3] if order == "last" else shape[2:]
+            seen.append(Seen(name, kind, shape, grid))
+
+        return note
+
+    def entered(name: str) -> Any:
+        def note(_module: nn.Module, args: Any) -> None:
+            if args and is_tokens(args[0]):
+                seen.append(Seen(name, "enters", tuple(args[0].shape)))
+
+        return note
+
+    named = [(name, m) for name, m in network.named_modules() if name]
+    with alone(network), ExitStack() as stack, torch.no_grad():
+        for name, module in named:
+            stack.enter_context(on(module, before=entered(name), after=hook(name)))
+        run(inputs)
+    return _without_heads(seen)
+
+
+def _without_heads(seen: list[Seen]) -> list[Seen]:
+    """Queries and keys (1, heads, L or 1, d) of tokens (1, L, heads d) are no maps, even where they look like one."""
+    tokens = [i for i, s in enumerate(seen) if s.kind in ("tokens", "enters") and s.shape[0] == 1]
+    lengths, widths = ({seen[i].shape[d] for i in tokens} for d in (1, 2))
+
+    def heads(place: int, one: Seen) -> bool:
+        after = one.kind == "map" and bool(tokens) and place > tokens[0]
+        return after and one.shape[2] in {1, *lengths} and one.shape[1] * one.shape[3] in widths
+
+    return [replace(s, kind="other", grid=()) if heads(i, s) else s for i, s in enumerate(seen)]
+
+
+def is_tokens(output: Any) -> bool:
+    """True for (N, L, C): a row of vectors, of which each may stand for a position."""
+    return isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > 1
+
+
+def choose_map(seen: list[Seen]) -> str | None:
+    """The last layer with a spatial map, or None where tokens follow it: that is a transformer.
+
+    Raises:
+        NoSpatialOutput: there are neither maps nor tokens.
+    """
+    maps = [i for i, s in enumerate(seen) if s.kind == "map"]
+    tokens = sum(s.kind == "tokens" for s in (seen[maps[-1] + 1 :] if maps else seen))
+    if tokens > 2:
+        return None
+    if not maps:
+        raise NoSpatialOutput(
+            "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
+            "Occlusion or RISE."
+        )
+    return seen[maps[-1]].name

@@ -1,0 +1,189 @@
+"""Where a row of tokens lies in the picture: how many tokens stand before those of the picture, and their grid.
+
+Nothing is assumed about a network's tokens: a grid is tried out. One place is changed, and the token that changes most
+must be the one that the grid says. The place is a position of the map that the tokens were made from, or where there is
+none of that grid a cell of the picture. This is looked at where tokens of a length come up first, before they have
+spoken to each other; a residual stream keeps every token in its place from there on. In a pyramid,
+whose grids come of finer ones by leaving out or pooling positions, the finer cell that each token came of is changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import NoSpatialOutput
+from seewhy.models.layout import Layout, Seen, is_tokens
+from seewhy.models.torch.state import hooked, on
+from seewhy.models.turns import alone
+from seewhy.types import Passes
+
+__all__ = ["Enough", "locate"]
+
+MOST_PREFIX = 16  # class tokens and registers
+_TRIES = 6
+_OBLONG = math.log(1.25)  # a cell's height and width may differ by a quarter, where borders of a picture are cut off
+
+
+class Enough(Exception):
+    """Ends a forward pass when what was looked for has been seen; never leaves this package."""
+
+
+def locate(
+    network: nn.Module, inputs: Tensor, length: int, seen: list[Seen], run: Callable[[Tensor], Any],
+    passes: Passes,
+) -> Layout:  # fmt: skip
+    """The layout of tokens of this length, found by changing cells of the first picture.
+
+    Args:
+        network: the module.
+        inputs: (N, C, H, W).
+        length: of the row of tokens.
+        seen: what every module gave for these inputs.
+        run: one forward pass.
+        passes: counts the pictures of passes that were ended.
+
+    Raises:
+        NoSpatialOutput: no grid stood the test.
+    """
+    first = next(i for i, s in enumerate(seen) if s.kind in ("tokens", "enters") and s.shape[1] == length)
+    search = _Search(network, inputs[:1], seen[first], run, passes)
+    maps = [s for s in seen[:first] if s.kind == "map"]
+    tries = candidates(length, maps, inputs)[:_TRIES]
+    for prefix, grid in tries:
+        source = next((s for s in reversed(maps) if s.grid == grid), None)
+        if source and search.holds(prefix, grid, source):
+            return Layout("tokens", prefix, grid)
+    for prefix, grid in sorted(tries, key=lambda found: found[0] > 0):  # those that fill their grid come first
+        if prefix and (inputs.shape[2] % grid[0] or inputs.shape[3] % grid[1]):
+            continue  # cells that are not the network's own prove nothing about one token more or less
+        finer = _finer(grid, seen[:first], inputs) if prefix == 0 else None
+        if search.holds(prefix, grid, None) or (finer is not None and search.is_step(grid, finer)):
+            return Layout("tokens", prefix, grid)
+    raise NoSpatialOutput(
+        f"The network's tokens ({length} of them from layer {seen[first].name!r} on) do not lie in the picture row by "
+        "row, so a map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
+    )
+
+
+def candidates(length: int, maps: list[Seen], inputs: Tensor) -> list[tuple[int, tuple[int, int]]]:
+    """(prefix, grid) that the length allows: grids of earlier maps, the latest first, then by the picture's shape."""
+    grids = [(s.grid[0], s.grid[1]) for s in reversed(maps)]
+    found = [(length - h * w, (h, w)) for h, w in grids if 0 <= length - h * w <= MOST_PREFIX]
+    height, width = inputs.shape[2:]
+    shaped: list[tuple[float, int, tuple[int, int]]] = []
+    for prefix in range(min(MOST_PREFIX + 1, length - 1)):
+        total = length - prefix
+        for h in (h for h in range(1, total + 1) if total % h == 0):
+            oblong = abs(math.log(height * (total // h) / (h * width)))
+            if total > 1 and oblong < _OBLONG:
+                shaped.append((oblong, prefix, (h, total // h)))
+    found += [(prefix, grid) for _, prefix, grid in sorted(shaped)]
+    return list(dict.fromkeys(found))
+
+
+def _finer(grid: tuple[int, int], seen: list[Seen], inputs: Tensor) -> tuple[int, int] | None:
+    """The finest grid of tokens before of which this one can have come by taking every n-th position."""
+    lengths = {s.shape[1] for s in seen if s.kind in ("tokens", "enters")}
+    before = [g for length in lengths for prefix, g in candidates(length, [], inputs) if prefix == 0]
+    steps = [
+        g for g in before if g > grid and all(-(-b // -(-g[0] // grid[0])) == a for a, b in zip(grid, g, strict=True))
+    ]
+    return max(steps, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """Tries grids out on one picture (1, C, H, W) and the tokens of one layer."""
+
+    network: nn.Module
+    image: Tensor
+    layer: Seen
+    run: Callable[[Tensor], Any]
+    passes: Passes
+
+    def holds(self, prefix: int, grid: tuple[int, int], source: Seen | None) -> bool:
+        """Whether each change moves the token that stands for its place most."""
+        cells = probes(grid)
+        return self._moved(grid, cells, source) == [prefix + i * grid[1] + j for i, j in cells]
+
+    def is_step(self, grid: tuple[int, int], finer: tuple[int, int]) -> bool:
+        """Whether a change of the finer cell that each token came of moves that token most."""
+        step = -(-finer[0] // grid[0])
+        cells = probes(grid)
+        found = self._moved(finer, [(step * i, step * j) for i, j in cells], None)
+        return found == [i * grid[1] + j for i, j in cells]
+
+    def _moved(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> list[int]:
+        """For each changed cell the token that changed most; nothing where one changed none."""
+        tokens = self._tokens(grid, cells, source)
+        if tokens is None:
+            return []
+        moved = (tokens[1:] - tokens[:1]).float().norm(dim=2)
+        return moved.argmax(1).tolist() if bool((moved.amax(1) > 0).all()) else []
+
+    def _tokens(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> Tensor | None:
+        """(1 + cells, L, C): the layer's tokens as they are, and with each cell changed."""
+        kept: list[Tensor] = []
+        inputs = self.image.expand(1 + len(cells), -1, -1, -1)
+
+        def keep(tokens: Any) -> None:
+            if is_tokens(tokens) and len(tokens) == len(inputs):
+                kept.append(tokens.detach().clone())
+            raise Enough
+
+        with alone(self.network), ExitStack() as stack, suppress(Enough), torch.no_grad():
+            module = self.network.get_submodule(self.layer.name)
+            if self.layer.kind == "enters":
+                stack.enter_context(on(module, before=lambda _module, args: keep(args[0])))
+            else:
+                stack.enter_context(on(module, after=lambda _module, _args, output: keep(output)))
+            if source is None:
+                inputs = changed(self.image, grid, cells)
+            else:
+                stack.enter_context(hooked(self.network, source.name, _changing(source, cells)))
+            self.passes.forward += len(inputs)
+            self.run(inputs.contiguous())
+            self.passes.forward -= len(inputs)  # the pass came to its end and was counted
+        return kept[0] if kept else None
+
+
+def _changing(source: Seen, cells: list[tuple[int, int]]) -> Callable[..., Tensor]:
+    """A hook that changes one position of a map in each row but the first."""
+    last = source.shape[1:3] == source.grid and source.shape[2:] != source.grid
+
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        copy = output.clone()
+        view = copy.permute(0, 3, 1, 2) if last else copy
+        noise = torch.randn(view.shape[1], generator=torch.Generator().manual_seed(0)).to(view)
+        for row, (i, j) in zip(view[1:], cells, strict=True):
+            row[:, i, j] += noise * (1 + row.float().std(correction=0).to(noise))
+        return copy
+
+    return hook
+
+
+def probes(grid: tuple[int, int]) -> list[tuple[int, int]]:
+    """Up to six cells in different rows and columns, none where a shift or a turned grid would go unseen."""
+    h, w = grid
+    inner = [(h // 3, w - 1), (h // 2, w // 4), (h - 1, w // 2), (min(1, h - 1), w // 3)]
+    return list(dict.fromkeys([*inner, (0, 0), (h - 1, w - 1)]))
+
+
+def changed(image: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]]) -> Tensor:
+    """(1 + cells, C, H, W): the picture, and one copy for each cell with noise in it."""
+    _, c, height, width = image.shape
+    noise = torch.randn((c, height, width), generator=torch.Generator().manual_seed(0)).to(image)
+    copies = image.repeat(1 + len(cells), 1, 1, 1)
+    strength = image.float().std(correction=0).to(image) + 1
+    for copy, (i, j) in zip(copies[1:], cells, strict=True):
+        rows = slice(round(i * height / grid[0]), round((i + 1) * height / grid[0]))
+        columns = slice(round(j * width / grid[1]), round((j + 1) * width / grid[1]))
+        copy[:, rows, columns] += 2 * strength * noise[:, rows, columns]
+    return copies

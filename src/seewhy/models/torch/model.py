@@ -1,0 +1,446 @@
+"""A torch module as a model: scores, features at any layer, gradients. The module is left exactly as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, UnknownLayer, out_of_memory
+from seewhy.models import Features, Gradients, PooledLinear
+from seewhy.models.layout import FIRST, Layout, TokenGrids, UnlocatedTokens, check_name, read_layout
+from seewhy.models.reading import Selector, check_size, select, to_outputs
+from seewhy.models.torch.anatomy import Look, anatomy
+from seewhy.models.torch.calling import calling
+from seewhy.models.torch.detectors import Candidates
+from seewhy.models.torch.further_inputs import Further, arrange, plain
+from seewhy.models.torch.head import Head
+from seewhy.models.torch.parts import tensors
+from seewhy.models.torch.pooled_head import Tape
+from seewhy.models.torch.refusal import refusal
+from seewhy.models.torch.state import frozen, hooked, untouched, untouched_by_pass
+from seewhy.models.torch.transformer import TorchTransformer, transformer
+from seewhy.models.turns import alone, running, using
+from seewhy.types import Outputs, Passes
+
+__all__ = ["TorchModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class TorchModel:
+    """A torch module as a model.
+
+    Attributes:
+        network: (N, C, H, W) -> (N, K); a compiled one is run uncompiled, so that its layers can be seen.
+        output: where the scores are in what it returns (a name, an index, a callable), if that is not obvious.
+        forward_kwargs: further arguments of its forward: tensors with one row an image or one for all, or anything
+            else, which is passed as it is; see `seewhy.models.torch.further_inputs`.
+        input_name: the argument of its forward that takes the pictures, or the key where it takes one dictionary; by
+            default it is read from the signature.
+        labels: class names.
+        preprocessing: how a picture becomes its input.
+        title: its name in reports; by default that of its class.
+        notes: what was decided while it was loaded.
+    """
+
+    network: nn.Module
+    output: Selector = field(default=None, kw_only=True)
+    forward_kwargs: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    input_name: str | None = field(default=None, kw_only=True)
+    labels: tuple[str, ...] | None = field(default=None, kw_only=True, repr=False)
+    preprocessing: Any = field(default=None, kw_only=True)
+    title: str | None = field(default=None, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    passes: Passes = field(default_factory=Passes, kw_only=True, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The title, or the class of the network."""
+        own = self.module
+        return self.title or (own.title if isinstance(own, Candidates) else type(own).__name__)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network without torch.compile's wrapper."""
+        inner = getattr(self.network, "_orig_mod", None)
+        return inner if isinstance(inner, nn.Module) else self.network
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Evaluation mode, no graph, no inference mode; afterwards everything as it was.
+
+        Several threads may be in such blocks at the same time: passes go side by side where that is right, and the last
+        thread to leave puts back what the first found.
+
+        Raises:
+            InvalidInput: images of a batch see each other.
+        """
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(using(self.module))
+            stack.enter_context(untouched(self.module))
+            stack.enter_context(torch.no_grad())
+            yield
+
+    def bound(self, inputs: Tensor, total: int = 0) -> TorchModel:
+        """The model for a batch (N, C, H, W), with what is known about how the further arguments go with its images.
+
+        Args:
+            inputs: the images; the first time a few passes are made where the further arguments have rows.
+            total: how many images the arguments are for, where they will come one by one; ``inputs`` is one of them.
+
+        Raises:
+            InvalidInput, InputRefused: the arguments do not fit; see the message.
+        """
+        known = self.forward_kwargs
+        if isinstance(known, Further):
+            return replace(self, forward_kwargs=known.of(len(inputs)))
+        if not known:
+            return self
+
+        def trial(images: Tensor, further: Further) -> Tensor:
+            return replace(self, forward_kwargs=further)(images).scores
+
+        return replace(self, forward_kwargs=arrange(self.module, known, inputs, trial, total))
+
+    def at(self, rows: Tensor) -> TorchModel:
+        """The model for changed copies of a batch: row r of them belongs to row ``rows[r]`` of that batch."""
+        known = self.forward_kwargs
+        return replace(self, forward_kwargs=known.at(rows)) if isinstance(known, Further) and known.ways else self
+
+    def picture_in(self, given: Mapping[str, Any]) -> str:
+        """Which of the arguments in a dictionary is the pictures.
+
+        Raises:
+            InvalidInput: none is named so.
+        """
+        others = {name for name, value in given.items() if not isinstance(value, Tensor) or value.ndim != 4}
+        pictures = [name for name in given if name not in others]
+        if self.input_name is not None or len(pictures) != 1:
+            pictures = [name for name in given if name == (self.input_name or "pixel_values")]
+        if not pictures:
+            raise InvalidInput(
+                f"Which of the arguments {', '.join(map(repr, given))} is the pictures is not clear. Say so: "
+                "seewhy.load(network, input_name=...)."
+            )
+        return pictures[0]
+
+    @property
+    def _loose(self) -> bool:
+        """Whether it has yet to be found out how the further arguments go with the images."""
+        return bool(self.forward_kwargs) and not isinstance(self.forward_kwargs, Further)
+
+    def check(self, inputs: Tensor) -> None:
+        """Raises InvalidInput where the inputs' dtype or device is not the network's."""
+        check_size(inputs, self.output)
+        first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
+        if first is None:
+            return
+        if first.device != inputs.device:
+            raise InvalidInput(
+                f"The network is on {first.device}, the input on {inputs.device}. Use inputs.to({str(first.device)!r})."
+            )
+        if torch.is_autocast_enabled(inputs.device.type):
+            return
+        if first.dtype != inputs.dtype:
+            want, got = (str(d).removeprefix("torch.") for d in (first.dtype, inputs.dtype))
+            raise InvalidInput(f"The network is {want}, the input {got}. Use inputs.to(torch.{want}).")
+
+    def __call__(self, inputs: Tensor) -> Outputs:
+        """One forward pass without gradients, in evaluation mode also where nobody has opened the model."""
+        with untouched_by_pass(self.module), torch.no_grad():
+            return self.read(self._run(inputs), inputs.shape[0])
+
+    def layers(self) -> list[str]:
+        """Every module's name."""
+        return [name for name, _ in self.module.named_modules() if name]
+
+    def auto_layer(self, inputs: Tensor) -> str:
+        """The layer that "auto" means for these inputs; the first time it costs a forward pass of one image."""
+        return self._resolve(inputs, "auto")
+
+    def features(self, inputs: Tensor, layer: str = "auto") -> Features:
+        """One forward pass; see `FeatureModel`.
+
+        Raises:
+            UnknownLayer: there is no such layer, or it did not run.
+            NoSpatialOutput: it has no height and width.
+        """
+        if self._loose:
+            return self.bound(inputs).features(inputs, layer)
+        name = self._resolve(inputs, layer)
+        if name == "":
+            return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
+        with alone(self.module), torch.no_grad():
+            watch, raw = self._watched(inputs, name, _Watch.keep)
+        outputs = self.read(raw, inputs.shape[0])
+        own, layout = watch.map(), watch.layout
+        prefix = own[:, : layout.prefix] if layout.kind == "tokens" else None
+        head = Head(self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.calls, prefix)
+        return Features(
+            maps=layout.to_maps(own),
+            outputs=outputs,
+            layer=name,
+            inputs=inputs,
+            linear=self._linear(watch.tape, raw),
+            warnings=watch.warnings,
+            state=head,
+            prefix=layout.prefix if layout.kind == "tokens" else None,
+        )
+
+    def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
+        """The rest of the network from the layer on; see `FeatureModel`."""
+        with torch.no_grad():
+            return self(maps) if features.layer == "" else features.state(features, maps, rows)
+
+    def active_layer(self, inputs: Tensor) -> str:
+        """The automatic layer of methods that look at activations alone: no LayerNorm's output."""
+        return self._own_layer() or self.look(inputs).active_layer()
+
+    def transformer(self, inputs: Tensor) -> TorchTransformer:
+        """The network's blocks and tokens; see `TransformerModel`."""
+        return transformer(self.bound(inputs) if self._loose else self, inputs)
+
+    def read(self, raw: Any, n: int) -> Outputs:
+        """The outputs for n pictures in what the network returned."""
+        return to_outputs(raw, n, self.output)
+
+    def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str = "auto") -> Gradients:
+        """One forward pass with a graph from ``layer`` upwards only; see `GradientModel`.
+
+        Nothing below the layer needs a gradient, so torch keeps nothing of it and its backward pass stops there.
+        """
+        name = self._resolve(inputs, layer)
+        with alone(self.module), self._differentiable(), torch.enable_grad(), frozen(self.module):
+            if name == "":
+                watch = _Watch(inputs, name, dict)
+                raw = self._run(watch.leaf(inputs))
+            else:
+                watch, raw = self._watched(inputs, name, _Watch.branch)
+            outputs = self.read(raw, inputs.shape[0])
+            values = pick(outputs)
+        leaf = watch.map()
+        if not values.requires_grad:
+            raise InvalidInput(
+                f"The scores do not depend on {_layer(name)} through operations that torch can differentiate "
+                "(the network may run under torch.no_grad() itself). Use ReciproCAM, RISE or Occlusion."
+            )
+        return Gradients(
+            maps=watch.layout.to_maps(leaf.detach()),
+            outputs=replace(outputs, scores=outputs.scores.detach()),
+            values=values,
+            of=self._differentiate(values, leaf, watch.layout, name),
+            layer=name,
+            linear=self._linear(watch.tape, raw),
+            warnings=watch.warnings,
+        )  # fmt: skip
+
+    def _differentiate(self, values: Tensor, leaf: Tensor, layout: Layout, name: str) -> Callable[[int], Tensor]:
+        def of(t: int) -> Tensor:
+            self.passes.backward += len(leaf)
+            with torch.enable_grad():
+                value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
+            maps = layout.to_maps(_gradient(value, leaf, keep=t + 1 < values.shape[1]))
+            if layout.kind == "tokens" and not bool(maps.any()):
+                raise NoSpatialOutput(
+                    f"The scores do not depend on the picture's tokens after layer {name!r}: what follows reads other "
+                    "tokens alone, such as the class token. Use layer='auto' or an earlier layer."
+                )
+            return maps
+
+        return of
+
+    @contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        """Says so where torch refused because the network was made in inference mode."""
+        try:
+            yield
+        except (RuntimeError, InputRefused) as error:
+            if any(t.is_inference() for t in tensors(self.module)):
+                raise InvalidInput(
+                    f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or "
+                    "load it outside, or use ReciproCAM, RISE or Occlusion."
+                ) from error
+            raise
+
+    def _linear(self, tape: Tape, raw: Any) -> PooledLinear | None:
+        # A callable may pick, reorder or change the scores: then the head's own rows are not the classes.
+        scores = None if callable(self.output) else select(raw, self.output)
+        return tape.head(scores) if isinstance(scores, Tensor) else None
+
+    def _resolve(self, inputs: Tensor, layer: str) -> str:
+        check_name(self.module, layer)
+        return (self._own_layer() or self.look(inputs).auto_layer()) if layer == "auto" else layer
+
+    def _own_layer(self) -> str | None:
+        """The layer that an adapted detector names: what runs last in a detector is a head of its coarsest level."""
+        return self.module.map_layer if isinstance(self.module, Candidates) else None
+
+    def look(self, inputs: Tensor) -> Look:
+        """What is known, or can be found out, about the network for inputs of this size."""
+        if self._loose:
+            return self.bound(inputs).look(inputs)
+        module, known = self.module, anatomy(self.module, inputs)
+
+        def run(images: Tensor) -> Any:
+            raw = self._rows(images, torch.zeros(len(images), dtype=torch.long, device="cpu"))  # copies of the first
+            found = select(raw, self.output)
+            known.boxes = isinstance(found, Outputs) and found.boxes is not None
+            return raw
+
+        return Look(module, inputs, run, lambda raw: self.read(raw, 1).scores, self.passes, known)
+
+    def detects(self, inputs: Tensor) -> bool:
+        """Whether its outputs have boxes; the first time it costs the pass that `auto_layer` would make."""
+        if isinstance(self.module, Candidates):
+            return True
+        look = self.look(inputs)
+        if look.known.boxes is None:
+            look.seen()
+        return bool(look.known.boxes)
+
+    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[_Watch, Any]:
+        """One forward pass with ``hook`` on a layer; a second one where the layer's tokens were not known before."""
+        look = cache(partial(self.look, inputs))  # only tokens have to be looked for
+        while True:
+            watch = _Watch(inputs, name, lambda: look().known.tokens)
+            try:
+                with hooked(self.module, name, partial(hook, watch)), watch:
+                    raw = self._run(inputs)
+            except UnlocatedTokens as asked:
+                self._count(inputs.shape[0])
+                look().layout(asked.length)
+                continue
+            if isinstance(self.module, Candidates):
+                watch.warnings += self.module.padding((inputs.shape[2], inputs.shape[3]))
+            return watch, raw
+
+    def run(self, inputs: Tensor, inside: Tensor | None = None) -> Any:
+        """What the network returns for a batch.
+
+        Args:
+            inputs: (N, C, H, W).
+            inside: (R,) to which row of the batch each row belongs that the further inputs meet, where hooks make the
+                batch grow inside the network.
+        """
+        if inside is None or not isinstance(self.forward_kwargs, Further):
+            return self._run(inputs)
+        return self._run(inputs, dict(self.forward_kwargs.at(inside)))
+
+    def _rows(self, inputs: Tensor, rows: Tensor) -> Any:
+        """What it returns for changed copies, row r of image ``rows[r]``."""
+        return self.at(rows)._run(inputs)
+
+    def _cuttable(self) -> dict[str, Any] | None:
+        """The further arguments with which the network can be cut; None where it cannot: they go with the images."""
+        known = self.forward_kwargs
+        plain = calling(self.module, self.name, self.input_name, known).name is None
+        return dict(known) if plain and not (isinstance(known, Further) and known.ways) else None
+
+    def _run(self, inputs: Tensor, further: Mapping[str, Any] | None = None) -> Any:
+        if further is None:
+            known = self.forward_kwargs
+            if not isinstance(known, Further) and not plain(known, len(inputs)):
+                return self.bound(inputs)._run(inputs)
+            further = dict(known.of(len(inputs)) if isinstance(known, Further) else known)
+        call = calling(self.module, self.name, self.input_name, further)
+        try:
+            with running(self.module):  # on a copy: a network may change its input in place
+                raw = call(self.module, inputs.clone(), further)
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError, KeyError) as error:
+            if isinstance(error, SeewhyError) or out_of_memory(error):
+                raise
+            raise InputRefused(refusal(self.module, self.name, inputs, further, error)) from error
+        self._count(inputs.shape[0])
+        return raw
+
+    def _count(self, n: int) -> None:
+        self.passes.forward += n
+
+
+class _Watch:
+    """What one forward hook saw of a layer; the last call counts where a module is used several times."""
+
+    def __init__(self, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids]) -> None:
+        self.inputs, self.layer, self.tokens = inputs, layer, tokens
+        self.layout, self.calls = FIRST, 0
+        self.warnings: list[str] = []
+        self.tape = Tape()
+        self._maps: Tensor | None = None
+        self._recording = ExitStack()
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._recording.close()
+
+    def keep(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """A hook that keeps the output and records what happens to it."""
+        self._look(output)
+        self._maps = output.clone()  # an in-place activation may follow
+        self._follow(output)
+
+    def branch(self, _module: nn.Module, _args: Any, output: Any) -> Tensor:
+        """A hook that makes the output the leaf of a new graph."""
+        self._look(output)
+        copy = self.leaf(output)
+        self._follow(copy)
+        return copy
+
+    def leaf(self, tensor: Tensor) -> Tensor:
+        """A copy of ``tensor`` from which the graph starts, to be given to the network."""
+        self._maps = tensor.detach().requires_grad_()
+        return self._maps.clone()  # a leaf must not be changed in place
+
+    def map(self) -> Tensor:
+        """The layer's output of the last call."""
+        if self._maps is None:
+            raise UnknownLayer(f"Layer {self.layer!r} did not run in the forward pass. Choose one that does.")
+        return self._maps
+
+    def _follow(self, output: Tensor) -> None:
+        if self.layout.prefix:
+            return  # a mean that takes in other tokens than the picture's is no mean over positions
+        self.tape.spatial = self.layout.positions
+        self.tape.follow(output)
+        if self.calls == 1:
+            self._recording.enter_context(self.tape)
+
+    def _look(self, output: Any) -> None:
+        self.calls += 1
+        self.layout, warnings = read_layout(output, self.inputs, self.layer, self.tokens)
+        self.warnings[:] = warnings
+        if self.calls > 1:
+            self.warnings.append(
+                f"Layer {self.layer!r} ran {self.calls} times in a pass; its last output is explained."
+            )
+
+
+def _layer(name: str) -> str:
+    return f"layer {name!r}" if name else "the input"
+
+
+def _gradient(value: Tensor, leaf: Tensor, keep: bool) -> Tensor:
+    """float32 gradient; in float16 the value is scaled first, because small gradients would become zero.
+
+    Without ``keep`` the graph is freed as it is walked, which saves memory and time.
+    """
+    half = leaf.dtype == torch.float16
+    scale = 2.0**14 if half else 1.0
+    while True:
+        start = torch.full_like(value, scale)
+        found: Any  # None where the value does not depend on the leaf, which torch does not declare
+        (found,) = torch.autograd.grad(value, leaf, start, retain_graph=keep or half, allow_unused=True)
+        if found is None:
+            return torch.zeros_like(leaf, dtype=torch.float32)
+        if scale <= 1 or bool(torch.isfinite(found).all()):
+            unscaled: Tensor = found.float() / scale if half else found.float()
+            return unscaled
+        scale /= 64

@@ -1,0 +1,60 @@
+"""Says why a network refused its input, and what is at fault: the picture's channels, a further input, or a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from seewhy.models.torch.further_inputs import shapes
+
+__all__ = ["refusal"]
+
+
+def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str, Any], error: Exception) -> str:
+    """The message for an error that a network raised.
+
+    Args:
+        network: the module.
+        title: how it is called.
+        inputs: (N, C, H, W) what it was given.
+        further: what it was given besides.
+        error: what it raised.
+    """
+    n, c, h, w = inputs.shape
+    beside = f" with {shapes(further)}" if further else ""
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"{title} refuses an input of {n} x {c} channels x {h} x {w} pixels{beside}.{_channels(network, c, error)}"
+        f"{_place(network, error)} It says: {said}"
+    )
+
+
+def _channels(network: nn.Module, channels: int, error: Exception) -> str:
+    """What the first convolution takes, where that is not what came."""
+    where = _raised(network, error)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    at_fault = first is not None and first.in_channels != channels and (where is None or where[1] is first)
+    return f" Its first convolution takes {first.in_channels} channels." if at_fault and first is not None else ""
+
+
+def _place(network: nn.Module, error: Exception) -> str:
+    """The layer that raised the error, unless it is the network itself."""
+    found = _raised(network, error)
+    if found is None or not found[0] or (isinstance(found[1], nn.Conv2d) and "channels" in str(error)):
+        return ""
+    return f" It failed in {found[0]!r} ({type(found[1]).__name__})."
+
+
+def _raised(network: nn.Module, error: Exception) -> tuple[str, nn.Module] | None:
+    """Name and module of the innermost part of the network in which the error was raised."""
+    names = {id(module): name for name, module in network.named_modules()}
+    found: tuple[str, nn.Module] | None = None
+    trace = error.__traceback__
+    while trace is not None:
+        own = trace.tb_frame.f_locals.get("self")
+        if isinstance(own, nn.Module) and id(own) in names:
+            found = names[id(own)], own
+        trace = trace.tb_next
+    return found

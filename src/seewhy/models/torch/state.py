@@ -1,0 +1,219 @@
+"""Leaves a torch module as it was found: modes, requires_grad, buffers and the global random state."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from seewhy.errors import InvalidInput
+from seewhy.models import turns as turns
+from seewhy.models.torch.conduct import Own
+from seewhy.models.torch.parts import walk
+from seewhy.models.torch.shared_state import SharedState
+
+__all__ = ["frozen", "hooked", "kept_random", "on", "untouched", "untouched_by_pass"]
+
+_modules, _random, _stance = SharedState(), SharedState(), SharedState()
+_here = threading.local()  # the networks whose block this thread is in
+
+
+def _forget() -> None:
+    """In a forked child the threads that were inside do not exist."""
+    for state in (_modules, _random, _stance):
+        state.__init__()  # type: ignore[misc]  # the object stays, what it knew goes
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+@contextmanager
+def untouched(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time of the block; then modes, buffers and random state are put back, also on errors.
+
+    Threads may be in such blocks at the same time; the last to leave puts back what the first found.
+
+    Raises:
+        InvalidInput: a BatchNorm without statistics, so that even in evaluation mode images of a batch see each other.
+    """
+    modules = walk(network)
+    holders = [m for m in modules if m._buffers]
+    norms = [m for m in holders if isinstance(m, _BatchNorm) and not isinstance(m, ScriptModule)]
+    _check_norms(network, norms)
+    others = [m for m in holders if not isinstance(m, _BatchNorm) or isinstance(m, ScriptModule)]
+    devices = {p.device.index for p in network.parameters() if p.is_cuda} if torch.cuda.is_initialized() else set()
+    before: list[nn.Module] = getattr(_here, "networks", [])
+    with (
+        kept_random(devices),
+        _eager(modules),
+        _modules.kept(
+            frozenset(map(id, modules)),
+            lambda: _evaluating(modules, norms, others),
+            own=lambda: turns.holds(network),
+            turn=lambda: turns.running(network),
+        ),
+    ):
+        try:
+            _here.networks = [*before, network]
+            yield
+        finally:
+            _here.networks = before
+
+
+@contextmanager
+def untouched_by_pass(network: nn.Module) -> Iterator[None]:
+    """The same for a single pass, where this thread is in no such block of the network and it is needed."""
+    inside = any(one is network for one in getattr(_here, "networks", ()))
+    if inside or not (_modules.inside() or any(m.training for m in walk(network))):
+        yield
+        return
+    with untouched(network):
+        yield
+
+
+def _evaluating(modules: list[nn.Module], norms: Sequence[nn.Module], others: list[nn.Module]) -> Callable[[], None]:
+    """Switches to evaluation mode; gives what puts modes and buffers back."""
+    modes = [m.training for m in modules]
+    named = [(m, dict(m._buffers)) for m in others if not isinstance(m, ScriptModule)]
+    buffers = [
+        (b, b.clone(), b._version) for _, own in named for b in own.values() if b is not None and not b.is_inference()
+    ]
+    statistics = _snapshots(norms)
+
+    def restore() -> None:
+        _switch(modules, modes)
+        _restore(buffers)
+        _restore_norms(statistics)
+        for module, own in named:  # a forward pass may also have put another tensor in a buffer's place
+            if list(map(id, module._buffers.values())) != list(map(id, own.values())):
+                module._buffers.clear()
+                module._buffers.update(own)
+
+    # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
+    if True in modes:
+        _switch(modules, [False] * len(modules))
+    return restore
+
+
+@contextmanager
+def kept_random(devices: Iterable[int]) -> Iterator[None]:
+    """The state of torch's global generators is put back after the block."""
+    places = sorted(devices)
+
+    def save() -> Callable[[], None]:
+        host, cuda = torch.get_rng_state(), [(d, torch.cuda.get_rng_state(d)) for d in places]
+
+        def restore() -> None:
+            torch.set_rng_state(host)
+            for device, state in cuda:
+                torch.cuda.set_rng_state(state, device)
+
+        return restore
+
+    with _random.kept(frozenset(["cpu", *places]), save, turns.holds):
+        yield
+
+
+def _check_norms(network: nn.Module, norms: list[_BatchNorm]) -> None:
+    without = [m for m in norms if m.running_mean is None]
+    if without:
+        name = next(name for name, module in network.named_modules() if module in without)
+        raise InvalidInput(
+            f"BatchNorm {name!r} has no running statistics: what the network says about a picture depends on "
+            "the others in the batch. Use track_running_stats=True and train or calibrate it."
+        )
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No parameter needs a gradient for the time of the block; then as before, also on errors."""
+    held = [p for m in walk(network) for p in m._parameters.values() if p is not None and p.requires_grad]
+    found = [p for p in held if not p.is_inference()]  # torch would not let these need one again
+    try:
+        for parameter in found:
+            parameter.requires_grad = False
+        yield
+    finally:
+        for parameter in found:
+            parameter.requires_grad = True
+
+
+def _switch(modules: list[nn.Module], modes: list[bool]) -> None:
+    for module, training in zip(modules, modes, strict=True):
+        if module.training != training:
+            module.training = training
+
+
+def _snapshots(norms: Iterable[nn.Module]) -> list[tuple[list[Tensor], Tensor, list[int]]]:
+    """The statistics of all BatchNorms in one tensor for each type: a hundred small copies would cost a millisecond."""
+    groups: dict[Any, list[Tensor]] = {}
+    for buffer in (b for m in norms for b in m._buffers.values() if b is not None and not b.is_inference()):
+        groups.setdefault((buffer.dtype, buffer.device, buffer.ndim), []).append(buffer)
+    return [(g, torch.cat(g) if g[0].ndim == 1 else torch.stack(g), [b._version for b in g]) for g in groups.values()]
+
+
+def _restore_norms(norms: list[tuple[list[Tensor], Tensor, list[int]]]) -> None:
+    # A BatchNorm that a forward pass switched to training shows it by its counter; its statistics count no version.
+    if all([b._version for b in group] == versions for group, _, versions in norms):
+        return
+    with torch.no_grad():
+        for group, values, _ in norms:
+            parts = values.split([len(b) for b in group]) if group[0].ndim == 1 else values
+            for buffer, value in zip(group, parts, strict=True):
+                buffer.copy_(value)
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor, int]]) -> None:
+    with torch.no_grad():
+        for buffer, value, version in buffers:
+            if buffer._version != version or not torch.equal(buffer, value):  # through .data no version is counted
+                buffer.copy_(value)
+
+
+@contextmanager
+def _eager(modules: list[nn.Module]) -> Iterator[None]:
+    """Runs compiled parts uncompiled: hooks and gradients at a layer need the real modules."""
+    # A compiled function may also hide in a forward: where the compiler is not even loaded, there is none.
+    compiled = "torch._dynamo" in sys.modules or any(
+        type(m).__name__ == "OptimizedModule" or getattr(m, "_compiled_call_impl", None) is not None for m in modules
+    )
+    if not compiled:
+        yield
+        return
+    with _stance.kept(frozenset(["stance"]), _force_eager):
+        yield
+
+
+def _force_eager() -> Callable[[], None]:
+    stance = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
+
+
+@contextmanager
+def hooked(network: nn.Module, name: str, hook: Callable[..., Any]) -> Iterator[None]:
+    """A forward hook on the module called ``name`` for the time of the block, which has the network to itself."""
+    with turns.alone(network), on(network.get_submodule(name), after=hook):
+        yield
+
+
+@contextmanager
+def on(module: nn.Module, *, before: Any = None, after: Any = None, **options: Any) -> Iterator[None]:
+    """Hooks before and after the module's forward, which act in this thread; see `torch.nn.Module` for ``options``.
+
+    The caller has the network to itself.
+    """
+    with ExitStack() as stack:
+        if before is not None:
+            stack.callback(module.register_forward_pre_hook(Own(before)).remove)
+        if after is not None:
+            stack.callback(module.register_forward_hook(Own(after), **options).remove)
+        yield

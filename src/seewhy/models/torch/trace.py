@@ -1,0 +1,177 @@
+"""What happens to a network's tokens, seen in one forward and one backward pass of one picture.
+
+The forward pass says which modules give tokens and which of them hold one attention each: the blocks. The backward
+pass says which tokens of a layer the scores depend on. After the last block of a network with a class token that is
+the class token alone, and a map made from the other tokens there would be all zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.models.layout import is_tokens
+from seewhy.models.torch.attention import Attention, Query
+from seewhy.models.torch.state import frozen, on
+from seewhy.models.turns import alone
+
+__all__ = ["Block", "Step", "Trace", "trace"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A module that gave tokens.
+
+    Attributes:
+        name: of the module.
+        shape: (L, C) of its output.
+        matters: (L,) bool, on which of its tokens the scores depend.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    matters: Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """A module with tokens in, tokens out and one attention.
+
+    Attributes:
+        name: of the module.
+        entered: the name of the layer whose output it takes, or None where functional code made it.
+        attention: the innermost module that calls the attention.
+        size: queries and keys of that attention.
+        length: how many tokens the module takes and gives.
+    """
+
+    name: str
+    entered: str | None
+    attention: str
+    size: tuple[int, int]
+    length: int
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the attention is from each token to each (not among channels, in windows, or from one token)."""
+        return self.size == (self.length, self.length)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What was seen of a network's tokens.
+
+    Attributes:
+        steps: in the order of execution, innermost first.
+        blocks: in the same order.
+        attentions: how many attentions ran.
+    """
+
+    steps: list[Step]
+    blocks: list[Block]
+    attentions: int
+
+    def step(self, name: str) -> Step:
+        """The last step of this name."""
+        return next(s for s in reversed(self.steps) if s.name == name)
+
+
+@dataclass(eq=False)
+class _Call:
+    name: str
+    source: Any
+    output: Any = None
+    attentions: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Recorder:
+    """Hooks that note calls, and the attention in them."""
+
+    open: list[_Call] = field(default_factory=list)
+    done: list[_Call] = field(default_factory=list)
+    attentions: int = 0
+
+    def enter(self, name: str) -> Any:
+        def hook(_module: nn.Module, args: Any) -> None:
+            self.open.append(_Call(name, args[0] if args else None))
+
+        return hook
+
+    def leave(self, _module: nn.Module, _args: Any, output: Any) -> Tensor | None:
+        call = self.open.pop()
+        if not is_tokens(output) or len(output) != 1:
+            return None
+        call.output = output.clone()  # what follows may change it in place
+        self.done.append(call)
+        given: Tensor = call.output
+        return given
+
+    def attend(self, query: Query) -> None:
+        self.attentions += 1
+        for call in self.open:
+            call.attentions.append((self.open[-1].name, query.size))
+
+
+def trace(network: nn.Module, image: Tensor, run: Callable[[Tensor], Any], scores: Callable[[Any], Tensor]) -> Trace:
+    """Runs one picture (1, C, H, W) forward and backward.
+
+    Args:
+        network: in evaluation mode.
+        image: the picture.
+        run: one forward pass of the network.
+        scores: its output -> scores.
+    """
+    recorder = _Recorder()
+    with alone(network), ExitStack() as stack:
+        for name, module in network.named_modules():
+            if name:
+                stack.enter_context(on(module, before=recorder.enter(name), after=recorder.leave))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(frozen(network))
+        stack.enter_context(Attention(recorder.attend))
+        found = scores(run(image.detach().clone().requires_grad_()))
+    calls = recorder.done
+    steps = [
+        Step(call.name, (call.output.shape[1], call.output.shape[2]), matters)
+        for call, matters in zip(calls, _influence(found, [c.output for c in calls]), strict=True)
+    ]
+    return Trace(steps, _blocks(calls), recorder.attentions)
+
+
+def _influence(scores: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+    """For each output (1, L, C) the tokens (L,) on which the scores depend."""
+    generator = torch.Generator().manual_seed(0)
+    weights = (1 + torch.rand(scores.shape, generator=generator)).to(scores) * 1024  # kept away from underflow
+    nothing = [torch.zeros(o.shape[1], dtype=torch.bool) for o in outputs]
+    live = [i for i, o in enumerate(outputs) if o.requires_grad]
+    if not live or not scores.requires_grad:
+        return nothing
+    with torch.enable_grad():
+        found: Any = torch.autograd.grad((scores * weights).sum(), [outputs[i] for i in live], allow_unused=True)
+    for i, gradient in zip(live, found, strict=True):
+        if gradient is not None:
+            nothing[i] = (gradient[0] != 0).any(1).cpu()
+    return nothing
+
+
+def _blocks(calls: list[_Call]) -> list[Block]:
+    alike = [c for c in calls if len(c.attentions) == 1 and is_tokens(c.source) and c.source.shape == c.output.shape]
+    names = {c.name for c in alike}
+    outer = [c for c in alike if not any(c.name.startswith(f"{name}.") for name in names)]
+    once = Counter(c.name for c in outer)
+    return [
+        Block(c.name, _entered(c, calls), c.attentions[0][0], c.attentions[0][1], c.output.shape[1])
+        for c in outer
+        if once[c.name] == 1
+    ]
+
+
+def _entered(block: _Call, calls: list[_Call]) -> str | None:
+    return next((c.name for c in reversed(calls) if c.output is block.source), None)

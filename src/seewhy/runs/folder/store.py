@@ -1,0 +1,285 @@
+"""The run folder: immutable parts, one pair of files for each finished chunk of pictures. No server and no lock.
+
+    run.json                            what the run is: versions, model, explainers and metrics with their parameters
+    parts/<chunk>-<writer>.pack         maps and thumbnails, one after the other
+    parts/<chunk>-<writer>.parquet      one row a picture; its appearance commits the chunk
+    index/<name>.parquet                the rows of many parts in one file, so that reading stays fast; may be deleted
+
+Any number of writers may work at once, on one machine or many: each chunk has a name of its own, and of two attempts at
+the same chunk readers take one. A writer that is killed leaves at most a pack without rows, which nobody reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from seewhy.errors import InvalidInput, StorageError
+from seewhy.runs.folder.filesystem import LocalFiles, files
+from seewhy.runs.folder.rows import SCHEMA, Row, table
+
+__all__ = ["FORMAT", "PLAIN", "Store"]
+
+FORMAT = 2
+PLAIN = 1  # of a run over a classifier: its layout is the first one
+LOOSE = 128  # parts outside of an index before they are put into one
+INDEXES = 16  # index files before they become one
+_RUN, _CHUNK, _COVERS = b"seewhy.run", b"seewhy.chunk", b"seewhy.covers"
+_PARTS, _INDEX = "parts", "index"
+
+
+class Store:
+    """A run folder, for reading and writing.
+
+    Args:
+        place: a path, or an address that fsspec knows (``s3://...``).
+    """
+
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self.files = files(place)
+
+    @property
+    def address(self) -> str:
+        """Where it lies."""
+        return self.files.address
+
+    # ------------------------------------------------------------------------------------------------- run.json
+
+    def exists(self) -> bool:
+        """Whether there is a run."""
+        try:
+            self.files.get("run.json")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def settings(self) -> dict[str, Any]:
+        """What stands in run.json.
+
+        Raises:
+            InvalidInput: there is none, it cannot be read, or it was written by a later version.
+        """
+        try:
+            found = json.loads(self.files.get("run.json"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InvalidInput(f"{self.address!r} is not a run folder: it has no run.json.") from error
+        except ValueError as error:
+            raise InvalidInput(f"run.json in {self.address!r} cannot be read: {error}.") from error
+        if not isinstance(found, dict) or "id" not in found:
+            raise InvalidInput(f"run.json in {self.address!r} does not describe a run.")
+        if found.get("format", 0) > FORMAT:
+            raise InvalidInput(
+                f"The run folder {self.address!r} has format {found['format']}, this version reads up to {FORMAT}. "
+                "Use the version of seewhy that wrote it, or a later one."
+            )
+        return found
+
+    def create(self, settings: dict[str, Any]) -> bool:
+        """Writes run.json if there is none; False where another writer was first."""
+        return self.files.put("run.json", [_json(settings)], replace=False)
+
+    def update(self, settings: dict[str, Any]) -> None:
+        """Replaces run.json in one step."""
+        self.files.put("run.json", [_json(settings)])
+
+    # ---------------------------------------------------------------------------------------------------- parts
+
+    def write(self, run: str, chunk: str, rows: list[Row], pack: Sequence[bytes]) -> str:
+        """Commits a chunk: first its pack, then its rows. Gives the part's name.
+
+        Args:
+            run: the identity that stands in run.json; parts of another one are not read.
+            chunk: the chunk's name, which says what is in it.
+            rows: one a picture.
+            pack: what the rows' offsets point into, one after the other.
+
+        Raises:
+            StorageError: it cannot be written; nothing of it is left.
+        """
+        part = f"{chunk}-{secrets.token_hex(6)}"
+        about = {_RUN: run.encode(), _CHUNK: chunk.encode()}
+        self.files.put(f"{_PARTS}/{part}.pack", pack)
+        try:
+            self.files.put(f"{_PARTS}/{part}.parquet", [_bytes(table(rows).replace_schema_metadata(about))])
+        except StorageError:
+            with contextlib.suppress(StorageError):  # a full disk is not to be kept full by what nobody reads
+                self.files.remove([f"{_PARTS}/{part}.pack"])
+            raise
+        return part
+
+    def parts(self) -> list[str]:
+        """The committed parts, sorted; of several attempts at a chunk the first by name that can be read."""
+        names = set(self.files.names(_PARTS))
+        attempts: dict[str, list[str]] = {}
+        for name in sorted(names):
+            part, _, ending = name.rpartition(".")
+            if ending == "parquet" and f"{part}.pack" in names:
+                attempts.setdefault(part.rpartition("-")[0], []).append(part)
+        return sorted(parts[0] if len(parts) == 1 else self._whole(parts) for parts in attempts.values())
+
+    def _whole(self, parts: list[str]) -> str:
+        readable = (part for part in parts if self._open(f"{_PARTS}/{part}.parquet", ["sample"]) is not None)
+        return next(readable, parts[0])
+
+    def read(self, part: str, offset: int, size: int) -> bytes:
+        """A range of a part's pack.
+
+        Raises:
+            InvalidInput: the pack is shorter.
+        """
+        found = self.files.read(f"{_PARTS}/{part}.pack", offset, size)
+        if len(found) != size:
+            raise InvalidInput(f"{part}.pack in {self.address!r} is damaged: it ends before byte {offset + size}.")
+        return found
+
+    def rows(self, run: str, columns: list[str] | None = None, without: Iterable[str] = ()) -> tuple[pa.Table, int]:
+        """The rows of all parts, with the column ``part``; and the number of parts of another run.
+
+        Args:
+            run: only parts with this identity are read.
+            columns: of the rows; None for all.
+            without: parts that are known already.
+        """
+        wanted = set(self.parts()) - set(without)
+        tables: list[pa.Table] = []
+        for one in self._indexes():
+            if fresh := wanted.intersection(one.covers):
+                found = _table(one.file, [*columns, "part", "run"] if columns else None)
+                if found is None:
+                    continue  # damaged: its parts are read one by one
+                whole = len(fresh) == len(one.covers)
+                tables.append(found if whole else found.filter(pc.is_in(found["part"], pa.array(sorted(fresh)))))
+                wanted -= fresh
+        tables += self._loose(sorted(wanted), columns)
+        together = pa.concat_tables(tables) if tables else _empty(columns)
+        own = pc.equal(together["run"], run)
+        if pc.all(own, min_count=0).as_py():
+            return together.drop_columns(["run"]), 0
+        strange = together.filter(pc.invert(own))
+        return together.filter(own).drop_columns(["run"]), len(pc.unique(strange["part"]))
+
+    def rows_of(self, part: str, columns: list[str]) -> pa.Table:
+        """The rows of one part; none where it is gone or damaged."""
+        found = self._loose([part], columns)
+        return found[0] if found else _empty(columns)
+
+    def has(self, chunk: str) -> str | None:
+        """The part of a chunk that was committed, if it was."""
+        return next((part for part in self.parts() if part.rpartition("-")[0] == chunk), None)
+
+    def _loose(self, parts: list[str], columns: list[str] | None) -> list[pa.Table]:
+        def one(part: str) -> pa.Table | None:
+            found = self._open(f"{_PARTS}/{part}.parquet", columns)
+            if found is None:
+                return None
+            run = (found.schema.metadata or {}).get(_RUN, b"").decode()
+            found = found.replace_schema_metadata(None)
+            found = found.append_column("part", pa.array([part] * len(found), pa.string()))
+            return found.append_column("run", pa.array([run] * len(found), pa.string()))
+
+        if len(parts) < 8:
+            return [found for found in map(one, parts) if found is not None]
+        with ThreadPoolExecutor(4) as pool:
+            return [found for found in pool.map(one, parts) if found is not None]
+
+    def _open(self, name: str, columns: list[str] | None) -> pa.Table | None:
+        """A file's rows; None where the file is gone or damaged, which makes its chunk one that is yet to be done."""
+        try:
+            return _table(pq.ParquetFile(io.BytesIO(self.files.get(name))), columns)
+        except (FileNotFoundError, pa.ArrowInvalid, OSError):
+            return None
+
+    # ---------------------------------------------------------------------------------------------------- index
+
+    def compact(self, *, everything: bool = False) -> int:
+        """Puts the rows of loose parts into one file where they are many; gives how many parts that were.
+
+        Args:
+            everything: makes one file of all rows there are.
+        """
+        indexes, parts = self._indexes(), self.parts()
+        covered = {part for one in indexes for part in one.covers}
+        loose = [part for part in parts if part not in covered]
+        merge = everything or len(indexes) > INDEXES
+        if len(loose) < (1 if everything else LOOSE) and not (merge and len(indexes) > 1):
+            return 0
+        old = indexes if merge else []
+        tables = self._loose(loose, None)
+        seen = {part for found in tables for part in found["part"].unique().to_pylist()}
+        names = sorted({*seen, *(part for one in old for part in one.covers)} & set(parts))
+        if not names:
+            return 0
+        for one in old:
+            found = _table(one.file, None)
+            if found is None:
+                return 0
+            fresh = [part for part in one.covers if part not in seen]
+            tables.append(found.filter(pc.is_in(found["part"], pa.array(fresh, pa.string()))))
+            seen.update(fresh)
+        together = pa.concat_tables(tables).replace_schema_metadata({_COVERS: json.dumps(names).encode()})
+        name = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+        self.files.put(f"{_INDEX}/{name}.parquet", [_bytes(together)])
+        self.files.remove(f"{_INDEX}/{one.name}" for one in old if one.name != f"{name}.parquet")
+        return len(set(loose) & seen)
+
+    def sweep(self) -> int:
+        """Removes unfinished files of processes of this machine that live no more; says how many."""
+        return self.files.sweep(_PARTS) if isinstance(self.files, LocalFiles) else 0
+
+    def _indexes(self) -> list[_Index]:
+        found = []
+        for name in self.files.names(_INDEX):
+            try:
+                file = pq.ParquetFile(io.BytesIO(self.files.get(f"{_INDEX}/{name}")))
+                found.append(_Index(name, json.loads((file.schema_arrow.metadata or {})[_COVERS]), file))
+            except (FileNotFoundError, KeyError, ValueError, OSError):
+                continue  # replaced or damaged: its parts are read one by one
+        return found
+
+
+class _Index(NamedTuple):
+    """An index file: its name, the parts whose rows it has, and itself, opened."""
+
+    name: str
+    covers: list[str]
+    file: pq.ParquetFile
+
+
+def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:
+    """The rows; None where they are damaged. A part without a column of detections has none of them."""
+    try:
+        found = file.read(columns=columns)
+    except (pa.ArrowInvalid, OSError):
+        return None
+    for one in SCHEMA:
+        if one.name not in found.schema.names and (columns is None or one.name in columns):
+            nothing: Any = [] if pa.types.is_list(one.type) else None
+            found = found.append_column(one, pa.array([nothing] * len(found), one.type))
+    order = [name for name in SCHEMA.names if name in found.schema.names]
+    return found.select([*order, *(name for name in found.schema.names if name not in order)])
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _bytes(rows: pa.Table) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(rows, out, compression="zstd")
+    return out.getvalue()
+
+
+def _empty(columns: list[str] | None) -> pa.Table:
+    kinds = [SCHEMA.field(name) for name in columns or SCHEMA.names]
+    return pa.schema([*kinds, pa.field("part", pa.string()), pa.field("run", pa.string())]).empty_table()

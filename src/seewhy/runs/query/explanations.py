@@ -1,0 +1,96 @@
+"""A map of a run folder as the `Explanation` that it was: to be looked at in a notebook, drawn and saved."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from seewhy.boxes import Box
+from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.explanation import Explanation
+from seewhy.images.images import read
+from seewhy.images.view import View
+from seewhy.runs.query.records import SampleRecord
+from seewhy.runs.query.run import Run
+from seewhy.runs.work.matching import targets
+from seewhy.types import Passes
+
+__all__ = ["explanation"]
+
+
+def explanation(run: Run, sample: str, explainer: str, label: int | None = None) -> Explanation:
+    """What an explainer says about a picture of a run.
+
+    Args:
+        run: the folder.
+        sample: the picture's key.
+        explainer: its label in the run.
+        label: one class, or the number of a detector's box; None for all that were explained.
+
+    Raises:
+        InvalidInput: the run has no such map.
+    """
+    record = run.sample(sample)
+    if record is None:
+        raise InvalidInput(f"The run in {run.address!r} has no picture {sample!r}.")
+    labels = [one for one, by in record.maps if by == explainer and label in (None, one)]
+    if not labels or record.input is None or record.box is None or record.size is None:
+        raise InvalidInput(f"The run in {run.address!r} has no map of {sample!r} by {explainer!r}.")
+    cost, about = record.costs.get(explainer), run.settings["explainers"][explainer]
+    maps = [run.map(sample, one, explainer) for one in labels]
+    probabilities = [record.labels[one].probability for one in labels]
+    best = record.class_of(labels[0]) if record.predicted is None else record.predicted
+    return Explanation(
+        raw=torch.stack([torch.from_numpy(one) for one in maps])[None],
+        size=record.input,
+        targets=None if record.detections else torch.tensor([labels]),
+        labels=[_names(run, record, labels)],
+        probabilities=torch.tensor([probabilities]),
+        predicted=[(run.class_name(best), record.probability or 0.0)],
+        method=about["name"],
+        parameters=about["parameters"],
+        model=run.settings["model"]["name"],
+        layer=cost.layer if cost else None,
+        passes=Passes(round(cost.forward), round(cost.backward)) if cost else Passes(),
+        seconds=cost.seconds if cost else 0.0,
+        warnings=(*record.warnings, *(cost.warnings if cost else ())),
+        preprocessing=run.settings["model"]["preprocessing"],
+        pictures=[_picture(run, record)],
+        views=[view := View(original=record.size, box=record.box)],
+        names=[record.name],
+        boxes=[_boxes(record, labels, view, record.input)] if record.detections else [],
+    )
+
+
+def _names(run: Run, record: SampleRecord, labels: list[int]) -> list[str]:
+    """The classes; boxes of one class are counted."""
+    plain = [run.class_name(record.class_of(one)) for one in labels]
+    before = [plain[:t].count(name) for t, name in enumerate(plain)]
+    return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
+
+
+def _boxes(record: SampleRecord, labels: list[int], view: View, size: tuple[int, int]) -> list[Box | None]:
+    """In pixels of the network's input."""
+    return [one.box for one in targets([record.detections[label] for label in labels], view, size)]
+
+
+def _picture(run: Run, record: SampleRecord) -> Image.Image:
+    """The original, where it still is what it was; else its thumbnail, enlarged."""
+    assert record.size is not None
+    height, width = record.size
+    if record.source is not None:
+        place = Path(record.source)
+        try:
+            found = read(place if place.is_absolute() else Path(run.address) / place)
+            if found.size == (width, height):
+                return found
+        except SeewhyError:
+            pass  # moved or gone
+    small = run.thumbnail(record.sample)
+    if small is None:
+        return Image.new("RGB", (width, height), "grey")
+    with Image.open(io.BytesIO(small[0])) as image:
+        return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)

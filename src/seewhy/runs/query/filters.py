@@ -1,0 +1,159 @@
+"""Which labels of a run, in which order, and the SQL that it means. Values are parameters, never part of the text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from seewhy.errors import InvalidInput, UnknownName, nearest
+from seewhy.runs.query.choosing import Plan
+
+__all__ = ["FLAGS", "PICTURE_HAS_TEXT", "Asked", "Query", "sorts"]
+
+FLAGS = ("TP", "FN", "FP", "TN")
+_COLUMNS = {
+    "position": "position", "probability": "probability", "uncertainty": "std", "entropy": "entropy",
+    "mutual_information": "mutual_information",
+}  # fmt: skip
+
+
+class Asked(TypedDict, total=False):
+    """The filters, the order and the page, by name; see `Query`."""
+
+    labels: Iterable[int] | None
+    flags: Iterable[str] | None
+    text: str | None
+    explainers: Iterable[str] | None
+    min_probability: float | None
+    max_probability: float | None
+    counterfactual: bool | None
+    sort: str
+    descending: bool
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Which labels, in which order. All filters have to be met by the same label of a picture.
+
+    Attributes:
+        labels: of these classes; None for all.
+        flags: with one of these flags: "TP", "FN", "FP", "TN".
+        text: whose picture has this in its key, name or source, in upper or lower case.
+        explainers: that have a map of each of these.
+        min_probability: that the network gives at least this much.
+        max_probability: that the network gives at most this much.
+        counterfactual: True: whose hierarchical occlusion found something; False: whose found nothing.
+        sort: "position", "probability", "uncertainty" (standard deviation), "entropy", "mutual_information",
+            "score:EXPLAINER:METRIC", or "disagreement:METRIC": the largest minus the smallest value of the metric
+            among the explainers, where at least two have one. Labels without such a number come last.
+        descending: from large to small. Ties are in the order of position, sample and label either way.
+        offset: labels (or pictures) that are left out at the start.
+        limit: how many there are on a page.
+    """
+
+    labels: tuple[int, ...] | None = None
+    flags: tuple[str, ...] | None = None
+    text: str | None = None
+    explainers: tuple[str, ...] | None = None
+    min_probability: float | None = None
+    max_probability: float | None = None
+    counterfactual: bool | None = None
+    sort: str = "position"
+    descending: bool = False
+    offset: int = 0
+    limit: int = 12
+
+    def __post_init__(self) -> None:
+        for label in self.labels or ():
+            if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 1 << 31:
+                raise InvalidInput(f"labels must be class indices, got {label!r}.")
+        for flag in self.flags or ():
+            if flag not in FLAGS:
+                raise InvalidInput(f"flags must be of 'TP', 'FN', 'FP' and 'TN', got {flag!r}.")
+        for name, value in (("min_probability", self.min_probability), ("max_probability", self.max_probability)):
+            if value is not None and not -math.inf < value < math.inf:
+                raise InvalidInput(f"{name} must be a number, got {value!r}.")
+        _check_whole("offset", self.offset, 0)
+        _check_whole("limit", self.limit, 1)
+
+    @classmethod
+    def of(cls, asked: Asked) -> Query:
+        """The query, with any iterables for its tuples."""
+        given: dict[str, Any] = dict(asked)
+        for name in ("labels", "flags", "explainers"):
+            if given.get(name) is not None:
+                given[name] = tuple(dict.fromkeys(given[name]))
+        return cls(**given)
+
+    @property
+    def of_labels(self) -> bool:
+        """True where a filter asks something of a label; a picture without labels can meet the others."""
+        asked = (self.labels, self.flags, self.explainers, self.min_probability, self.max_probability)
+        return any(value is not None for value in (*asked, self.counterfactual))
+
+    def where(self, plan: Plan) -> tuple[str, list[Any]]:
+        """The condition on the table "labels", and its parameters.
+
+        Raises:
+            UnknownName: an explainer that the run does not have.
+        """
+        known = [
+            ("class_index IN (SELECT unnest(?::INTEGER[]))", None if self.labels is None else list(self.labels)),
+            ("flag IN (SELECT unnest(?::VARCHAR[]))", None if self.flags is None else list(self.flags)),
+            ("s IN (SELECT s FROM pictures WHERE " + PICTURE_HAS_TEXT + ")", self.text or None),
+            ("probability >= ?::FLOAT", self.min_probability),
+            ("probability <= ?::FLOAT", self.max_probability),
+            ("tree = ?", self.counterfactual),
+        ]
+        parts = [sql for sql, value in known if value is not None]
+        parts += [f"x{_place(name, plan.explainers, 'explainer')}" for name in self.explainers or ()]
+        return " AND ".join(parts) or "true", [value for _, value in known if value is not None]
+
+    def key(self, plan: Plan) -> str:
+        """What is sorted by, in terms of the table "labels".
+
+        Raises:
+            UnknownName: there is no such order.
+        """
+        return sorts(plan)[_known(self.sort, sorts(plan), "order")]
+
+    @property
+    def direction(self) -> str:
+        """For SQL."""
+        return "DESC NULLS LAST" if self.descending else "ASC NULLS LAST"
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
+        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+PICTURE_HAS_TEXT = "contains(search, lower(?))"
+
+
+def sorts(plan: Plan) -> dict[str, str]:
+    """All orders there are -> what they mean in SQL. Only numbers of columns stand in it, no names."""
+    found = dict(_COLUMNS)
+    numbers = {pair: f"m{number}" for number, pair in enumerate(plan.score)}
+    found.update({f"score:{explainer}:{metric}": column for (explainer, metric), column in numbers.items()})
+    if len(plan.explainers) > 1:
+        for metric in plan.metrics:
+            columns = [numbers[explainer, metric] for explainer in plan.explainers]
+            several = " + ".join(f"({column} IS NOT NULL)::INTEGER" for column in columns)
+            spread = f"greatest({', '.join(columns)}) - least({', '.join(columns)})"
+            found[f"disagreement:{metric}"] = f"CASE WHEN {several} >= 2 THEN {spread} END"
+    return found
+
+
+def _known(name: str, names: Iterable[str], what: str) -> str:
+    if name not in (every := list(names)):
+        raise UnknownName(f"There is no {what} {name!r}. {nearest(name, every)}")
+    return name
+
+
+def _place(name: str, names: tuple[str, ...], what: str) -> int:
+    return names.index(_known(name, names, what))

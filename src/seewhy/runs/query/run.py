@@ -1,0 +1,338 @@
+"""Reads a run folder, also while it is written: filters, orders, pages, means, and the maps themselves.
+
+    run = Run("out")
+    for hit in run.labels(flags=["FN"], sort="score:rise:insertion_auc", descending=True, limit=48):
+        run.map(hit.record.sample, hit.labels[0], "rise")
+    run.refresh()                                     # what was written since
+
+The rows of all parts are read once and kept in memory (Arrow); flat tables of them (DuckDB, in memory, with neither
+files nor network) do the filtering. A `Run` may be used by several threads while another one refreshes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, Unpack
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from seewhy.errors import InvalidInput
+from seewhy.runs.folder.codec import decode
+from seewhy.runs.folder.rows import MapRow
+from seewhy.runs.query import totals as totals
+from seewhy.runs.query.filters import PICTURE_HAS_TEXT, Asked, Query, sorts
+from seewhy.runs.query.records import (
+    Counts,
+    ExplainerCost,
+    Failure,
+    Hit,
+    LabelScore,
+    Page,
+    SampleRecord,
+    Score,
+    StoredMap,
+    StoredTree,
+)
+from seewhy.runs.query.snapshot import Base, Moment
+
+__all__ = [
+    "Counts",
+    "ExplainerCost",
+    "Failure",
+    "Hit",
+    "LabelScore",
+    "Page",
+    "Run",
+    "SampleRecord",
+    "Score",
+    "StoredMap",
+    "StoredTree",
+]
+
+
+class Run:
+    """A run folder to be read.
+
+    Args:
+        place: a path, or an address that fsspec knows.
+        threads: how many the database may use for one question.
+
+    Raises:
+        InvalidInput: there is no run, or it cannot be read.
+    """
+
+    def __init__(self, place: str | os.PathLike[str], *, threads: int = 2) -> None:
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise InvalidInput(f"threads must be an integer of at least 1, got {threads!r}.")
+        self._base = Base(place, threads)
+
+    def refresh(self) -> int:
+        """Reads what was written since, and run.json if it changed; says how many parts are new.
+
+        Parts that cannot be read are counted and tried again the next time.
+
+        Raises:
+            InvalidInput: run.json is gone or cannot be read.
+        """
+        return self._base.refresh()
+
+    # ------------------------------------------------------------------------------------------------- run.json
+
+    @property
+    def address(self) -> str:
+        """Where the run lies."""
+        return self._base.store.address
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What stands in run.json."""
+        return self._base.state.settings
+
+    @property
+    def explainers(self) -> tuple[str, ...]:
+        """Their labels, in order."""
+        return self._base.state.plan.explainers
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Their labels, in order."""
+        return self._base.state.plan.metrics
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes, if they are known."""
+        found: list[str] | None = self.settings.get("classes")
+        return found
+
+    @property
+    def detects(self) -> bool:
+        """Whether its labels are the boxes of a detector."""
+        return bool(self.settings.get("detection"))
+
+    @property
+    def sorts(self) -> list[str]:
+        """The orders that `labels` and `samples` know."""
+        return list(sorts(self._base.state.plan))
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, "class 7" where it has none."""
+        names = self.classes or []
+        return str(names[label]) if 0 <= label < len(names) else f"class {label}"
+
+    # ---------------------------------------------------------------------------------------------------- pages
+
+    def labels(self, **asked: Unpack[Asked]) -> Page[Hit]:
+        """One entry for each label of each picture that meets the filters.
+
+        Args:
+            asked: filters, order and page: see `Query`.
+
+        Raises:
+            InvalidInput: a filter that cannot be used.
+            UnknownName: an explainer or an order that the run does not have.
+        """
+        query = Query.of(asked)
+        with self._base.moment() as now:
+            where, values = query.where(now.state.plan)
+            order = f"{query.key(now.state.plan)} {query.direction}, position, sample, label"
+            total = now.number(f"SELECT count(*) FROM labels WHERE {where}", values)
+            lines = now.fetch(
+                f"SELECT s, label FROM labels WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+                [*values, query.limit, query.offset],
+            )
+            made = now.records(s for s, _ in lines)
+        hits = [Hit(record=made[s], labels=(label,)) for s, label in lines]
+        return Page(items=hits, total=total, offset=query.offset)
+
+    def samples(self, **asked: Unpack[Asked]) -> Page[Hit]:
+        """One entry for each picture of which one label meets all filters; it has all its labels.
+
+        Pictures are in the order of the best of the labels that meet the filters. Without a filter on labels there
+        are those without any label, too.
+
+        Args:
+            asked: filters, order and page: see `Query`.
+
+        Raises:
+            InvalidInput: a filter that cannot be used.
+            UnknownName: an explainer or an order that the run does not have.
+        """
+        query = Query.of(asked)
+        with self._base.moment() as now:
+            total, pictures = _pictures(now, query)
+            made, found = now.records(pictures), _meeting(now, query, pictures)
+        hits = [Hit(record=made[s], labels=tuple(found.get(s, ()))) for s in pictures]
+        return Page(items=hits, total=total, offset=query.offset)
+
+    def failures(self, offset: int = 0, limit: int = 12) -> Page[Failure]:
+        """What could not be done, picture by picture.
+
+        Raises:
+            InvalidInput: offset or limit that cannot be used.
+        """
+        query = Query(offset=offset, limit=limit)
+        with self._base.moment() as now:
+            total = now.number("SELECT count(*) FROM failures")
+            lines = now.fetch(
+                "SELECT sample, position, name, source, task, explainer, metric, label, reason "
+                "FROM failures JOIN pictures USING (s) "
+                "ORDER BY position, sample, task, explainer, metric, label, reason LIMIT ? OFFSET ?",
+                [query.limit, query.offset],
+            )
+        return Page(items=[Failure(*line) for line in lines], total=total, offset=query.offset)
+
+    def records(self) -> Iterator[SampleRecord]:
+        """All pictures, in the order of the data, as they are when the first is asked for."""
+        with self._base.moment() as now:
+            order = [s for (s,) in now.fetch("SELECT s FROM pictures ORDER BY position, sample")]
+            for start in range(0, len(order), 256):
+                block = order[start : start + 256]
+                made = now.records(block)
+                yield from (made[s] for s in block)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All labels as a flat table, in the order of the data, block by block.
+
+        Columns: sample, name, source, position, label (class index), truth, flag, probability, predicted, mean, std,
+        low, high, entropy, mutual_information, then "EXPLAINER/METRIC" for every pair, null where there is no value.
+        Of a detector also "detection", the number of the box, which `SampleRecord.detections` has.
+        """
+        with self._base.moment() as now:
+            plan = now.state.plan
+            own = ["sample", "name", "source", "position", "label", "truth", "flag"]
+            rest = ["mean", "std", "low", "high", "entropy", "mutual_information"]
+            scores = [f"m{number}" for number in range(len(plan.score))]
+            columns = ["labels.probability", "predicted", *(f"labels.{name}" for name in [*rest, *scores])]
+            columns += ["label"] if self.detects else []
+            reader = pa.RecordBatchReader.from_stream(
+                now.cursor.sql(
+                    f"SELECT labels.sample, name, source, labels.position, class_index, truth, flag, "
+                    f"{', '.join(columns)} "
+                    "FROM labels JOIN pictures USING (s) ORDER BY labels.position, labels.sample, label"
+                )
+            )
+            names = [*own, "probability", "predicted", *rest, *(f"{e}/{m}" for e, m in plan.score)]
+            names += ["detection"] if self.detects else []
+            for batch in reader:
+                yield pa.RecordBatch.from_arrays(batch.columns, names)
+
+    # ---------------------------------------------------------------------------------------------- one picture
+
+    def sample(self, key: str) -> SampleRecord | None:
+        """Everything that is known of a picture; None where the run does not know it."""
+        return self._base.record(key)
+
+    def map_bytes(self, sample: str, label: int, explainer: str) -> tuple[bytes, MapRow] | None:
+        """A map as it is kept, and how it is read; None where there is none.
+
+        Raises:
+            InvalidInput: its pack is damaged.
+        """
+        record = self.sample(sample)
+        stored = record.maps.get((label, explainer)) if record else None
+        if stored is None:
+            return None
+        return self._base.store.read(stored.part, stored.row.offset, stored.row.size), stored.row
+
+    def map(self, sample: str, label: int, explainer: str) -> NDArray[np.float32] | None:
+        """A map (h, w) in its own resolution, raw and signed; None where there is none.
+
+        Raises:
+            InvalidInput: its pack is damaged, or it was written by a later version.
+        """
+        found = self.map_bytes(sample, label, explainer)
+        if found is None:
+            return None
+        data, row = found
+        return decode(data, row.encoding, (row.height, row.width), row.low, row.high)
+
+    def thumbnail(self, sample: str) -> tuple[bytes, str] | None:
+        """The small picture and its format ("png" or "jpeg"); None where there is none.
+
+        Raises:
+            InvalidInput: its pack is damaged.
+        """
+        record = self.sample(sample)
+        if record is None or record.thumbnail is None:
+            return None
+        part, place = record.thumbnail
+        return self._base.store.read(part, place.offset, place.size), place.format
+
+    def tree(self, sample: str, label: int) -> dict[str, Any] | None:
+        """A hierarchical occlusion (`EditTree.as_dict`); None where there is none."""
+        record = self.sample(sample)
+        stored = record.trees.get(label) if record else None
+        if stored is None:
+            return None
+        rows = self._base.store.rows_of(stored.part, ["sample", "trees"]).to_pylist()
+        own = [tree for row in rows if row["sample"] == sample for tree in row["trees"]]
+        texts = [tree["tree"] for tree in own if tree["label"] == label]
+        found: dict[str, Any] | None = json.loads(texts[0]) if texts else None
+        return found
+
+    # ---------------------------------------------------------------------------------------------- all of them
+
+    def counts(self) -> Counts:
+        """How much there is."""
+        with self._base.moment() as now:
+            return totals.counts(now)
+
+    def scores(self) -> list[Score]:
+        """What each metric gives each explainer, over all pictures and labels."""
+        with self._base.moment() as now:
+            return totals.scores(now)
+
+    def label_scores(self, *, explainer: str | None = None, metric: str | None = None) -> list[LabelScore]:
+        """The same for each label, of one explainer, one metric, or both; mean None where there are no data.
+
+        Raises:
+            UnknownName: the run does not have it.
+        """
+        with self._base.moment() as now:
+            return totals.label_scores(now, explainer, metric)
+
+    def costs(self) -> list[ExplainerCost]:
+        """What each explainer's maps cost a picture, on average."""
+        with self._base.moment() as now:
+            return totals.costs(now)
+
+
+def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
+    """How many pictures meet the filters, and the numbers of those on the page."""
+    where, values = query.where(now.state.plan)
+    best = f"{'max' if query.descending else 'min'}({query.key(now.state.plan)})"
+    if query.of_labels:
+        total = now.number(f"SELECT count(DISTINCT s) FROM labels WHERE {where}", values)
+        join, there = "JOIN", "true"
+    else:
+        there = PICTURE_HAS_TEXT if query.text else "true"
+        total = now.number(f"SELECT count(*) FROM pictures WHERE {there}", values)
+        join, where = "LEFT JOIN", "true"
+    if query.sort == "position" and not query.of_labels:
+        source, key = "pictures", "position"
+    else:
+        source = f"pictures {join} (SELECT s, {best} AS k FROM labels WHERE {where} GROUP BY s) USING (s)"
+        key = "k"
+    lines = now.fetch(
+        f"SELECT s FROM {source} WHERE {there} ORDER BY {key} {query.direction}, position, sample LIMIT ? OFFSET ?",
+        [*values, query.limit, query.offset],
+    )
+    return total, [s for (s,) in lines]
+
+
+def _meeting(now: Moment, query: Query, pictures: list[int]) -> dict[int, list[int]]:
+    """Of each picture the labels that meet the filters, in the order asked for."""
+    where, values = query.where(now.state.plan)
+    lines = now.fetch(
+        f"SELECT s, label FROM labels WHERE s IN (SELECT unnest(?::BIGINT[])) AND {where} "
+        f"ORDER BY {query.key(now.state.plan)} {query.direction}, label",
+        [pictures, *values],
+    )
+    found: dict[int, list[int]] = {}
+    for s, label in lines:
+        found.setdefault(s, []).append(label)
+    return found

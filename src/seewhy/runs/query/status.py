@@ -1,0 +1,95 @@
+"""What a run folder has, for people and as JSON; also while it is being written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from seewhy.errors import InvalidInput
+from seewhy.runs.folder.rows import told
+from seewhy.runs.query.records import Counts, Failure, Score
+from seewhy.runs.query.run import Run
+
+__all__ = ["Status", "status"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What there is.
+
+    Attributes:
+        place: the folder.
+        settings: what stands in run.json.
+        counts: of pictures, labels, maps, failures.
+        scores: of each explainer by each metric.
+        failures: some of them.
+    """
+
+    place: str
+    settings: dict[str, Any]
+    counts: Counts
+    scores: list[Score]
+    failures: list[Failure]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "place": self.place, "settings": self.settings, "counts": asdict(self.counts),
+            "scores": [asdict(one) for one in self.scores], "failures": [one._asdict() for one in self.failures],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        made, counts = self.settings, self.counts
+        of = "" if counts.total is None else f" of {counts.total}"
+        lines = [
+            f"{self.place}: {counts.samples}{of} pictures, {counts.labels} labels, {counts.maps} maps",
+            f"  model {made['model']['name']}, activation {made['activation']}, threshold {made['threshold']:g}; "
+            f"data {made['data'].get('root') or made['data'].get('kind')}; begun {made['created']}",
+        ]
+        if any(counts.flags.values()):
+            lines.append("  " + ", ".join(f"{number} {flag}" for flag, number in counts.flags.items()))
+        lines += [f"  {line}" for line in _table(self.scores)]
+        if counts.foreign or counts.unread:
+            lines.append(f"  not read: {counts.foreign} parts of other settings, {counts.unread} damaged ones")
+        if counts.failures:
+            lines.append(f"  {counts.failures} failures; of {counts.failed} pictures nothing is known:")
+            lines += [f"    {one.name}: {told(one)}" for one in self.failures]
+            rest = counts.failures - len(self.failures)
+            lines += [f"    ... and {rest} more"] if rest > 0 else []
+        return "\n".join(lines)
+
+
+def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
+    """Reads a run folder.
+
+    Args:
+        place: its path or address.
+        failures: how many are listed.
+
+    Raises:
+        InvalidInput: it is no run folder.
+    """
+    if failures < 0:
+        raise InvalidInput(f"failures must not be negative, got {failures}.")
+    run = Run(place)
+    listed = run.failures(limit=failures).items if failures else []
+    return Status(
+        place=run.address, settings=run.settings, counts=run.counts(), scores=run.scores(), failures=list(listed)
+    )
+
+
+def _table(scores: list[Score]) -> list[str]:
+    """Explainers down, metrics across: means, and over how many maps."""
+    explainers, metrics = (
+        list(dict.fromkeys(getattr(one, kind) for one in scores)) for kind in ("explainer", "metric")
+    )
+    cells = {(one.explainer, one.metric): _cell(one) for one in scores}
+    rows = [["", *metrics], *([e, *(cells.get((e, m), "") for m in metrics)] for e in explainers)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(metrics) + 1)]
+    lined = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return list(lined) if scores else []
+
+
+def _cell(score: Score) -> str:
+    return "no data" if score.mean is None else f"{score.mean:.3f} (n {score.count})"

@@ -1,0 +1,76 @@
+"""From worked-on pictures to a committed part: maps and thumbnails are encoded, rows point at them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from seewhy.errors import StorageError
+from seewhy.runs.folder.codec import Precision, bright, encode
+from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, readable
+from seewhy.runs.work.job import Tools
+from seewhy.runs.work.picture import Picture
+
+__all__ = ["commit"]
+
+
+class _Pack:
+    """Bytes one after the other."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> int:
+        """Where it begins."""
+        self.pieces.append(data)
+        self.size += len(data)
+        return self.size - len(data)
+
+
+def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]:
+    """Writes the part of a chunk: its name, and how many maps are in it.
+
+    Raises:
+        StorageError: it cannot be written, or the run is not there any more.
+    """
+    if not tools.store.exists():  # an unmounted disk leaves an empty folder, which must not be filled
+        raise StorageError(
+            f"{tools.store.address!r} is no run folder any more: its run.json is gone. Was it removed, or the disk "
+            "unmounted? Bring it back, then give the same command again: what is finished is not lost."
+        )
+    pack, rows = _Pack(), []
+    for picture in pictures:
+        maps = _maps(picture, pack, tools.job.precision)
+        extra: dict[str, Any] = {"maps": maps, "written": time.time()}
+        if picture.loaded is not None and "predict" in picture.item.tasks:
+            data, kind, (height, width) = picture.loaded.small
+            extra["thumbnail"] = ThumbnailRow(pack.add(data), len(data), kind, height, width)
+        rows.append(_row(tools, picture, extra))
+    return tools.store.write(tools.run, chunk, rows, pack.pieces), sum(len(row.maps) for row in rows)
+
+
+def _maps(picture: Picture, pack: _Pack, precision: Precision) -> list[MapRow]:
+    found = []
+    for label, explainer in sorted(picture.kept):
+        values = picture.maps[label, explainer]
+        kept = encode(values, precision)
+        offset = pack.add(kept.data)
+        place = (offset, len(kept.data), kept.encoding, *values.shape, kept.low, kept.high, bright(values))
+        found.append(MapRow(label, explainer, *place))
+    return found
+
+
+def _row(tools: Tools, picture: Picture, extra: dict[str, Any]) -> Row:
+    item, loaded = picture.item, picture.loaded
+    source = tools.data.source(item.index)
+    if loaded is not None and loaded.original is not None:
+        data, ending = loaded.original
+        source = f"originals/{loaded.digest}{ending}"
+        tools.store.files.put(source, [data])
+    name = (loaded.sample.name if loaded is not None else "") or item.key
+    return Row(
+        sample=item.key, position=item.index, name=readable(name), stamp=item.stamp,
+        source=None if source is None else readable(source),
+        **picture.row(tools.threshold), **extra,
+    )  # fmt: skip

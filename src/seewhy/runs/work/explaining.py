@@ -1,0 +1,379 @@
+"""What is computed for pictures of one input size: predictions, maps, scores, uncertainty, counterfactuals.
+
+What the network says about a picture comes out of the first explainer's own pass where that is possible, so that a run
+costs no pass more than its explainers do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seewhy.errors import BadOutput, InvalidTarget, SeewhyError
+from seewhy.explainers import Explainer
+from seewhy.maps import upsample
+from seewhy.metrics import Case, Metric, explaining
+from seewhy.models import FeatureModel, Model, at, varies
+from seewhy.perturbation import check_activation
+from seewhy.runs.folder.codec import decode
+from seewhy.runs.folder.rows import CostRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.work import matching as detecting
+from seewhy.runs.work.job import Tools
+from seewhy.runs.work.picture import Picture, choose, exclusive, said
+from seewhy.runs.work.reading import truth, truth_of_boxes
+from seewhy.targets import BoxTarget, Chosen
+from seewhy.types import Attribution, Outputs, activation
+
+if TYPE_CHECKING:
+    from seewhy.runs.work.worker import Batches
+
+__all__ = ["everything"]
+
+_TARGET = re.compile(r"\btarget (\d+)")  # boxes are counted from 1 wherever people see them
+
+
+def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
+    """Does all tasks of pictures that have one input size."""
+    first = _first(tools, pictures)
+    _find_layer(tools, pictures)
+    _predict(tools, batches, pictures, first)
+    known = [p for p in pictures if p.classes is not None]
+    for label in tools.explainers:
+        task = tools.explain_task(label)
+        todo = [p for p in known if p.wants(task) and not (label == first and p.probabilities is not None)]
+        _explain(tools, batches, label, [*todo, *_lossy(tools, label, known, task)])
+    for picture in known:
+        _judge_all(tools, picture)
+    _uncertainty(tools, batches, known)
+    for picture in known:
+        _counterfactual(tools, picture)
+
+
+def _find_layer(tools: Tools, pictures: list[Picture]) -> None:
+    """Looks for the layer that "auto" means now, so that the first picture's cost is that of any other."""
+    model = tools.model
+    asked = [label for label, one in tools.explainers.items() if _automatic(one)]
+    asked = [label for label in asked if any(p.wants(tools.explain_task(label)) for p in pictures)]
+    if not isinstance(model, FeatureModel) or not asked:
+        return
+    for picture in pictures[:1]:
+        assert picture.loaded is not None
+        with contextlib.suppress(Exception), model.opened():  # what stands against it, the explainer will say
+            at(model, torch.tensor([picture.item.index])).auto_layer(picture.loaded.inputs)
+
+
+def _automatic(explainer: Explainer) -> bool:
+    values = explainer.parameters.values()
+    return getattr(explainer, "layer", None) == "auto" or any(
+        isinstance(v, Explainer) and _automatic(v) for v in values
+    )
+
+
+# ------------------------------------------------------------------------------------------------- predictions
+
+
+def _first(tools: Tools, pictures: list[Picture]) -> str | None:
+    """The explainer whose own pass can say what the network predicts; None where a plain pass is the better way.
+
+    A perturbation method makes hundreds of passes anyway; a method with one backward pass a class would make as many
+    for every picture as for the one with the most classes, unless there is one class each.
+    """
+    if tools.sieve is not None or not all(p.wants("predict") for p in pictures):
+        return None
+    several = any(p.loaded is not None and p.loaded.sample.labels is not None for p in pictures)
+    for label, one in tools.explainers.items():
+        if one.needs is Model or (one.pixelwise and several):
+            continue
+        if all(p.wants(tools.explain_task(label)) for p in pictures):
+            return label
+    return None
+
+
+def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str | None) -> None:
+    fresh = [p for p in pictures if p.wants("predict")]
+    for picture in pictures:
+        if "predict" not in picture.item.tasks:
+            picture.classes = picture.item.labels
+            picture.detections = None if tools.sieve is None else list(picture.item.detections)
+            if picture.classes is None:
+                picture.fail_all("What the network says about the picture is not known from before.", "predict")
+
+    def work(batch: list[Picture]) -> None:
+        inputs = _together(batch)
+        if first is not None:
+            began = time.perf_counter()
+            chosen = Chosen(choose=lambda outputs: _chosen(tools, batch, outputs))
+            found = _explainer(tools, first, batch).run(inputs, chosen)
+            _keep(tools, batch, first, found, time.perf_counter() - began)
+            return
+        with tools.model.opened():
+            tools.model.check(inputs)
+            said_so = _chosen if tools.sieve is None else _detected
+            said_so(tools, batch, _model(tools, batch)(inputs))
+
+    def failed(picture: Picture, error: Exception) -> None:
+        if first is not None and not isinstance(error, BadOutput | InvalidTarget):
+            again.append(picture)
+            picture.fail([tools.explain_task(first)], error, "explain", first)
+        else:
+            picture.classes = picture.probabilities = picture.detections = None
+            picture.fail_all(error, "predict")
+
+    again: list[Picture] = []
+    batches.each(fresh, work, failed)
+    if again:  # the explainer failed, which says nothing about the network
+        _predict(tools, batches, again, None)
+
+
+def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
+    """(N, T) the classes that are explained, filled up with the first; notes what the network says."""
+    function = tools.job.activation_fn
+    found = _probable(tools, outputs).classes.detach().float().cpu()
+    alone = exclusive(found, function)
+    for picture, values in zip(batch, found, strict=True):
+        assert picture.loaded is not None
+        picture.classes = choose(values, picture.loaded.sample.labels, tools.job.threshold, alone)
+        picture.probabilities = values
+    longest = max(1, *(len(p.classes or ()) for p in batch)) if batch else 1
+    filled = [[*(p.classes or ()), *([(p.classes or (0,))[0]] * (longest - len(p.classes or ())))] for p in batch]
+    return torch.tensor(filled)
+
+
+def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
+    """Notes what a detector finds in each picture."""
+    outputs = _probable(tools, outputs)
+    if outputs.boxes is None or tools.sieve is None:
+        raise BadOutput("The run began with a network that gives boxes, and now it gives none.")
+    for i, picture in enumerate(batch):
+        one = picture.loaded
+        assert one is not None
+        size = (one.inputs.shape[2], one.inputs.shape[3])
+        picture.detections, picture.flagged = detecting.found(outputs, i, one.sample, one.view, size, tools.sieve)
+        picture.classes = tuple(row.number for row in picture.detections)
+        picture.probabilities = outputs.classes[i].detach().float().cpu()
+        if picture.unfound:
+            picture.notes = [f"Nothing is found with a score above {tools.sieve.score_threshold:g}."]
+
+
+def _probable(tools: Tools, outputs: Outputs) -> Outputs:
+    """With probabilities, all of them finite."""
+    check_activation(outputs, tools.job.activation_fn)
+    found = outputs.activate(activation(tools.job.activation_fn))
+    if not bool(torch.isfinite(found.classes).all()):
+        raise BadOutput("The probabilities come to NaN or infinity. Check activation_fn.")
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------- maps
+
+
+def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Picture]) -> None:
+    alike: dict[int, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        alike[len(picture.classes or ())].append(picture)
+
+    def work(batch: list[Picture]) -> None:
+        began = time.perf_counter()
+        explainer = _explainer(tools, label, batch)
+        found = explainer.run(_together(batch), torch.tensor([p.classes for p in batch]))
+        _keep(tools, batch, label, found, time.perf_counter() - began)
+
+    def failed(picture: Picture, error: Exception) -> None:
+        judged = [tools.score_task(label, metric) for metric in tools.metrics]
+        picture.fail([tools.explain_task(label), *judged], error, "explain", label)
+
+    def boxes(batch: list[Picture]) -> None:
+        for picture in batch:
+            began = time.perf_counter()
+            found = _of_boxes(picture, _explainer(tools, label, [picture]))
+            _keep(tools, [picture], label, found, time.perf_counter() - began)
+
+    if tools.sieve is not None:  # each picture has boxes of its own
+        replace(batches, size=1).each([p for n in alike if n for p in alike[n]], boxes, failed)
+        return
+    for count, group in sorted(alike.items()):
+        if count:
+            batches.each(group, work, failed)
+
+
+def _of_boxes(picture: Picture, explainer: Explainer) -> Attribution:
+    """One map for each of a detector's boxes, all from the same passes; of its class, where a method knows no boxes."""
+    inputs, found = _together([picture]), picture.detections or []
+    if not explainer.classes_only:
+        maps = explainer.run(inputs, _targets(picture))
+        return replace(maps, warnings=tuple(_TARGET.sub(lambda m: f"box {int(m[1]) + 1}", t) for t in maps.warnings))
+    labels = sorted({row.class_index for row in found})
+    of_classes = explainer.run(inputs, torch.tensor([labels]))
+    rows = [labels.index(row.class_index) for row in found]
+    note = f"{type(explainer).__name__} explains classes: boxes of one class share a map."
+    return replace(of_classes, raw=of_classes.raw[:, rows], targets=None, warnings=(*of_classes.warnings, note))
+
+
+def _targets(picture: Picture) -> list[BoxTarget]:
+    assert picture.loaded is not None
+    size = (picture.loaded.inputs.shape[2], picture.loaded.inputs.shape[3])
+    return detecting.targets(picture.detections or [], picture.loaded.view, size)
+
+
+def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution, seconds: float) -> None:
+    """Each picture's maps, its share of the cost, and what is said about it."""
+    maps, n, task = found.raw.float().cpu().numpy(), len(batch), tools.explain_task(label)
+    passes = (found.passes.forward / n, found.passes.backward / n)
+    for i, picture in enumerate(batch):
+        for t, target in enumerate(picture.classes or ()):
+            picture.maps[target, label] = np.ascontiguousarray(maps[i, t])
+        if picture.wants(task):  # else it was made again to be judged, and lies in the folder already
+            picture.kept.update((target, label) for target in picture.classes or ())
+            picture.costs.append(CostRow(label, *passes, seconds / n, found.layer, said(found.warnings, i)))
+
+
+def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> list[Picture]:
+    """Pictures whose map is there, is to be judged, and lost precision when it was kept: it is made again."""
+    found = []
+    for picture in pictures:
+        judged = any(picture.wants(tools.score_task(label, metric)) for metric in tools.metrics)
+        if not judged or task in picture.item.tasks:
+            continue
+        there = {row.label: (part, row) for part, row in picture.item.maps if row.explainer == label}
+        if set(there) == set(picture.classes or ()):
+            for target, (part, row) in there.items():
+                data = tools.store.read(part, row.offset, row.size)
+                shape = (row.height, row.width)
+                picture.maps[target, label] = decode(data, row.encoding, shape, row.low, row.high)
+        else:
+            found.append(picture)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ scores
+
+
+def _judge_all(tools: Tools, picture: Picture) -> None:
+    for e in tools.explainers:
+        wanted = [m for m in tools.metrics if picture.wants(tools.score_task(e, m))]
+        if not wanted:
+            continue
+        for label in picture.classes or ():
+            if (label, e) not in picture.maps:
+                continue
+            case = _case(tools, picture, (label, e), wanted)
+            for m in wanted:
+                _judge(tools, picture, case, (label, e, m))
+
+
+def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: list[str]) -> Case | Exception:
+    """The map of a class by an explainer with what metrics need, or what stands against it."""
+    assert picture.loaded is not None
+    (label, e), model = about, _model(tools, [picture])
+    explainer = _explainer(tools, e, [picture])
+    inputs = picture.loaded.inputs
+    size = (inputs.shape[2], inputs.shape[3])
+    raw = torch.from_numpy(picture.maps[label, e]).to(inputs.device)
+    try:
+        needed = any(tools.metrics[m].needs_truth for m in wanted)
+        mask = _truth(picture, label, size) if needed else None
+        return Case(
+            model=model, image=inputs[0], saliency=upsample(raw[None, None], size)[0, 0],
+            target=label if picture.detections is None else _targets(picture)[label],
+            truth=None if mask is None else mask.to(inputs.device), explain=_again(explainer, model),
+        )  # fmt: skip
+    except (SeewhyError, OSError) as error:
+        return error
+
+
+def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None:
+    """(H, W) bool: where a class is, or the true box that a detector's box is."""
+    assert picture.loaded is not None
+    sample, view = picture.loaded.sample, picture.loaded.view
+    if picture.detections is None:
+        return truth(sample, view, label, size)
+    box = detecting.true_box(picture.detections[label], sample)
+    found = None if box is None else truth_of_boxes([box], view, size)
+    return found if found is not None and bool(found.any()) else None
+
+
+def _again(explainer: Explainer, model: Model) -> Callable[[Tensor, Any], Tensor]:
+    """Explains other images for a metric; a box's class, where the method knows no boxes."""
+    explain = explaining(explainer, model)
+
+    def classes(images: Tensor, target: Any) -> Tensor:
+        return explain(images, target.label if isinstance(target, BoxTarget) else target)
+
+    return classes if explainer.classes_only else explain
+
+
+def _judge(tools: Tools, picture: Picture, case: Case | Exception, about: tuple[int, str, str]) -> None:
+    label, e, m = about
+    metric: Metric = tools.metrics[m]
+    try:
+        if isinstance(case, Exception):
+            raise case
+        value = float("nan") if metric.needs_truth and case.truth is None else metric(case)
+    except Exception as error:  # the other metrics' results are not lost
+        picture.fail_judging([tools.score_task(e, m)], error, about)
+        return
+    picture.scores.append(ScoreRow(label, e, m, value if value == value else None))
+
+
+# ------------------------------------------------------------------------------- uncertainty and counterfactuals
+
+
+def _uncertainty(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
+    method = tools.uncertainty
+    if method is None:
+        return
+    task = f"uncertainty:{tools.ids['uncertainty', '']}"
+
+    def work(batch: list[Picture]) -> None:
+        found = replace(method, network=_model(tools, batch))(_together(batch))
+        columns = [one.cpu() for one in (found.mean, found.std, found.interval[..., 0], found.interval[..., 1])]
+        for i, picture in enumerate(batch):
+            picture.uncertainty = [
+                UncertaintyRow(label, *(float(column[i, label]) for column in columns))
+                for label in picture.classes or ()
+            ]
+            picture.entropy = float(found.entropy[i])
+            picture.mutual_information = float(found.mutual_information[i])
+
+    batches.each([p for p in pictures if p.wants(task)], work, lambda p, error: p.fail([task], error, "uncertainty"))
+
+
+def _counterfactual(tools: Tools, picture: Picture) -> None:
+    method = tools.counterfactual
+    if method is None or picture.loaded is None or not picture.classes:
+        return
+    task = f"counterfactual:{tools.ids['counterfactual', '']}"
+    if not picture.wants(task):
+        return
+    try:
+        asked = replace(method, network=_model(tools, [picture]))
+        found = asked.run(picture.loaded.inputs, torch.tensor([picture.classes]))
+    except Exception as error:  # the run goes on
+        picture.fail([task], error, "counterfactual")
+        return
+    for label, tree in zip(picture.classes, found.trees[0], strict=True):
+        picture.trees.append(TreeRow(label, json.dumps(tree.as_dict())))
+
+
+def _model(tools: Tools, batch: Sequence[Picture]) -> Model:
+    """The network for some pictures, whose further inputs may go with their places in the data."""
+    return at(tools.model, torch.tensor([picture.item.index for picture in batch]))
+
+
+def _explainer(tools: Tools, label: str, batch: Sequence[Picture]) -> Explainer:
+    own = tools.explainers[label]
+    return replace(own, network=_model(tools, batch)) if varies(tools.model) else own
+
+
+def _together(batch: Sequence[Picture]) -> Tensor:
+    return torch.cat([p.loaded.inputs for p in batch if p.loaded is not None])

@@ -1,0 +1,358 @@
+"""What a run does, as a worker needs it: the model, the data, the explainers and metrics, and how each is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy import registry, specs
+from seewhy.api import prepare
+from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
+from seewhy.datasets import Data, open_data
+from seewhy.detection import MOST, OVERLAP, SCORE, check_thresholds
+from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.explainers import Explainer
+from seewhy.metrics import Metric
+from seewhy.models import Model, bound
+from seewhy.models.function import FunctionModel
+from seewhy.models.loading import load
+from seewhy.models.torch.model import TorchModel
+from seewhy.runs.folder.codec import Precision
+from seewhy.runs.folder.identity import identity, model_digest, plain
+from seewhy.runs.folder.store import FORMAT, PLAIN, Store
+from seewhy.runs.work.matching import Sieve
+from seewhy.types import Activation, activation
+from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
+
+__all__ = ["Job", "Tools"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """A run as it was asked for: names and parameters, or objects. It can be sent to another process.
+
+    Attributes:
+        place: the run folder.
+        model: what `seewhy.load` takes.
+        model_options: its keyword arguments.
+        data: what `seewhy.datasets.open_data` takes.
+        data_options: its keyword arguments.
+        explainers: names with parameters, classes or explainers; one, a list, or a dict that labels them.
+        metrics: the same for metrics.
+        uncertainty: parameters of `EpistemicUncertainty`, or None to leave it out.
+        counterfactual: parameters of `HierarchicalOcclusion`, or None to leave it out.
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        threshold: classes above this probability are explained, and count as predicted.
+        score_threshold: of a detector: boxes with a score above it are explained.
+        nms_threshold: of a detector: boxes of one class that overlap a better one by more are dropped; None keeps them.
+        max_detections: of a detector: at most so many boxes a picture.
+        chunk: pictures that are committed together.
+        batch: pictures that go through the network together.
+        precision: of the maps that are kept; see `seewhy.runs.folder.codec.encode`.
+        copy_originals: keeps the original files in the run folder, too.
+        device: where the network runs; None leaves it where it is.
+        threads: of torch on the CPU, in each worker; None leaves that to torch.
+    """
+
+    place: str | os.PathLike[str]
+    model: Any
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    data: Any = None
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    explainers: Any = ()
+    metrics: Any = ()
+    uncertainty: Mapping[str, Any] | None = None
+    counterfactual: Mapping[str, Any] | None = None
+    activation_fn: str | Activation | None = "softmax"
+    threshold: float = 0.5
+    score_threshold: float = SCORE
+    nms_threshold: float | None = OVERLAP
+    max_detections: int = MOST
+    chunk: int = 32
+    batch: int = 16
+    precision: Precision = "auto"
+    copy_originals: bool = False
+    device: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("chunk", "batch", "max_detections"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidInput(f"{name} must be a positive integer, got {value!r}.")
+        if isinstance(self.threshold, bool) or not 0 <= self.threshold < 1:
+            raise InvalidInput(f"threshold must be at least 0 and below 1, got {self.threshold!r}.")
+        check_thresholds(score_threshold=self.score_threshold, nms_threshold=self.nms_threshold)
+        if self.precision not in ("auto", "float32", "float16"):
+            raise InvalidInput(f"precision must be 'auto', 'float32' or 'float16', got {self.precision!r}.")
+        if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
+            object.__setattr__(self, "activation_fn", type(self.activation_fn).__name__.lower())
+        activation(self.activation_fn)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tools:
+    """A job's things, made.
+
+    Attributes:
+        job: what was asked for.
+        store: the run folder.
+        model: the network.
+        data: the pictures.
+        classes: names, where there are any.
+        explainers: label -> explainer.
+        metrics: label -> metric.
+        uncertainty: or None.
+        counterfactual: or None.
+        sieve: which boxes of a detector are explained; None for a classifier.
+        ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
+    """
+
+    job: Job
+    store: Store
+    model: Model
+    data: Data
+    classes: tuple[str, ...] | None
+    explainers: dict[str, Explainer]
+    metrics: dict[str, Metric]
+    uncertainty: EpistemicUncertainty | None
+    counterfactual: HierarchicalOcclusion | None
+    sieve: Sieve | None
+    ids: dict[tuple[str, str], str]
+
+    @classmethod
+    def of(cls, job: Job, known: Mapping[str, Any] | None = None) -> Tools:
+        """Loads and builds everything.
+
+        Args:
+            job: what is wanted.
+            known: what stands in run.json: explainers and metrics keep the labels that they have there.
+
+        Raises:
+            SeewhyError: a name, a parameter or a file that does not exist.
+        """
+        known = known or {}
+        model = _placed(load(job.model, **job.model_options), job.device)
+        digest, data = model_digest(model), open_data(job.data, **job.data_options)
+        model = _rows(model, data)
+        data, classes = _bound(model, data, known)
+        sieve = _sieve(job, model, data, known)
+        function = job.activation_fn
+        explainers = _labels(specs.explainers(model, job.explainers, function), known.get("explainers", {}))
+        metrics = _labels(specs.metrics(job.metrics, function), known.get("metrics", {}))
+        shared = {"activation_fn": function}
+        sure = None if job.uncertainty is None else EpistemicUncertainty(model, **(shared | dict(job.uncertainty)))
+        what_if = None
+        if job.counterfactual is not None:
+            what_if = HierarchicalOcclusion(
+                model, **(shared | {"threshold": max(job.threshold, 0.01)} | dict(job.counterfactual))
+            )
+        ids = {("explainer", label): _id(one) for label, one in explainers.items()}
+        ids |= {("metric", label): _id(one) for label, one in metrics.items()}
+        ids |= {("uncertainty", ""): _id(sure)} if sure else {}
+        ids |= {("counterfactual", ""): _id(what_if)} if what_if else {}
+        ids["model", ""] = digest
+        chosen = (PLAIN, float(job.threshold)) if sieve is None else (FORMAT, sieve)
+        ids["run", ""] = identity(chosen[0], ids["model", ""], _named(function), chosen[1])
+        return cls(
+            job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
+            metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
+        )  # fmt: skip
+
+    @property
+    def threshold(self) -> float:
+        """Above which a class, or a detector's box, counts as found."""
+        return self.job.threshold if self.sieve is None else self.sieve.score_threshold
+
+    @property
+    def run(self) -> str:
+        """The identity of model, activation and threshold: parts with another one are not mixed in."""
+        return self.ids["run", ""]
+
+    def tasks(self) -> tuple[str, ...]:
+        """The identities of everything that is to be done for each picture."""
+        found = ["predict", *(self.explain_task(label) for label in self.explainers)]
+        found += [self.score_task(e, m) for e in self.explainers for m in self.metrics]
+        found += [f"uncertainty:{self.ids['uncertainty', '']}"] if self.uncertainty else []
+        found += [f"counterfactual:{self.ids['counterfactual', '']}"] if self.counterfactual else []
+        return tuple(found)
+
+    def explain_task(self, label: str) -> str:
+        """The identity of an explainer's maps."""
+        return f"explain:{self.ids['explainer', label]}"
+
+    def score_task(self, explainer: str, metric: str) -> str:
+        """The identity of a metric's scores of an explainer's maps."""
+        return f"score:{self.ids['explainer', explainer]}:{self.ids['metric', metric]}"
+
+    def settings(self, command: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What stands in run.json."""
+        job = self.job
+        preprocessing = getattr(self.model, "preprocessing", None)
+        return {
+            "format": PLAIN if self.sieve is None else FORMAT, "id": self.run,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seewhy": version("seewhy"), "torch": torch.__version__,
+            "model": {
+                "name": self.model.name, "digest": self.ids["model", ""],
+                "preprocessing": str(preprocessing) if preprocessing else None,
+                "notes": list(getattr(self.model, "notes", ())),
+            },
+            "activation": _named(job.activation_fn), "threshold": self.threshold,
+            **({} if self.sieve is None else {"detection": dataclasses.asdict(self.sieve)}),
+            "classes": list(self.classes) if self.classes else None,
+            "explainers": {label: self._explainer(label) for label in self.explainers},
+            "metrics": {label: self._metric(label) for label in self.metrics},
+            "uncertainty": _described(self.uncertainty, self.ids.get(("uncertainty", ""))),
+            "counterfactual": _described(self.counterfactual, self.ids.get(("counterfactual", ""))),
+            "data": {**self.data.describe(), "length": len(self.data), "notes": list(self.data.notes)},
+            "chunk": job.chunk, "batch": job.batch, "precision": job.precision,
+            "command": dict(command) if command else None,
+        }  # fmt: skip
+
+    def _explainer(self, label: str) -> dict[str, Any]:
+        one = self.explainers[label]
+        about = {"class_agnostic": one.class_agnostic, "pixelwise": one.pixelwise}
+        return {**_what(one, "explainers"), **about, "id": self.ids["explainer", label]}
+
+    def _metric(self, label: str) -> dict[str, Any]:
+        one = self.metrics[label]
+        ends = [end if abs(end) != float("inf") else None for end in one.range]
+        return {**_what(one, "metrics"), "better": one.better, "range": ends, "id": self.ids["metric", label]}
+
+
+def _rows(model: Model, data: Data) -> Model:
+    """The model for the data, whose further inputs may have one row for each of its pictures.
+
+    Raises:
+        InvalidInput: they do not fit.
+    """
+    inputs = _first_input(model, data) if getattr(model, "forward_kwargs", None) else None
+    if inputs is None:
+        return model
+    with model.opened():
+        return bound(model, inputs[:1], len(data))
+
+
+def _bound(model: Model, data: Data, known: Mapping[str, Any]) -> tuple[Data, tuple[str, ...] | None]:
+    """The data with truth in the network's classes, and the classes' names; those of the data where they fit."""
+    labels: tuple[str, ...] | None = getattr(model, "labels", None)
+    if labels or not data.classes:
+        return data.bind(labels, None), labels
+    count = len(known["classes"]) if known.get("classes") else _count(model, data)
+    return data.bind(None, count), data.classes if count == len(data.classes) else None
+
+
+def _count(model: Model, data: Data) -> int | None:
+    """How many classes the network has: one pass with the first picture that can be read."""
+    inputs = _first_input(model, data)
+    if inputs is None:
+        return None
+    with model.opened():
+        return model(inputs[:1]).num_classes
+
+
+def _first_input(model: Model, data: Data) -> Tensor | None:
+    """Of the first picture that can be read."""
+    for index in range(len(data)):
+        try:
+            return prepare(model, data[index].image).inputs
+        except (SeewhyError, OSError):
+            continue
+    return None
+
+
+def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any]) -> Sieve | None:
+    """Which boxes are explained, if the model is a detector; a run goes on as it began.
+
+    Raises:
+        InvalidInput: something is asked for that is about classes.
+    """
+    if not (bool(known.get("detection")) if known else _finds_boxes(model, data)):
+        return None
+    if job.uncertainty is not None or job.counterfactual is not None:
+        what = "Uncertainty" if job.uncertainty is not None else "Hierarchical occlusion"
+        raise InvalidInput(f"{what} is about classes, and {model.name} is a detector. Leave it out.")
+    return Sieve(
+        score_threshold=float(job.score_threshold), max_detections=job.max_detections,
+        nms_threshold=None if job.nms_threshold is None else float(job.nms_threshold),
+    )  # fmt: skip
+
+
+def _finds_boxes(model: Model, data: Data) -> bool:
+    """Whether the network gives boxes; one that fails at a picture will say so when it is explained."""
+    asked = isinstance(model, TorchModel | FunctionModel) or callable(getattr(model, "output", None))
+    inputs = _first_input(model, data) if asked else None
+    if inputs is None:
+        return False
+    try:
+        with model.opened():
+            found = model.detects(inputs[:1]) if isinstance(model, TorchModel) else model(inputs[:1]).boxes is not None
+    except Exception:
+        return False
+    return found
+
+
+def _placed(model: Model, device: str | None) -> Model:
+    module = getattr(model, "module", None)
+    if device is None or module is None:
+        return model
+    module.to(device)
+    return model
+
+
+def _id(one: Any) -> str:
+    """Of a class and all its parameters but the batch size, on which no result depends."""
+    return identity(type(one).__name__, {n: v for n, v in _parameters(one).items() if n != "perturbation_per_eval"})
+
+
+def _parameters(one: Any) -> dict[str, Any]:
+    return {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name != "network" and f.init}
+
+
+def _what(one: Any, kind: str) -> dict[str, Any]:
+    own = type(one).__module__.rpartition(".")[2]
+    name = own if own in registry.names(kind) else type(one).__name__
+    return {"class": type(one).__name__, "name": name, "parameters": plain(_parameters(one))}
+
+
+def _described(one: Any, identity_: str | None) -> dict[str, Any] | None:
+    return None if one is None else {"parameters": plain(_parameters(one)), "id": identity_}
+
+
+def _named(function: str | Activation | None) -> str | None:
+    return function if function is None or isinstance(function, str) else str(plain(function))
+
+
+def _labels(made: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Keeps the labels that the run gave to the same things before; a label that is taken is made longer."""
+    given = {about["id"]: label for label, about in known.items()}
+    found: dict[str, Any] = {}
+    for label, one in made.items():
+        own = given.get(_id(one))
+        if own is None and (label in known or label in found):
+            own = _longer(one, label)
+        found[own or label] = one
+    if wrong := [label for label in found if "/" in label]:
+        raise InvalidInput(
+            f"The label of an explainer or metric has no '/', which stands between the two: {wrong[0]!r}."
+        )
+    return found
+
+
+def _longer(one: Any, label: str) -> str:
+    """The label with all parameters that are not the default."""
+    changed = [
+        f"{f.name}={plain(getattr(one, f.name))!r}"
+        for f in dataclasses.fields(one)
+        if f.name != "network" and f.init and repr(getattr(one, f.name)) != repr(f.default)
+    ]
+    return f"{label.partition(' #')[0].partition('(')[0]}({', '.join(changed)})" if changed else f"{label} ({_id(one)})"

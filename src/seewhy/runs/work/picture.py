@@ -1,0 +1,174 @@
+"""What a worker knows of one picture while it works on it, and the row that this becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seewhy.errors import InvalidTarget
+from seewhy.runs.folder.rows import CostRow, DetectionRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.work.plan import Item
+from seewhy.runs.work.reading import Loaded, reason
+
+__all__ = ["Picture", "choose", "exclusive", "flag", "said"]
+
+_ABOUT = re.compile(r"[Ii]mage (\d+)[,:] (.*)", flags=re.DOTALL)
+
+
+@dataclass(kw_only=True, eq=False)
+class Picture:
+    """One picture in work.
+
+    Attributes:
+        item: what is to be done.
+        loaded: what was read, or None where that failed.
+        probabilities: (K,) once the network has spoken.
+        classes: what is explained, once that is known: class indices, or the numbers of a detector's boxes.
+        detections: of a detector, once that is known; None for a classifier.
+        flagged: what the detector and the truth say about them, when it has spoken.
+        maps: (class or number, explainer) -> (h, w) raw.
+        notes: what the reader should know, besides what reading it told.
+        failed: tasks that failed.
+    """
+
+    item: Item
+    loaded: Loaded | None = None
+    probabilities: Tensor | None = None
+    classes: tuple[int, ...] | None = None
+    detections: list[DetectionRow] | None = None
+    flagged: list[LabelRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    maps: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
+    kept: set[tuple[int, str]] = field(default_factory=set)
+    entropy: float | None = None
+    mutual_information: float | None = None
+    uncertainty: list[UncertaintyRow] = field(default_factory=list)
+    costs: list[CostRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    trees: list[TreeRow] = field(default_factory=list)
+    failures: list[FailureRow] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+
+    @property
+    def unfound(self) -> bool:
+        """Whether a detector has looked and found nothing."""
+        return (
+            self.detections is not None
+            and self.probabilities is not None
+            and not any(label.flag != "FN" for label in self.flagged)
+        )
+
+    def wants(self, task: str) -> bool:
+        """Whether a task is to be done, and can be: the picture was read."""
+        return task in self.item.tasks and self.loaded is not None and task not in self.failed
+
+    def fail(
+        self, tasks: Iterable[str], error: BaseException | str, task: str, explainer: str | None = None,
+        metric: str | None = None, label: int | None = None,
+    ) -> None:  # fmt: skip
+        """Records what could not be done."""
+        self.failed.update(set(tasks) & set(self.item.tasks))
+        why = error if isinstance(error, str) else reason(error)
+        self.failures.append(FailureRow(task=task, explainer=explainer, metric=metric, label=label, reason=why))
+
+    def fail_judging(self, tasks: Iterable[str], error: BaseException, about: tuple[int, str, str]) -> None:
+        """Records that a metric could not judge a map; of a detector's box its class stands in the row."""
+        key, explainer, metric = about
+        if self.detections is None:
+            self.fail(tasks, error, "score", explainer, metric, key)
+            return
+        why = f"Box {key + 1}: {reason(error)}"
+        self.fail(tasks, why, "score", explainer, metric, self.detections[key].class_index)
+
+    def fail_all(self, error: BaseException | str, task: str) -> None:
+        """Nothing of this picture can be done."""
+        self.fail(self.item.tasks, error, task)
+
+    def labels(self, threshold: float) -> list[LabelRow]:
+        """The classes that are explained, or a detector's boxes, with their flags."""
+        if self.probabilities is None or self.loaded is None:
+            return []
+        if self.detections is not None:
+            return self.flagged
+        true = self.loaded.sample.labels
+        found = []
+        for label in self.classes or ():
+            p = float(self.probabilities[label])
+            there = None if true is None else label in true
+            found.append(LabelRow(label=label, probability=p, truth=there, flag=flag(there, p > threshold)))
+        return found
+
+    def row(self, threshold: float) -> dict[str, Any]:
+        """The fields of the row that follow from what was found."""
+        found: dict[str, Any] = {
+            "labels": self.labels(threshold), "uncertainty": self.uncertainty, "costs": self.costs,
+            "scores": self.scores, "trees": self.trees, "failures": self.failures, "entropy": self.entropy,
+            "mutual_information": self.mutual_information, "done": list(self.item.tasks),
+            "failed": [task for task in self.item.tasks if task in self.failed],
+        }  # fmt: skip
+        if self.probabilities is not None:
+            best, where = self.probabilities.max(0)
+            found |= {"predicted": int(where), "probability": float(best), "detections": self.detections or []}
+        if self.loaded is not None:
+            one, view = self.loaded, self.loaded.view
+            found |= {
+                "digest": one.digest, "size": view.original, "input": tuple(one.inputs.shape[2:]), "box": view.box,
+                "truth": one.sample.labels, "boxes": one.sample.boxes, "warnings": [*one.warnings, *self.notes],
+            }  # fmt: skip
+        return found
+
+
+def flag(there: bool | None, predicted: bool) -> str | None:
+    """One of "TP", "FN", "FP" and "TN"; None where the truth is not known."""
+    if there is None:
+        return None
+    return ("TP" if predicted else "FN") if there else ("FP" if predicted else "TN")
+
+
+def choose(probabilities: Tensor, truth: tuple[int, ...] | None, threshold: float, exclusive: bool) -> tuple[int, ...]:
+    """The classes to explain: what is there and what is above the threshold; if nothing is, the likeliest.
+
+    Args:
+        probabilities: (K,).
+        truth: classes that are there, or None.
+        threshold: of a probability.
+        exclusive: the classes exclude each other, so that one of them is always meant.
+
+    Raises:
+        InvalidTarget: a class of the truth is none of the network's.
+    """
+    above = (probabilities > threshold).nonzero().flatten().tolist()
+    if not above and exclusive:
+        above = [int(probabilities.argmax())]
+    wrong = [label for label in truth or () if not 0 <= label < len(probabilities)]
+    if wrong:
+        k = len(probabilities)
+        raise InvalidTarget(f"Class {wrong[0]} is said to be there, but the network has {k} classes, 0 to {k - 1}.")
+    return tuple(sorted({*above, *(truth or ())}))
+
+
+def exclusive(probabilities: Tensor, function: Any) -> bool:
+    """Whether the classes exclude each other: softmax, or rows that sum to 1."""
+    if function in ("softmax", "sigmoid"):
+        return bool(function == "softmax")
+    sums = probabilities.sum(-1)
+    return probabilities.shape[-1] > 1 and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all())
+
+
+def said(warnings: Iterable[str], image: int) -> list[str]:
+    """Those of a batch's warnings that are about an image, without its number, and those about all."""
+    found = []
+    for text in warnings:
+        match = _ABOUT.match(text)
+        if match is None:
+            found += [] if text.startswith("... and ") else [text]
+        elif int(match[1]) == image:
+            found.append(match[2][:1].upper() + match[2][1:])
+    return found

@@ -1,0 +1,259 @@
+"""What is yet to be done: everything that was asked for, without what the run folder has.
+
+A picture is known by its key and its stamp; a task by the identity of what is computed. A picture whose stamp changed
+but whose content is the same is not done again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seewhy.errors import InvalidInput
+from seewhy.runs.folder.codec import lossless
+from seewhy.runs.folder.identity import identity
+from seewhy.runs.folder.rows import DetectionRow, MapRow
+from seewhy.runs.work.job import Tools
+from seewhy.runs.work.reading import digest
+
+__all__ = ["Chunk", "Item", "Plan", "plan"]
+
+_SCAN = ["sample", "stamp", "written", "done", "failed"]
+_CHECKED = 3  # pictures without a stamp that are looked at before a run is continued
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture, and what is to be done for it.
+
+    Attributes:
+        index: its position in the data.
+        key: unique in the data.
+        stamp: cheap sign that it is the same as before.
+        tasks: identities of what is to be done.
+        labels: classes to be explained (or numbers of a detector's boxes), where they are known from before.
+        detections: of a detector, the same boxes.
+        maps: maps that are there already and will be judged: (part, where it lies).
+    """
+
+    index: int
+    key: str
+    stamp: str
+    tasks: tuple[str, ...]
+    labels: tuple[int, ...] | None = None
+    detections: tuple[DetectionRow, ...] = ()
+    maps: tuple[tuple[str, MapRow], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Pictures that are computed and committed together.
+
+    Attributes:
+        name: says what is in it: two attempts at the same work have the same name.
+        items: the pictures.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What there is to do.
+
+    Attributes:
+        chunks: in the order of the data.
+        total: pictures in the data.
+        done: pictures for which nothing is left to do.
+        foreign: parts of another model, activation or threshold in the folder.
+    """
+
+    chunks: list[Chunk]
+    total: int
+    done: int
+    foreign: int = 0
+
+
+@dataclass
+class _Known:
+    """What the folder has of one picture.
+
+    Attributes:
+        stamp: of the newest row.
+        written: when that was.
+        done: tasks.
+        failed: tasks that have only ever failed.
+    """
+
+    stamp: str = ""
+    written: float = -1.0
+    done: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+
+
+def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) -> Plan:
+    """Compares what was asked for with what the folder has.
+
+    Args:
+        tools: the job.
+        retry: does again what failed.
+        shard: (i, n): the i-th of n parts of the work, counted from 1; every chunk belongs to one of them.
+
+    Raises:
+        InvalidInput: the data are not those of the run.
+    """
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise InvalidInput(f"A shard is i/n with i from 1 to n, got {part}/{parts}.")
+    found, foreign = tools.store.rows(tools.run, _SCAN)
+    known = _known(found)
+    todo, total, left = defaultdict(list), len(tools.data), 0
+    # A chunk that is tried again needs another name: of parts with one name readers take one.
+    era = max((one.written for one in known.values()), default=0.0) if retry else 0.0
+    fresh = _Fresh(tools, known)
+    for index in range(total):
+        if missing := fresh.missing(index, retry):
+            left += 1
+            if (index // tools.job.chunk) % parts == part - 1:
+                todo[index // tools.job.chunk, missing].append(Item(
+                    index=index, key=fresh.key, stamp=fresh.stamp, tasks=missing
+                ))  # fmt: skip
+    fresh.check()
+    items = _informed(tools, [item for group in todo.values() for item in group])
+    chunks = [_chunk(tools.run, era, [items[item.index] for item in todo[where]]) for where in sorted(todo)]
+    return Plan(chunks=chunks, total=total, done=total - left, foreign=foreign)
+
+
+class _Fresh:
+    """Goes through the data and says what is missing for each picture."""
+
+    def __init__(self, tools: Tools, known: Mapping[str, _Known]) -> None:
+        self.tools, self.known, self.tasks = tools, known, tools.tasks()
+        self.key = self.stamp = ""
+        self._digests: dict[str, str | None] | None = None
+        self._unsure: list[int] = []
+
+    def missing(self, index: int, retry: bool) -> tuple[str, ...]:
+        """The tasks of a picture that are not done."""
+        data = self.tools.data
+        self.key, self.stamp = data.key(index), data.stamp(index)
+        one = self.known.get(self.key)
+        if one is None or (one.stamp != self.stamp and not self._same(index, one.stamp)):
+            return self.tasks
+        self.stamp = one.stamp
+        if not self.stamp:
+            self._unsure.append(index)
+        done = one.done - one.failed if retry else one.done
+        return () if done.issuperset(self.tasks) else tuple(task for task in self.tasks if task not in done)
+
+    def check(self) -> None:
+        """Looks at a few pictures whose sameness cannot be seen from outside.
+
+        Raises:
+            InvalidInput: one is another picture than before.
+        """
+        for index in self._unsure[:: max(1, len(self._unsure) // _CHECKED)][:_CHECKED]:
+            key = self.tools.data.key(index)
+            if (before := self._before(key)) is not None and digest(self.tools.data, index) != before:
+                raise InvalidInput(
+                    f"Picture {key} is not the one that {self.tools.store.address!r} has under this name. Is the data "
+                    "set another one, shuffled or augmented at random? Use the same data, or another folder."
+                )
+
+    def _same(self, index: int, stamp: str) -> bool:
+        """Whether the content is what it was: a file that was copied has a new time."""
+        if self.stamp.partition(":")[0] != stamp.partition(":")[0] or ":" not in stamp:
+            return False
+        before = self._before(self.key)
+        return before is not None and digest(self.tools.data, index) == before
+
+    def _before(self, key: str) -> str | None:
+        if self._digests is None:
+            found, _ = self.tools.store.rows(self.tools.run, ["sample", "digest"])
+            self._digests = dict(zip(found["sample"].to_pylist(), found["digest"].to_pylist(), strict=True))
+        return self._digests.get(key)
+
+
+def _known(found: pa.Table) -> dict[str, _Known]:
+    """Key -> what is done, from the rows of all parts."""
+    known: dict[str, _Known] = {}
+    done, failed = _sets(found["done"]), _sets(found["failed"])
+    samples, stamps, written = (found[name].to_pylist() for name in ("sample", "stamp", "written"))
+    for sample, stamp, when, has, lost in zip(samples, stamps, written, done, failed, strict=True):
+        one = known.get(sample)
+        if one is None or (when > one.written and stamp != one.stamp):
+            one = known[sample] = _Known(stamp=stamp, written=when)
+        elif stamp != one.stamp:
+            continue
+        one.written = max(one.written, when)
+        succeeded = one.done - one.failed | (has - lost)
+        one.done = one.done | has
+        one.failed = one.done - succeeded
+    return known
+
+
+def _sets(column: pa.ChunkedArray) -> list[frozenset[str]]:
+    """Few different lists stand in many rows: each is made once."""
+    joined = pc.binary_join(column, "\n").combine_chunks().dictionary_encode()
+    sets = [frozenset(text.split("\n") if text else ()) for text in joined.dictionary.to_pylist()]
+    return [sets[i] for i in joined.indices.to_pylist()]
+
+
+def _chunk(run: str, era: float, items: list[Item]) -> Chunk:
+    return Chunk(name=identity(run, era, [(item.key, item.stamp, item.tasks) for item in items]), items=tuple(items))
+
+
+def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
+    """The items with what is known of them: classes that were explained before, maps that will be judged."""
+    again = {item.key: item for item in items if "predict" not in item.tasks}
+    if not again:
+        return {item.index: item for item in items}
+    wanted = {task for item in again.values() for task in item.tasks}
+    judged = {e for e in tools.explainers for m in tools.metrics if tools.score_task(e, m) in wanted}
+    columns = ["sample", "stamp", "labels", "detections", "done", "failed", *(["maps"] if judged else [])]
+    found, _ = tools.store.rows(tools.run, columns)
+    rows = found.filter(pc.is_in(found["sample"], pa.array(list(again)))).to_pylist()
+    spoken, maps = _spoken(rows, again), _maps(rows, again, tools, judged)
+    return {
+        item.index: item if item.key not in again else Item(
+            index=item.index, key=item.key, stamp=item.stamp, tasks=item.tasks, maps=tuple(maps[item.key]),
+            **_known_labels(spoken.get(item.key)),
+        )
+        for item in items
+    }  # fmt: skip
+
+
+def _spoken(rows: Iterable[dict[str, Any]], items: Mapping[str, Item]) -> dict[str, dict[str, Any]]:
+    """The rows in which the network has said what there is."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["part"]):
+        if "predict" in row["done"] and "predict" not in row["failed"] and row["stamp"] == items[row["sample"]].stamp:
+            found.setdefault(row["sample"], row)
+    return found
+
+
+def _known_labels(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    detections = tuple(DetectionRow(**fields) for fields in row["detections"] or ())
+    return {"labels": tuple(one["label"] for one in row["labels"]), "detections": detections}
+
+
+def _maps(
+    rows: Iterable[dict[str, Any]], items: Mapping[str, Item], tools: Tools, judged: set[str]
+) -> dict[str, list[tuple[str, MapRow]]]:
+    """What can be judged as it lies there; a map that lost precision when it was kept is made again."""
+    found: dict[str, list[tuple[str, MapRow]]] = defaultdict(list)
+    for row in rows if judged else ():
+        if row["stamp"] != items[row["sample"]].stamp:
+            continue
+        for one in (MapRow(**fields) for fields in row["maps"]):
+            if one.explainer in judged and tools.explain_task(one.explainer) in row["done"] and lossless(one.encoding):
+                found[row["sample"]].append((row["part"], one))
+    return found

@@ -1,0 +1,150 @@
+"""A picture of the data as the worker wants it: the network's input, a thumbnail, and where its objects are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from seewhy.api import prepare
+from seewhy.boxes import box_mask
+from seewhy.datasets import Data
+from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.images.images import read_mask
+from seewhy.images.view import View
+from seewhy.models import Model
+from seewhy.runs.folder.codec import thumbnail
+from seewhy.runs.folder.identity import identity
+from seewhy.runs.folder.rows import readable
+from seewhy.types import Sample
+
+__all__ = ["Loaded", "digest", "load", "reason", "truth", "truth_of_boxes"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A picture, read.
+
+    Attributes:
+        sample: with its annotations.
+        inputs: (1, C, H, W).
+        view: which part of the original the input covers.
+        digest: of its content.
+        small: the thumbnail's bytes, format and (height, width).
+        original: the original's bytes and ending, where it is to be copied.
+        warnings: about the input.
+    """
+
+    sample: Sample
+    inputs: Tensor
+    view: View
+    digest: str
+    small: tuple[bytes, str, tuple[int, int]]
+    original: tuple[bytes, str] | None
+    warnings: tuple[str, ...]
+
+
+def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
+    """Reads one picture.
+
+    Args:
+        model: whose preprocessing is used.
+        data: the pictures.
+        index: which.
+        keep: keeps the original's bytes.
+
+    Raises:
+        Exception: whatever reading it raises.
+    """
+    sample, source = data[index], data.source(index)
+    if sample.boxes and source is not None:
+        _check_upright(source)
+    batch = prepare(model, sample.image)
+    if len(batch.inputs) != 1:
+        raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")
+    return Loaded(
+        sample=sample, inputs=batch.inputs, view=batch.views[0], digest=_digest(source, sample),
+        small=thumbnail(batch.pictures[0]), original=_original(source, batch.pictures[0]) if keep else None,
+        warnings=batch.warnings,
+    )  # fmt: skip
+
+
+def _check_upright(source: str) -> None:
+    """Raises where boxes may be meant for the picture as it is stored or as it is shown."""
+    try:
+        with Image.open(source) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # that it cannot be read, reading it will say
+        return
+    if turned != 1:
+        raise InvalidInput(
+            f"{source!r} is turned by its EXIF data, and nobody knows whether its boxes are meant before or after. "
+            "Store it upright."
+        )
+
+
+def digest(data: Data, index: int) -> str | None:
+    """Of a picture's content and annotations; None where it cannot be read."""
+    try:
+        return _digest(data.source(index), data[index])
+    except (SeewhyError, OSError):
+        return None
+
+
+def _digest(source: str | None, sample: Sample) -> str:
+    image: Any = sample.image
+    if source is not None and os.path.isfile(source):
+        image = Path(source).read_bytes()
+    elif isinstance(image, Image.Image):
+        image = np.asarray(image)
+    return identity(image, sample.labels, sample.boxes)
+
+
+def _original(source: str | None, picture: Image.Image) -> tuple[bytes, str]:
+    if source is not None and os.path.isfile(source):
+        return Path(source).read_bytes(), Path(source).suffix.lower()
+    out = BytesIO()
+    picture.save(out, format="PNG")
+    return out.getvalue(), ".png"
+
+
+def reason(error: BaseException) -> str:
+    """What a failure row says: our own messages as they are, others with their kind."""
+    text = str(error).strip() or "no message"
+    return readable(text if isinstance(error, SeewhyError) else f"{type(error).__name__}: {text}")
+
+
+def truth(sample: Sample, view: View, label: int, size: tuple[int, int]) -> Tensor | None:
+    """(H, W) bool: where a class is, as the network's input sees it; None where that is not known.
+
+    Args:
+        sample: with masks or boxes.
+        view: which part of the picture the input covers.
+        label: the class.
+        size: height and width of the input.
+    """
+    if label in sample.masks:
+        return _of_mask(sample.masks[label], view, size)
+    boxes = [box[1:] for box in sample.boxes if box[0] == label]
+    if boxes:
+        return truth_of_boxes(boxes, view, size)
+    only = sample.labels is not None and set(sample.labels) == {label}
+    return _of_mask(sample.mask, view, size) if sample.mask is not None and only else None
+
+
+def _of_mask(mask: Any, view: View, size: tuple[int, int]) -> Tensor:
+    found = read_mask(mask) if isinstance(mask, str | os.PathLike) else mask
+    return torch.from_numpy(view.to_input(found, size))
+
+
+def truth_of_boxes(boxes: Sequence[Sequence[float]], view: View, size: tuple[int, int]) -> Tensor:
+    """(H, W) bool: pixels of the input that lie in a box (x0, y0, x1, y1 in the picture's pixels)."""
+    return box_mask([view.box_to_input(box, size) for box in boxes], size)

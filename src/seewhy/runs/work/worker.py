@@ -1,0 +1,199 @@
+"""A worker: built once, given chunks, commits a part for each. Reading, computing and writing overlap.
+
+    worker = ChunkWorker(tools)
+    for chunk in chunks:
+        finished = worker(chunk)       # the chunks that were committed meanwhile
+    finished = worker.flush()
+
+While a chunk is computed, the next one is read and the one before is encoded and written. A picture, a map or a score
+that fails is a failure row with its reason, and everything else is done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from seewhy.errors import out_of_memory
+from seewhy.runs.folder.rows import FailureRow
+from seewhy.runs.work import explaining as explaining
+from seewhy.runs.work.committing import commit
+from seewhy.runs.work.job import Tools
+from seewhy.runs.work.picture import Picture
+from seewhy.runs.work.plan import Chunk
+from seewhy.runs.work.reading import Loaded, load
+
+__all__ = ["ChunkWorker", "Done"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A chunk that was committed.
+
+    Attributes:
+        chunk: its name.
+        part: the part's name.
+        pictures: how many.
+        maps: how many were made.
+        forward: images that went forward through the network.
+        failures: (name of the picture, failure).
+        lost: pictures of which nothing could be done.
+        unfound: pictures in which a detector finds nothing.
+        notes: what was decided on the way.
+    """
+
+    chunk: str
+    part: str
+    pictures: int
+    maps: int = 0
+    forward: int = 0
+    failures: tuple[tuple[str, FailureRow], ...] = ()
+    lost: int = 0
+    unfound: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class ChunkWorker:
+    """Computes chunks of a job and commits them.
+
+    Args:
+        tools: what is done, and with what.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self.batches = Batches(tools.job.batch)
+        # A user's data set is asked by one thread; files can be read by several.
+        files = len(self.tools.data) > 0 and self.tools.data.source(0) is not None
+        self._reader = ThreadPoolExecutor(_readers(self.tools.model) if files else 1, "seewhy-read")
+        self._writer = ThreadPoolExecutor(1, "seewhy-write")
+        self._ahead: dict[str, list[Future[Loaded]]] = {}
+        self._writing: list[Future[Done]] = []
+
+    def __call__(self, chunk: Chunk, upcoming: Chunk | None = None) -> list[Done]:
+        """Computes a chunk; gives those that have been committed since the last call.
+
+        Args:
+            chunk: what to do now.
+            upcoming: what will come next: it is read meanwhile.
+        """
+        reading = self._ahead.pop(chunk.name, None) or self._read(chunk)
+        if upcoming is not None and upcoming.name not in self._ahead:
+            self._ahead = {upcoming.name: self._read(upcoming)}
+        before = self.tools.model.passes.forward
+        pictures = self._compute(chunk, reading)
+        forward = self.tools.model.passes.forward - before
+        finished = self.flush()
+        self._writing.append(self._writer.submit(self._commit, chunk, pictures, forward, self.batches.notes()))
+        return finished
+
+    def flush(self) -> list[Done]:
+        """Waits until everything computed is committed."""
+        finished = [writing.result() for writing in self._writing]
+        self._writing = []
+        return finished
+
+    def close(self) -> None:
+        """Ends the threads; what was read ahead is dropped."""
+        self._reader.shutdown(cancel_futures=True)
+        self._writer.shutdown()
+
+    def give_up(self, chunk: Chunk, why: str) -> Done:
+        """Commits a chunk as failed, unless it was committed before its worker was lost."""
+        if (part := self.tools.store.has(chunk.name)) is not None:
+            return Done(chunk=chunk.name, part=part, pictures=len(chunk.items))
+        pictures = [Picture(item=item) for item in chunk.items]
+        for picture in pictures:
+            picture.fail_all(why, "explain")
+        return self._commit(chunk, pictures)
+
+    def _read(self, chunk: Chunk) -> list[Future[Loaded]]:
+        tools = self.tools
+        keep = tools.job.copy_originals
+        return [self._reader.submit(load, tools.model, tools.data, item.index, keep) for item in chunk.items]
+
+    def _compute(self, chunk: Chunk, reading: list[Future[Loaded]]) -> list[Picture]:
+        pictures = [Picture(item=item) for item in chunk.items]
+        for picture, future in zip(pictures, reading, strict=True):
+            try:
+                picture.loaded = future.result()
+            except Exception as error:  # whatever a user's data set raises, the other pictures are done
+                picture.fail_all(error, "read")
+        alike: dict[tuple[int, ...], list[Picture]] = defaultdict(list)
+        for picture in pictures:
+            if picture.loaded is not None:
+                alike[tuple(picture.loaded.inputs.shape)].append(picture)
+        for group in alike.values():
+            explaining.everything(self.tools, self.batches, group)
+        return pictures
+
+    def _commit(self, chunk: Chunk, pictures: list[Picture], forward: int = 0, notes: tuple[str, ...] = ()) -> Done:
+        part, maps = commit(self.tools, chunk.name, pictures)
+        failures = tuple((picture.item.key, one) for picture in pictures for one in picture.failures)
+        lost = sum(set(picture.item.tasks) == picture.failed for picture in pictures)
+        return Done(
+            chunk=chunk.name, part=part, pictures=len(pictures), maps=maps, forward=forward, failures=failures,
+            lost=lost, unfound=sum(picture.unfound for picture in pictures), notes=notes,
+        )  # fmt: skip
+
+
+def _readers(model: Any) -> int:
+    """Beside an accelerator the cores are free; a network on the CPU shares them with who reads."""
+    module = getattr(model, "module", None)
+    first = next(module.parameters(), None) if module is not None else None
+    return min(8, os.cpu_count() or 1) if first is not None and first.device.type != "cpu" else 2
+
+
+@dataclass
+class Batches:
+    """Puts pictures through the network together, in batches that fit into memory.
+
+    Attributes:
+        size: pictures at a time; halved when memory runs out, for good.
+    """
+
+    size: int
+    _notes: list[str] = field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        """What happened since this was asked the last time."""
+        said, self._notes = tuple(self._notes), []
+        return said
+
+    def each(
+        self, pictures: Sequence[Picture], work: Callable[[list[Picture]], None],
+        failed: Callable[[Picture, Exception], None],
+    ) -> None:  # fmt: skip
+        """Does the work on all pictures.
+
+        A batch that fails is tried again picture by picture, so that only those fail that must; one for which memory
+        does not suffice is halved.
+        """
+        waiting = self._cut(list(pictures))
+        while waiting:
+            batch = waiting.pop(0)
+            try:
+                work(batch)
+            except Exception as error:  # an explainer, a metric, a network: whatever it is, the run goes on
+                if len(batch) == 1:
+                    failed(batch[0], error)
+                elif out_of_memory(error):
+                    self._halve(len(batch))
+                    waiting = self._cut([picture for rest in (batch, *waiting) for picture in rest])
+                else:
+                    waiting[:0] = [[picture] for picture in batch]
+
+    def _cut(self, pictures: list[Picture]) -> list[list[Picture]]:
+        return [pictures[i : i + self.size] for i in range(0, len(pictures), self.size)]
+
+    def _halve(self, tried: int) -> None:
+        self.size = max(1, tried // 2)
+        self._notes.append(f"Memory did not suffice for {tried} pictures at a time: from here on {self.size}.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

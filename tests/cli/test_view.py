@@ -1,0 +1,54 @@
+"""``seewhy view``, as it is called."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from seewhy.cli.view import View
+from seewhy.errors import InvalidInput
+from support.web_pages import folder
+
+START = "from seewhy.cli.view import View; View(folder={!r}, port=0, browser=False, host={!r}).run()"
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("0.0.0.0", 401)])
+def test_it_serves_until_it_is_interrupted(tmp_path: Path, host: str, status: int) -> None:
+    folder(tmp_path / "run")
+    code = START.format(str(tmp_path / "run"), host)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        port, page, token = re.search(r"http://[^:/]+:(\d+)(/runs/[0-9a-f]{8}/saliency)(\?token=\S+)?  ", line).groups()
+        address = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{address}{page}").status_code == status
+        with httpx.Client() as known:
+            assert known.get(f"{address}{page}{token or ''}").status_code == 200
+            assert "<article" in known.get(f"{address}{page}").text
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        process.stderr.close()
+
+
+def test_it_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder(tmp_path / "one")
+    folder(tmp_path / "two")
+    made = tmp_path / "page.html"
+    assert View(folder=str(tmp_path), export=made, run_name="two", view="labels=3").run() == 0
+    assert capsys.readouterr().out == f"{made}\n"
+    assert made.read_text().count("<article") == 2
+    with pytest.raises(InvalidInput, match=r"^Say which run is to be shown \(run, --run-name\): one of 'one', 'two'.$"):
+        View(folder=str(tmp_path), export=made).run()
+
+
+def test_a_port_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"^--port must be from 0 to 65535, got 70000.$"):
+        View(folder=str(tmp_path), port=70000).run()
