@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_contract import BATCHED, NAMES, SMALL, close, zoo
 from torch import Tensor, nn
 
 import seewhy
@@ -22,6 +21,7 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.ood.ood_net import OoDNet
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 from support import uncertainty_cases
+from support.explainer_cases import BATCHED, NAMES, SMALL, close, zoo
 from support.networks import CLASSES, Pooled, build, pictures
 
 META = torch.tensor([[-1.0, 0.3, 0.8], [0.9, -0.7, 0.1], [0.0, 1.5, -1.2], [2.0, 0.2, -0.4]])

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_contract import NAMES, SMALL, familiar, make, zoo
 from torch import Tensor, nn
 
 import seewhy
@@ -30,6 +29,7 @@ from seewhy.models.torch.conduct import conduct
 from seewhy.models.torch.model import TorchModel
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 from support import networks
+from support.explainer_cases import NAMES, SMALL, familiar, make, zoo
 from support.networks import build, pictures
 
 

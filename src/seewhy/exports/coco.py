@@ -3,9 +3,9 @@
     salient = map > threshold * maximum of the map
 
 as in the metric IoSR: a map with negative values is first moved up until its minimum is 0. Maps are laid on the
-original bilinearly (`seewhy.images.view.View`); pixels that the network did not see are not salient. A map without a salient
-pixel (zero everywhere, or flat and not positive), and one of a picture of which nobody knows which part was seen, gets
-no annotation. Masks are uncompressed run lengths, column by column, the first run outside of the region.
+original bilinearly (`seewhy.images.view.View`); pixels that the network did not see are not salient. A map without a
+salient pixel (zero everywhere, or flat and not positive), and one of a picture of which nobody knows which part was
+seen, gets no annotation. Masks are uncompressed run lengths, column by column, the first run outside of the region.
 
 Category ids are class indices plus 1, since 0 is the background in many readers.
 

@@ -1,7 +1,7 @@
 """Comma-separated values, for spreadsheets and everything else: one line for each picture and label.
 
-A text that a spreadsheet would run as a formula gets one ``'`` in front (`seewhy.csv_cells`). UTF-8; lines end with CR LF,
-and a line break in a name stands inside quotes (RFC 4180).
+A text that a spreadsheet would run as a formula gets one ``'`` in front (`seewhy.csv_cells`). UTF-8; lines end with CR
+LF, and a line break in a name stands inside quotes (RFC 4180).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ Each picture has ``prediction`` (the likeliest class), ``labels`` (all explained
 uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, and for each explainer one heat map:
 that of the explained label with the highest probability, which the heat map names; its metric values are fields of
 their own (``EXPLAINER_METRIC``). FiftyOne stretches a heat map over the picture, so it is drawn for the whole of it:
-the map is laid on the original's pixels (`seewhy.images.view.View`), at most ``side`` of them along the longer side. 8 bits:
-0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look. FiftyOne
-itself is not needed.
+the map is laid on the original's pixels (`seewhy.images.view.View`), at most ``side`` of them along the longer side. 8
+bits: 0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look.
+FiftyOne itself is not needed.
 """
 
 from __future__ import annotations

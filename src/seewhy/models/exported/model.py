@@ -85,16 +85,24 @@ class Engine(Protocol):
     kept: dict[Any, Any]
 
     @property
-    def metadata(self) -> Mapping[str, Any]: ...
+    def metadata(self) -> Mapping[str, Any]:
+        """What the file says of itself."""
+        ...
 
     @property
-    def exact(self) -> bool: ...
+    def exact(self) -> bool:
+        """Whether it computes in float32 throughout, with nothing rounded to fewer bits."""
+        ...
 
     @property
-    def graph(self) -> Graph: ...
+    def graph(self) -> Graph:
+        """Its operations."""
+        ...
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Of the file's contents."""
+        ...
 
     def compile(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> Run:
         """A function of the part of the graph between two sets of tensors.

@@ -15,7 +15,6 @@ from seewhy.images.images import read
 from seewhy.images.view import View
 from seewhy.runs.query.records import SampleRecord
 from seewhy.runs.query.run import Run
-from seewhy.runs.work.matching import targets
 from seewhy.types import Passes
 
 __all__ = ["explanation"]
@@ -74,7 +73,7 @@ def _names(run: Run, record: SampleRecord, labels: list[int]) -> list[str]:
 
 def _boxes(record: SampleRecord, labels: list[int], view: View, size: tuple[int, int]) -> list[Box | None]:
     """In pixels of the network's input."""
-    return [one.box for one in targets([record.detections[label] for label in labels], view, size)]
+    return [view.box_to_input(record.detections[label].box, size) for label in labels]
 
 
 def _picture(run: Run, record: SampleRecord) -> Image.Image:
