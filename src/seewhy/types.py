@@ -56,6 +56,8 @@ class Outputs:
         masks: (N, Q, h, w) in [0, 1], or None.
         activated: True when the scores are probabilities already, so that no activation may be put on them again.
         grids: for a detector whose candidates lie on grids, those grids, one level after the other; or None.
+        objectness: (N, Q) probability that a candidate is an object of any class, where the head says it; or None.
+        dropped: (N,) how many candidates were left out because their boxes are NaN or infinite; None where none was.
     """
 
     scores: Tensor
@@ -63,6 +65,8 @@ class Outputs:
     masks: Tensor | None = None
     activated: bool = False
     grids: tuple[Grid, ...] | None = None
+    objectness: Tensor | None = None
+    dropped: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 3:
@@ -72,6 +76,8 @@ class Outputs:
             raise BadOutput(f"Outputs.boxes must have shape {(n, q, 4)}, got {tuple(self.boxes.shape)}.")
         if self.grids is not None and (held := sum(grid.count for grid in self.grids)) != q:
             raise BadOutput(f"Outputs.grids must hold the {q} candidates of the scores, got room for {held}.")
+        if self.objectness is not None and tuple(self.objectness.shape) != (n, q):
+            raise BadOutput(f"Outputs.objectness must have shape {(n, q)}, got {tuple(self.objectness.shape)}.")
         if self.masks is not None and (self.masks.ndim != 4 or tuple(self.masks.shape[:2]) != (n, q)):
             raise BadOutput(f"Outputs.masks must have shape ({n}, {q}, h, w), got {tuple(self.masks.shape)}.")
 

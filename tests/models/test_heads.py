@@ -108,7 +108,7 @@ def test_yolo_in_a_tuple_normalised_and_with_grids() -> None:
     assert found.grids == (Grid(8, 12), Grid(4, 6), Grid(2, 3))
     cx, cy, w, h = raw[0, :4, 5].tolist()
     close(found.boxes[0, 5], [(cx - w / 2) * 96, (cy - h / 2) * 64, (cx + w / 2) * 96, (cy + h / 2) * 64], 1e-4)
-    close(YOLOv8(output=1)([None, raw.numpy()]).scores, raw[:, 4:].transpose(1, 2))
+    close(YOLOv8(output=1, size=(64, 96), normalised=True)([None, raw.numpy()]).scores, raw[:, 4:].transpose(1, 2))
 
 
 # ------------------------------------------------------------------------------------------------------------ SSD
@@ -162,7 +162,7 @@ def test_nanodet_distances_are_the_means_of_distributions() -> None:
 
 
 def test_nanodet_in_one_tensor_in_levels_and_as_logits() -> None:
-    scores, logits = noise(2, 24 + 6 + 2, 3), noise(2, 32, 32, seed=1)
+    scores, logits = noise(2, 24 + 6 + 2, 3).sigmoid(), noise(2, 32, 32, seed=1)
     want = NanoDet(size=(32, 48))((scores, logits))
     whole = NanoDet(size=(32, 48))(torch.cat([scores, logits], 2))
     parts = {f"{name}{i}": t for name, values in (("c", scores), ("d", logits))
@@ -185,7 +185,7 @@ WRONG = [
      "swapped: pass scores=1, boxes=0."),
     (DenseBoxes(), (torch.rand(1, 5, 3), torch.rand(1, 6, 4)),
      "The head must give scores (N, Q, K) and boxes (N, Q, 4), got (1, 5, 3) at 0 and (1, 6, 4) at 1."),
-    (DenseBoxes(boxes="b"), {"a": torch.rand(1, 5, 3)}, "The network's output has no 0: it is a dict with 'a'."),
+    (DenseBoxes(boxes="b"), {"a": torch.rand(1, 5, 3)}, "The network's output has no 'b': it is a dict with 'a'."),
     (DenseBoxes(), (torch.rand(5, 3), torch.rand(1, 5, 4)), "The head must give a tensor (N, Q, ...) at 0, got shape "
      "(5, 3)."),
     (DenseBoxes(background=3), (torch.rand(1, 5, 3), torch.rand(1, 5, 4)),
@@ -195,7 +195,7 @@ WRONG = [
     (YOLOv5(), torch.rand(1, 84, 8400), "YOLOv5's output has shape (N, Q, 5 + K), got (1, 84, 8400). It looks like "
      "YOLOv8's."),
     (YOLOv8(), torch.rand(1, 25200, 85), "YOLOv8's output has shape (N, 4 + K, Q), got (1, 25200, 85). It looks like "
-     "YOLOv5's."),
+     "YOLOv5's, or RT-DETR's (heads.RTDETR)."),
     (YOLOv8(), torch.rand(1, 4, 85), "YOLOv8's output has shape (N, 4 + K, Q), got (1, 4, 85)."),
     (SSD(anchors=ANCHORS), (torch.rand(1, 8, 4), torch.rand(1, 8, 3)), "There are 9 anchors, but encodings of 8 "
      "boxes."),

@@ -21,7 +21,7 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
-from seewhy.explainers._checks import beyond, review, unmatched
+from seewhy.explainers._checks import beyond, lost, review, unmatched
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model, bound
 from seewhy.models.turns import Clash, alone, busy, network_of
@@ -114,7 +114,7 @@ class Explainer:
             _check_finite(found.raw, type(self).__name__)
             said = (
                 *found.warnings, *review(found, request.kind, self.class_agnostic), *beyond(request, inputs),
-                *unmatched(request, found),
+                *lost(found), *unmatched(request, found),
             )  # fmt: skip
             return replace(found, warnings=said)
 

@@ -10,7 +10,7 @@ from seewhy.maps import FLAT
 from seewhy.targets import BoxTarget, Detection, MaskTarget, Request, TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["beyond", "name", "review", "unmatched", "unmoved"]
+__all__ = ["beyond", "lost", "name", "review", "unmatched", "unmoved"]
 
 OUTSIDE = 0.1  # share of a box's area; detectors' own boxes often end a few pixels outside
 MOST = 8  # sentences of one kind; the rest is counted
@@ -66,6 +66,18 @@ def unmatched(request: Request, found: Attribution) -> list[str]:
             for i in (target(found.outputs) <= 0).nonzero().flatten().tolist()
         ]
     return said[:MOST] + ([f"... and {len(said) - MOST} more that nothing matched."] if len(said) > MOST else [])
+
+
+def lost(found: Attribution) -> list[str]:
+    """Says how many candidates of a detector were left out, because their boxes are NaN or infinite."""
+    if found.outputs.dropped is None:
+        return []
+    q = found.outputs.scores.shape[1]
+    return [
+        f"Image {i}: {count} of {q} boxes are NaN or infinite and were left out."
+        for i, count in enumerate(found.outputs.dropped.tolist())
+        if count
+    ]
 
 
 def beyond(request: Request, inputs: Tensor) -> list[str]:

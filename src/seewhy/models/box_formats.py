@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seewhy.errors import InvalidInput
 
-__all__ = ["FORMS", "check_size", "corners", "grid_centres", "in_pixels", "paste", "tiles"]
+__all__ = ["FORMS", "are_shares", "check_size", "corners", "grid_centres", "in_pixels", "paste", "tiles"]
 
 FORMS = ("xyxy", "yxyx", "cxcywh", "xywh")
 
@@ -35,6 +35,11 @@ def in_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """(..., 4) x0, y0, x1, y1 as shares of the input -> in its pixels; ``size`` is (height, width)."""
     height, width = size
     return boxes * boxes.new_tensor([width, height, width, height])
+
+
+def are_shares(boxes: Tensor) -> bool:
+    """Whether boxes of any form look like shares of the input: hardly anything below 0 or above 1."""
+    return not boxes.numel() or bool((boxes.amin() >= -1) & (boxes.amax() <= 2))
 
 
 def tiles(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:

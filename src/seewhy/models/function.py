@@ -70,4 +70,4 @@ class FunctionModel:
         self.passes.forward += inputs.shape[0]
         if isinstance(raw, np.ndarray):
             raw = torch.from_numpy(raw).to(inputs.device)
-        return to_outputs(raw, inputs.shape[0], self.output)
+        return to_outputs(raw, inputs.shape[0], self.output, self.labels)

@@ -6,7 +6,6 @@ background class, that column is kept and set to 0, so that every other class is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +14,14 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput
-from seewhy.models.box_formats import FORMS, check_size, corners, grid_centres, in_pixels, tiles
+from seewhy.models.box_formats import FORMS, are_shares, check_size, corners, grid_centres, in_pixels, tiles
 from seewhy.models.reading import select
 from seewhy.types import Grid, Outputs, activation
 
-__all__ = ["DETR", "SSD", "DenseBoxes", "NanoDet", "Place", "YOLOv5", "YOLOv8"]
+__all__ = ["DETR", "RTDETR", "SSD", "DenseBoxes", "NanoDet", "Place", "likely_scores", "pair_at", "tensor_at"]
 
+SLACK = 0.01  # by which rounding in 8 or 16 bits may overshoot
+LOGITS = "Logits need activation_fn='sigmoid' or 'softmax'."
 Place = str | int | tuple[str | int, ...]
 """Where a tensor is in what the network returns: a name, an index; several of them are laid end to end."""
 
@@ -53,10 +54,10 @@ class DenseBoxes:
 
     def __call__(self, raw: Any) -> Outputs:
         """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
-        scores, boxes = _pair(raw, self.scores, self.boxes, 4)
+        scores, boxes = pair_at(raw, self.scores, self.boxes, 4)
         boxes = corners(boxes, self.form)
         return Outputs(
-            scores=_likely(scores, self.activation_fn, self.background),
+            scores=likely_scores(scores, self.activation_fn, self.background),
             boxes=boxes if self.size is None else in_pixels(boxes, self.size),
             activated=True,
         )
@@ -89,8 +90,8 @@ class DETR:
     def __call__(self, raw: Any) -> Outputs:
         """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
         named = self.scores if self.scores is not None else "pred_logits" if _has(raw, "pred_logits") else "logits"
-        scores, boxes = _pair(raw, named, self.boxes, 4)
-        likely = _likely(scores, self.activation_fn, None)
+        scores, boxes = pair_at(raw, named, self.boxes, 4)
+        likely = likely_scores(scores, self.activation_fn, None)
         return Outputs(
             scores=likely[..., :-1] if self.activation_fn == "softmax" else likely,
             boxes=in_pixels(corners(boxes, "cxcywh"), self.size),
@@ -99,76 +100,32 @@ class DETR:
 
 
 @dataclass(frozen=True, kw_only=True)
-class YOLOv5:
-    """YOLOv5, v7 and YOLOX: one tensor (N, Q, 5 + K) of centre, size, objectness and class probabilities.
-
-    A candidate's score is objectness times class probability.
+class RTDETR:
+    """RT-DETR as YOLO exporters write it: one tensor (N, Q, 4 + K) of centre and size as shares, and probabilities.
 
     Attributes:
+        size: (height, width) of the input in pixels.
         output: where the tensor is, if the network returns several.
-        size: (height, width) of the input. Needed where boxes are shares of it, and for maps over its grids.
-        normalised: True where boxes are shares of the input.
-        strides: of the levels in their order; candidates of other grids are taken, too, but have no maps.
-        anchors: candidates a position.
     """
 
+    size: tuple[int, int]
     output: Place = 0
-    size: tuple[int, int] | None = None
-    normalised: bool = False
-    strides: tuple[int, ...] = (8, 16, 32)
-    anchors: int = 3
 
     def __post_init__(self) -> None:
-        _check_yolo(self.size, self.normalised)
+        check_size(self.size)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shape is another."""
-        found = _tensor(raw, self.output)
-        if found.shape[2] < 6 or found.shape[1] < found.shape[2]:
-            hint = " It looks like YOLOv8's." if found.shape[1] < found.shape[2] else ""
-            raise BadOutput(f"YOLOv5's output has shape (N, Q, 5 + K), got {tuple(found.shape)}.{hint}")
-        boxes = corners(found[..., :4], "cxcywh")
-        return Outputs(
-            scores=found[..., 4:5] * found[..., 5:],
-            boxes=in_pixels(boxes, self.size) if self.normalised and self.size else boxes,
-            activated=True,
-            grids=_grids(found.shape[1], self.size, self.strides, self.anchors, anchors_first=True),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class YOLOv8:
-    """YOLOv8 and later heads without anchors: one tensor (N, 4 + K, Q) of centre, size and class probabilities.
-
-    Attributes:
-        output: where the tensor is, if the network returns several.
-        size: (height, width) of the input. Needed where boxes are shares of it, and for maps over its grids.
-        normalised: True where boxes are shares of the input.
-        strides: of the levels in their order; candidates of other grids are taken, too, but have no maps.
-    """
-
-    output: Place = 0
-    size: tuple[int, int] | None = None
-    normalised: bool = False
-    strides: tuple[int, ...] = (8, 16, 32)
-
-    def __post_init__(self) -> None:
-        _check_yolo(self.size, self.normalised)
-
-    def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shape is another."""
-        found = _tensor(raw, self.output)
-        if found.shape[1] < 5 or found.shape[2] < found.shape[1]:
-            hint = " It looks like YOLOv5's." if found.shape[2] < found.shape[1] else ""
-            raise BadOutput(f"YOLOv8's output has shape (N, 4 + K, Q), got {tuple(found.shape)}.{hint}")
-        rows = found.transpose(1, 2)
-        boxes = corners(rows[..., :4], "cxcywh")
-        return Outputs(
-            scores=rows[..., 4:],
-            boxes=in_pixels(boxes, self.size) if self.normalised and self.size else boxes,
-            activated=True,
-            grids=_grids(found.shape[2], self.size, self.strides),
-        )
+        """The network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
+        found = tensor_at(raw, self.output)
+        if found.shape[2] < 5:
+            raise BadOutput(f"RT-DETR's output has shape (N, Q, 4 + K), got {tuple(found.shape)}.")
+        scores = likely_scores(found[..., 4:], None, None)
+        if not are_shares(found[..., :4]):
+            raise BadOutput(
+                "RT-DETR's boxes are shares of the input, from 0 to 1, got values up to "
+                f"{float(found[..., :4].amax()):.3g}. For boxes in pixels use another reader."
+            )
+        return Outputs(scores=scores, boxes=in_pixels(corners(found[..., :4], "cxcywh"), self.size), activated=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,7 +168,7 @@ class SSD:
 
     def __call__(self, raw: Any) -> Outputs:
         """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
-        scores, codes = _pair(raw, self.scores, self.boxes, 4)
+        scores, codes = pair_at(raw, self.scores, self.boxes, 4)
         if codes.shape[1] != len(self.anchors):
             raise BadOutput(f"There are {len(self.anchors)} anchors, but encodings of {codes.shape[1]} boxes.")
         codes = codes / codes.new_tensor(self.scales)
@@ -220,7 +177,7 @@ class SSD:
         centre = anchors[:, :2] + codes[..., :2] * anchors[:, 2:]
         boxes = corners(torch.cat([centre, anchors[:, 2:] * codes[..., 2:].exp()], -1), "cxcywh")
         return Outputs(
-            scores=_likely(scores, self.activation_fn, self.background),
+            scores=likely_scores(scores, self.activation_fn, self.background),
             boxes=boxes if self.size is None else in_pixels(boxes, self.size),
             activated=True,
             grids=self.grids,
@@ -262,7 +219,7 @@ class NanoDet:
         width = 4 * (self.reg_max + 1)
         if isinstance(raw, Tensor | np.ndarray) and raw.ndim == 3 and raw.shape[2] > width:
             raw = {self.scores: raw[..., :-width], self.boxes: raw[..., -width:]}
-        scores, logits = _pair(raw, self.scores, self.boxes, width)
+        scores, logits = pair_at(raw, self.scores, self.boxes, width)
         levels = tiles(self.size, self.strides)
         if (held := sum(h * w for h, w in levels)) != scores.shape[1]:
             raise BadOutput(
@@ -271,7 +228,7 @@ class NanoDet:
                 "Pass the right size and strides."
             )
         return Outputs(
-            scores=_likely(scores, self.activation_fn, None),
+            scores=likely_scores(scores, self.activation_fn, None),
             boxes=self._boxes(logits),
             activated=True,
             grids=tuple(Grid(h, w) for h, w in levels),
@@ -287,10 +244,19 @@ class NanoDet:
         return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height, width, height]))
 
 
-def _likely(scores: Tensor, function: str | None, background: int | None) -> Tensor:
-    """Probabilities (N, Q, K), 0 for the background."""
+def likely_scores(scores: Tensor, function: str | None, background: int | None, hint: str = "") -> Tensor:
+    """Probabilities (N, Q, K), 0 for the background.
+
+    Raises:
+        BadOutput: scores that are said to be probabilities and are none; ``hint`` says what they may be.
+    """
     put = activation(function)
     likely = scores if put is None else put(scores)
+    if put is None and likely.numel() and (float(likely.amin()) < -SLACK or float(likely.amax()) > 1 + SLACK):
+        raise BadOutput(
+            f"The scores of a detector must be probabilities, from 0 to 1, got {float(likely.amin()):.3g} to "
+            f"{float(likely.amax()):.3g}. {hint or LOGITS}"
+        )
     if background is None:
         return likely
     if not 0 <= background < scores.shape[2]:
@@ -298,9 +264,9 @@ def _likely(scores: Tensor, function: str | None, background: int | None) -> Ten
     return likely.index_fill(2, torch.tensor([background], device=scores.device), 0)
 
 
-def _pair(raw: Any, scores: Place, boxes: Place, width: int) -> tuple[Tensor, Tensor]:
+def pair_at(raw: Any, scores: Place, boxes: Place, width: int) -> tuple[Tensor, Tensor]:
     """Scores (N, Q, K) and what describes the boxes (N, Q, width)."""
-    first, second = _tensor(raw, scores), _tensor(raw, boxes)
+    first, second = tensor_at(raw, scores), tensor_at(raw, boxes)
     if first.shape[:2] != second.shape[:2] or second.shape[2] != width:
         swapped = first.shape[2] == width and second.shape[2] != width
         hint = f" They seem to be swapped: pass scores={boxes!r}, boxes={scores!r}." if swapped else ""
@@ -311,10 +277,10 @@ def _pair(raw: Any, scores: Place, boxes: Place, width: int) -> tuple[Tensor, Te
     return first, second
 
 
-def _tensor(raw: Any, place: Place) -> Tensor:
+def tensor_at(raw: Any, place: Place) -> Tensor:
     """(N, Q, ...) float32 from one place, or from several laid end to end."""
     if isinstance(place, tuple):
-        return torch.cat([_tensor(raw, one) for one in place], 1)
+        return torch.cat([tensor_at(raw, one) for one in place], 1)
     found = raw if isinstance(raw, Tensor | np.ndarray) else select(raw, place)
     found = torch.from_numpy(found) if isinstance(found, np.ndarray) else found
     if not isinstance(found, Tensor) or found.ndim != 3:
@@ -329,18 +295,3 @@ def _has(raw: Any, name: str) -> bool:
     except BadOutput:
         return False
     return True
-
-
-def _grids(
-    count: int, size: tuple[int, int] | None, strides: Sequence[int], anchors: int = 1, anchors_first: bool = False
-) -> tuple[Grid, ...] | None:
-    if size is None:
-        return None
-    grids = tuple(Grid(h, w, anchors, anchors_first) for h, w in tiles(size, strides))
-    return grids if sum(g.count for g in grids) == count else None
-
-
-def _check_yolo(size: tuple[int, int] | None, normalised: bool) -> None:
-    check_size(size)
-    if normalised and size is None:
-        raise InvalidInput("Boxes that are shares of the input need its size=(height, width).")

@@ -6,8 +6,11 @@ Each turns what the network returns into every candidate before suppression, wit
 probabilities. Torchvision's detectors need none: they are known (`detector` chooses what Mask R-CNN gives).
 """
 
-from seewhy.models.head_readers import DETR, SSD, DenseBoxes, NanoDet, YOLOv5, YOLOv8
+from seewhy.models.head_readers import DETR, RTDETR, SSD, DenseBoxes, NanoDet
 from seewhy.models.torch.detectors import detector
+from seewhy.models.yolo import YOLOX, EndToEnd, YOLOv5, YOLOv8
 from seewhy.types import Grid
 
-__all__ = ["DETR", "SSD", "DenseBoxes", "Grid", "NanoDet", "YOLOv5", "YOLOv8", "detector"]
+__all__ = [
+    "DETR", "RTDETR", "SSD", "YOLOX", "DenseBoxes", "EndToEnd", "Grid", "NanoDet", "YOLOv5", "YOLOv8", "detector",
+]  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,24 +17,55 @@ __all__ = ["Selector", "check_size", "select", "to_outputs"]
 Selector = str | int | Callable[[Any], Any] | None
 
 
-def to_outputs(raw: Any, n: int, selector: Selector = None) -> Outputs:
+def to_outputs(raw: Any, n: int, selector: Selector = None, labels: Sequence[str] | None = None) -> Outputs:
     """Finds the scores in what the network returned for ``n`` images.
 
     Args:
         raw: a tensor (N, K), an ``Outputs``, or a tuple, dict or object that holds the tensor.
         n: the number of images that went in.
         selector: a name, an index or a callable that picks the scores; None looks for them.
+        labels: class names; what a reader of boxes gives must have as many classes.
 
     Raises:
-        BadOutput: no scores of shape (N, K) were found, or they are not finite.
+        BadOutput: no scores of shape (N, K) were found, they are not finite, or there are other classes than names.
     """
     chosen = select(raw, selector)
     outputs = chosen if isinstance(chosen, Outputs) else Outputs.of_classes(_checked(chosen, n))
     if outputs.scores.shape[0] != n:
         raise BadOutput(f"The network returned scores for {outputs.scores.shape[0]} images, {n} went in.")
+    if outputs.boxes is not None:
+        outputs = _with_places(outputs)
+        if callable(selector) and labels and len(labels) != outputs.num_classes:
+            raise BadOutput(
+                f"{getattr(type(selector), '__name__', 'The reader')} gives {outputs.num_classes} classes, and there "
+                f"are {len(labels)} class names, {labels[0]!r} to {labels[-1]!r}. Check the reader (other columns are "
+                "no classes), or pass the right labels."
+            )
     if not bool(torch.isfinite(outputs.scores).all()):
         raise BadOutput("The network returned NaN or infinite scores. Its weights or the input are out of range.")
     return outputs
+
+
+def _with_places(outputs: Outputs) -> Outputs:
+    """Without the candidates whose boxes are NaN or infinite: their boxes have no area and their scores say nothing."""
+    assert outputs.boxes is not None
+    lost = ~torch.isfinite(outputs.boxes).all(-1)
+    if not bool(lost.any()):
+        return outputs
+    if bool(lost.all()):
+        raise BadOutput("All boxes that the network returned are NaN or infinite. Check its weights and the input.")
+    rows = lost if lost.ndim == 3 else lost.unsqueeze(-1)
+    known = outputs.scores.masked_fill(rows, 0)
+    void = 0.0 if outputs.activated else float(known.detach().amin())
+    gone = lost.all(-1) if lost.ndim == 3 else lost
+    return replace(
+        outputs,
+        scores=outputs.scores.masked_fill(rows, void),
+        boxes=outputs.boxes.masked_fill(lost.unsqueeze(-1), 0),
+        masks=None if outputs.masks is None else outputs.masks.masked_fill(gone[..., None, None], 0),
+        objectness=None if outputs.objectness is None else outputs.objectness.masked_fill(gone, 0),
+        dropped=lost.flatten(1).sum(1),
+    )
 
 
 def check_size(inputs: Tensor, selector: Selector) -> None:
@@ -53,6 +85,8 @@ def select(raw: Any, selector: Selector) -> Any:
     if selector is None:
         return _find(raw)
     try:
+        if isinstance(selector, int) and isinstance(raw, Mapping) and selector not in raw:
+            return list(raw.values())[selector]
         named = isinstance(selector, str) and not isinstance(raw, Mapping)
         return getattr(raw, str(selector)) if named else raw[selector]
     except (AttributeError, KeyError, IndexError, TypeError) as error:

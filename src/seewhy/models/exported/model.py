@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, SeewhyError, out_of_memory
 from seewhy.models.exported.graph import Graph, Size
@@ -224,6 +225,9 @@ class ExportedModel:
         images = self._encoded(bright * torch.rand((3, *size), generator=torch.Generator().manual_seed(0)))
         fetches = [port.key for port in self.engine.outputs]
         alone = [self._rows({self._port.key: image[None]}, fetches, fixed) for image in images]
+        if fixed in (None, 1):
+            loose = {key for i, key in enumerate(fetches) if any(not one[i].ndim or len(one[i]) != 1 for one in alone)}
+            self._kept["loose"] = self._kept.get("loose", set()) | loose
         try:
             together = self._rows({self._port.key: images}, fetches, None)
         except InputRefused:
@@ -321,7 +325,11 @@ class ExportedModel:
         n = len(next(iter(own.values())))
         step = batch or n
         parts = [self._part(run, [v[i : i + step] for v in own.values()], step) for i in range(0, n, step)]
-        return parts[0] if len(parts) == 1 else [torch.cat(some) for some in zip(*parts, strict=True)]
+        loose = self._kept.get("loose", ()) if batch == 1 and callable(self.output) else ()
+        return [
+            _filled_up(some) if key in loose else some[0] if len(some) == 1 else torch.cat(some)
+            for key, some in zip(fetches, zip(*parts, strict=True), strict=True)
+        ]
 
     def _part(self, run: Run, feeds: list[Tensor], step: int) -> list[Tensor]:
         """One run; rows that are missing to the number that the graph takes are filled up and cut off again."""
@@ -375,13 +383,18 @@ class ExportedModel:
         whole = raw[0] if self.output is None and len(raw) == 1 else many
         chosen = select(whole, self.output)
         chosen = chosen.float() if isinstance(chosen, Tensor) and chosen.dtype.is_floating_point else chosen
-        outputs = to_outputs(chosen, n)
+        outputs = to_outputs(chosen, n, labels=self.labels)
         place = next(
             (i for i, t in enumerate(raw) if isinstance(chosen, Tensor) and t.data_ptr() == chosen.data_ptr()), None
         )
         if place is not None and self.engine.graph.activates(ports[place].key):
             return replace(outputs, activated=True)
         return outputs
+
+
+def _filled_up(found: Sequence[Tensor]) -> Tensor:
+    """(N, M, ...) of N images that gave (M_i, ...) each, as many as there was to be found; rows of 0 fill them up."""
+    return torch.stack(tuple(found)) if found[0].ndim == 0 else pad_sequence(list(found), batch_first=True)
 
 
 def _alike(alone: list[Tensor], together: Tensor, share: float) -> bool:

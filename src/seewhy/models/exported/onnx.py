@@ -205,10 +205,23 @@ class _Engine:
             return onnx.inliner.inline_local_functions(source)
         try:
             read = onnx.load(str(self.path))
-            onnx.checker.check_model(str(self.path))
+            self._check(read)
             return onnx.inliner.inline_local_functions(read)
         except Exception as error:  # a damaged file ends in errors of many kinds
             raise _unreadable(self.path, error) from error
+
+    def _check(self, model: Any) -> None:
+        """Raises where the file is no sound graph; one that the runtime takes all the same is taken, in its order."""
+        try:
+            self.onnx.checker.check_model(str(self.path))
+        except self.onnx.checker.ValidationError as error:
+            try:
+                _session(str(self.path), self.settings[1])
+            except MissingDependency:
+                raise
+            except Exception:  # the runtime's errors are of many kinds; the checker's says more
+                raise error from None
+            _sort(model.graph)
 
     def _fix(self, fixed: Mapping[str, Any]) -> None:
         helper = self.onnx.helper
@@ -266,7 +279,11 @@ class _Engine:
         """Tensor -> ONNX's number of its type, as far as it can be inferred."""
         bare = self.onnx.ModelProto()
         bare.CopyFrom(self.model)
-        found = self.onnx.shape_inference.infer_shapes(bare).graph
+        try:
+            found = self.onnx.shape_inference.infer_shapes(bare).graph
+        except self.onnx.shape_inference.InferenceError:  # converters leave types behind that are no more true
+            del bare.graph.value_info[:]
+            found = self.onnx.shape_inference.infer_shapes(bare).graph
         known = [*found.value_info, *found.input, *found.output]
         return {one.name: one.type.tensor_type.elem_type for one in known}
 
@@ -319,6 +336,22 @@ class _Engine:
             for key, array in zip(keys, run(blank), strict=True)
             if isinstance(array, np.ndarray)
         }
+
+
+def _sort(graph: Any) -> None:
+    """Puts each operation behind those whose results it takes, as converters to 16 bits do not always do."""
+    made = {key for node in graph.node for key in node.output}
+    waiting, done, ordered = list(graph.node), {""}, []
+    while waiting:
+        ready = [n for n in waiting if all(k in done or k not in made for k in (*n.input, *_captured(n)))]
+        if not ready:
+            raise ValueError("its operations go round in a circle")
+        ordered += ready
+        done.update(key for node in ready for key in node.output)
+        waiting = [node for node in waiting if not done.issuperset(node.output)]
+    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _captured(node: Any) -> Iterator[str]:

@@ -209,7 +209,7 @@ class TorchModel:
 
     def read(self, raw: Any, n: int) -> Outputs:
         """The outputs for n pictures in what the network returned."""
-        return to_outputs(raw, n, self.output)
+        return to_outputs(raw, n, self.output, self.labels)
 
     def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str = "auto") -> Gradients:
         """One forward pass with a graph from ``layer`` upwards only; see `GradientModel`.

@@ -162,7 +162,9 @@ def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
         picture.classes = tuple(row.number for row in picture.detections)
         picture.probabilities = outputs.classes[i].detach().float().cpu()
         if picture.unfound:
-            picture.notes = [f"Nothing is found with a score above {tools.sieve.score_threshold:g}."]
+            picture.notes.append(f"Nothing is found with a score above {tools.sieve.score_threshold:g}.")
+        if outputs.dropped is not None and (count := int(outputs.dropped[i])):
+            picture.notes.append(f"{count} boxes are NaN or infinite and were left out.")
 
 
 def _probable(tools: Tools, outputs: Outputs) -> Outputs:
