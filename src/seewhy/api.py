@@ -332,11 +332,8 @@ def _choose(network: Model, inputs: Tensor, method: Any, request: Request) -> tu
         return "rise", (f"Method 'auto' chose RISE: {network.name} gives scores only.",)
     if isinstance(network, TransformerModel | TokenModel):
         with contextlib.suppress(NoSpatialOutput), network.opened():
-            if isinstance(network, TransformerModel):
-                entered = network.transformer(inputs).entered
-            else:
-                entered = network.entered_layer(inputs)
-            return "vit_recipro_cam", (f"Method 'auto' chose ViTReciproCAM at layer {entered!r}.",)
+            body = network.blocks(inputs) if isinstance(network, TokenModel) else network.transformer(inputs)
+            return "vit_recipro_cam", (f"Method 'auto' chose ViTReciproCAM at layer {body.last!r}.",)
     try:
         with network.opened():
             layer = network.auto_layer(inputs)

@@ -141,6 +141,8 @@ def test_other_floating_point_types(name: str, net: nn.Module, dtype: torch.dtyp
     want = make(name, net)(pictures(), 1)
     got = make(name, copy.deepcopy(net).to(dtype))(pictures().to(dtype), 1)
     assert got.dtype == torch.float32
+    if name == "vit_recipro_cam":  # its map spans a hundredth of the logits here, so float32 leaves five digits of it
+        atol = max(atol, 1e-4)
     assert float((got - want).abs().mean()) < atol
 
 

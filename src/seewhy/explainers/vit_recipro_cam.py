@@ -1,13 +1,15 @@
 """ViTReciproCAM: what a transformer's last block says when it is shown one place of the picture alone.
 
-    map(i, j) = logit_c of the last block and the head, fed with  g(t - (i, j)) x_t  for the picture's tokens x_t
+    map(i, j) = logit_c of the last block from its first LayerNorm's output on, and the head, fed with
+                g(t - (i, j)) LN(x)_t  and, in the residual beside it,  g(t - (i, j)) x_t
 
-x_t are the tokens that enter the last block and g is a Gaussian of 3 x 3 positions, [1 2 1; 2 4 2; 1 2 1] / 16: all
-other tokens of the picture are 0, and the class token (and registers) stay as they are. No gradient is needed.
+x_t are the picture's tokens that enter the last block and g is a Gaussian of 3 x 3 positions, [1 2 1; 2 4 2; 1 2 1] /
+16, cut off at the borders: all other tokens of the picture are 0, and the class token (and registers) stay as they are.
+Before the LayerNorm the weights would have no effect: it cancels every factor. No gradient is needed.
 
 Where the head reads class tokens only, one forward pass is enough for all positions and classes: the class token needs
-only its own query, and each key and value comes in the few variants that g has. Any other network is cut and the part
-above the layer is run for each position.
+only its own query, and each key and value comes in the few variants that g has. In any other network the block and what
+follows it are run for each position.
 
 Source: Byun and Lee, "ViT-ReciproCAM: Gradient and Attention-Free Visual Explanations for Vision Transformer", 2023
 (arXiv 2310.02588).
@@ -24,12 +26,14 @@ from torch import Tensor
 from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import inside
-from seewhy.models import FeatureModel, Features, TokenModel, TransformerModel, Weightings
+from seewhy.models import FeatureModel, Features, Model, TokenModel, TransformerModel, WeightedBlock, Weightings
 from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request
 from seewhy.types import Attribution, Outputs
 
 __all__ = ["ViTReciproCAM"]
+
+_CANCELLED = "The LayerNorm that follows the layer cancels the weights of single tokens. layer='auto' begins after it."
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -37,7 +41,8 @@ class ViTReciproCAM(Explainer):
     """The class's logit from one place of the last block's tokens at a time, without gradients (Byun and Lee 2023).
 
     Attributes:
-        layer: a module that gives tokens, or "auto" for the one whose tokens enter the last block.
+        layer: "auto" for the first LayerNorm of the last block, that of another block, or any module that gives tokens:
+            then that module's output alone is weighted.
         use_gaussian: shows each position with its neighbours, weighted; otherwise alone.
         cls_token: keeps the tokens before those of the picture (class tokens, registers); otherwise they are 0.
         perturbation_per_eval: positions a pass of the last block, where it must be run for each, or "auto".
@@ -57,18 +62,40 @@ class ViTReciproCAM(Explainer):
                 raise InvalidInput(f"{field} must be True or False, got {getattr(self, field)!r}.")
 
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
-        if isinstance(model, TokenModel):
-            layer = model.entered_layer(inputs) if self.layer == "auto" else self.layer
-            return self._rerun(model, model.features(inputs, layer), request)
-        if self.layer != "auto" and not isinstance(model, TransformerModel):
+        if self.layer != "auto" and not isinstance(model, TransformerModel | TokenModel):
             return self._rerun(model, model.features(inputs, self.layer), request)
-        body = inside(model, inputs, type(self).__name__)
-        layer = body.entered if self.layer == "auto" else self.layer
-        if layer == body.entered:
-            found = body.reweighted(inputs, self._weightings(body.grid, inputs.device))
-            if found is not None:
-                return _attribution(found, request, body.grid, layer)
-        return self._rerun(model, model.features(inputs, layer), request)
+        body = model.blocks(inputs) if isinstance(model, TokenModel) else inside(model, inputs, type(self).__name__)
+        layer = body.last if self.layer == "auto" else self.layer
+        block = body.weighted(inputs, layer, self._weightings(body.grid, inputs.device))
+        if block is not None:
+            return self._shown(model, block, inputs, request, body.grid, layer)
+        found = self._rerun(model, model.features(inputs, layer), request)
+        return replace(found, warnings=(*found.warnings, _CANCELLED)) if layer in body.entered else found
+
+    def _shown(
+        self, model: Model, block: WeightedBlock, inputs: Tensor, request: Request, grid: tuple[int, int], layer: str
+    ) -> Attribution:
+        """The block under every weighting: in one pass, or some at a time."""
+        found = block.all()
+        if found is not None:
+            return _attribution(found, request, grid, layer)
+        outputs = model(inputs)
+        targets, n, size = request.resolve(outputs), len(inputs), grid[0] * grid[1]
+        raw = torch.zeros((n * size, targets.count), device=inputs.device)
+
+        def work(start: int, stop: int) -> None:
+            flat = torch.arange(start, stop, device=raw.device)
+            rows, which = flat // size, flat % size
+            raw[start:stop] = targets.values(block.some(rows, which), rows)
+
+        chunked(work, n * size, self.perturbation_per_eval)
+        return Attribution(
+            raw=_as_maps(raw, n, grid),
+            outputs=outputs,
+            targets=targets.classes,
+            layer=layer,
+            warnings=tuple(block.warnings),
+        )
 
     def _rerun(self, model: FeatureModel, found: Features, request: Request) -> Attribution:
         """The part above the layer, run for each position."""

@@ -21,6 +21,7 @@ from seewhy.types import Outputs, Passes
 
 __all__ = [
     "Attentions",
+    "Blocks",
     "FeatureModel",
     "Features",
     "GradientModel",
@@ -30,6 +31,7 @@ __all__ = [
     "TokenModel",
     "Transformer",
     "TransformerModel",
+    "WeightedBlock",
     "Weightings",
     "as_model",
     "at",
@@ -161,8 +163,8 @@ class TokenModel(FeatureModel, Protocol):
         """The automatic layer of methods that look at activations alone; raises NoSpatialOutput where there is none."""
         ...
 
-    def entered_layer(self, inputs: Tensor) -> str:
-        """The layer whose tokens enter the last block; raises NoSpatialOutput where there is none."""
+    def blocks(self, inputs: Tensor) -> Blocks:
+        """Its last block; raises NoSpatialOutput where it is no transformer whose tokens lie in the picture."""
         ...
 
 
@@ -194,6 +196,53 @@ class Weightings:
         return len(self.index)
 
 
+@runtime_checkable
+class WeightedBlock(Protocol):
+    """A transformer's block and what follows it, shown a picture's tokens weighted: its residual and its norm's output.
+
+    Attributes:
+        warnings: what the reader should know.
+    """
+
+    warnings: list[str]
+
+    def all(self) -> tuple[Outputs, Outputs] | None:
+        """The outputs, and those of all weightings (N P rows, a picture's together); None where that takes more."""
+        ...
+
+    def some(self, rows: Tensor, which: Tensor) -> Outputs:
+        """The outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
+        ...
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """The last block of a transformer, for one size of input."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the picture's tokens."""
+        ...
+
+    @property
+    def last(self) -> str:
+        """The layer from which the last block is run: its first norm."""
+        ...
+
+    def weighted(self, inputs: Tensor, layer: str, weightings: Weightings) -> WeightedBlock | None:
+        """The block that is run from ``layer`` on, ready to be shown its tokens weighted; None where none is.
+
+        Raises:
+            NoSpatialOutput: a block's residual is added outside of it.
+        """
+        ...
+
+    @property
+    def entered(self) -> tuple[str | None, ...]:
+        """The layers whose outputs enter blocks, before any norm."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attentions:
     """One forward pass of a transformer, ready to be differentiated once for each target.
@@ -213,29 +262,12 @@ class Attentions:
 
 
 @runtime_checkable
-class Transformer(Protocol):
+class Transformer(Blocks, Protocol):
     """The blocks and tokens of a model, for one size of input."""
-
-    @property
-    def entered(self) -> str:
-        """The layer whose tokens enter the last block; raises NoSpatialOutput where there is none."""
-        ...
 
     @property
     def prefix(self) -> int:
         """How many tokens (class tokens, registers) stand before those of the picture."""
-        ...
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w) of the picture's tokens."""
-        ...
-
-    def reweighted(self, inputs: Tensor, weightings: Weightings) -> tuple[Outputs, Outputs] | None:
-        """The outputs, and those (N P rows, a picture's together) when the last block sees its tokens weighted.
-
-        None where there is no cheaper way than to run the rest of the network for each weighting.
-        """
         ...
 
     @property

@@ -1,15 +1,12 @@
-"""Which layer has a map: names, the automatic choice, and the order of a layer's dimensions.
+"""Which layers have a map: names, and the order of a layer's dimensions.
 
-The automatic layer is the last one (in the order of execution, outermost module first) whose output has more than one
-position and whose height and width are the input's divided by one factor. Where tokens are produced after it, the
-network is a vision transformer and its last map is only the patch embedding: `anatomy` then looks among the tokens.
+An output has a map where it has more than one position and its height and width are the input's divided by one factor.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +15,10 @@ from torch import Tensor, nn
 
 from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
 from seewhy.models.torch.parts import walk
-from seewhy.models.torch.state import on
-from seewhy.models.turns import alone
 
 __all__ = [
-    "FIRST", "LAST", "Layout", "Seen", "TokenGrids", "UnlocatedTokens", "check_name", "choose_map", "fingerprint",
-    "fits", "is_tokens", "read_layout", "spatial", "watch",
+    "FIRST", "LAST", "Layout", "Seen", "TokenGrids", "UnlocatedTokens", "check_name", "fingerprint", "fits",
+    "is_tokens", "read_layout", "spatial", "without_heads",
 ]  # fmt: skip
 
 
@@ -81,6 +76,10 @@ class Seen:
     kind: str  # "map", "tokens" or "other", and "enters" for tokens that a module is given
     shape: tuple[int, ...] = ()
     grid: tuple[int, ...] = ()  # height and width of a map
+    call: int = 1  # which call of the module
+    live: bool = True  # whether the picture moves it and the scores depend on it
+    carries: bool = True  # whether everything that the scores know of the picture has passed through it
+    value: str = ""  # the same for tensors that hold the same
 
 
 def fingerprint(network: nn.Module) -> tuple[Any, ...]:
@@ -183,36 +182,7 @@ def _shape(output: Any) -> str:
     return str(tuple(output.shape)) if isinstance(output, Tensor) else f"a {type(output).__name__}"
 
 
-def watch(network: nn.Module, inputs: Tensor, run: Any) -> list[Seen]:
-    """What every module gives, in the order of execution, innermost first; ``run`` is called once."""
-    seen: list[Seen] = []
-
-    def hook(name: str) -> Any:
-        def note(_module: nn.Module, _args: Any, output: Any) -> None:
-            order = spatial(output, inputs)
-            kind = "map" if order else "tokens" if is_tokens(output) else "other"
-            shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-            grid = () if order is None else shape[1:3] if order == "last" else shape[2:]
-            seen.append(Seen(name, kind, shape, grid))
-
-        return note
-
-    def entered(name: str) -> Any:
-        def note(_module: nn.Module, args: Any) -> None:
-            if args and is_tokens(args[0]):
-                seen.append(Seen(name, "enters", tuple(args[0].shape)))
-
-        return note
-
-    named = [(name, m) for name, m in network.named_modules() if name]
-    with alone(network), ExitStack() as stack, torch.no_grad():
-        for name, module in named:
-            stack.enter_context(on(module, before=entered(name), after=hook(name)))
-        run(inputs)
-    return _without_heads(seen)
-
-
-def _without_heads(seen: list[Seen]) -> list[Seen]:
+def without_heads(seen: list[Seen]) -> list[Seen]:
     """Queries and keys (1, heads, L or 1, d) of tokens (1, L, heads d) are no maps, even where they look like one."""
     tokens = [i for i, s in enumerate(seen) if s.kind in ("tokens", "enters") and s.shape[0] == 1]
     lengths, widths = ({seen[i].shape[d] for i in tokens} for d in (1, 2))
@@ -227,21 +197,3 @@ def _without_heads(seen: list[Seen]) -> list[Seen]:
 def is_tokens(output: Any) -> bool:
     """True for (N, L, C): a row of vectors, of which each may stand for a position."""
     return isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] > 1
-
-
-def choose_map(seen: list[Seen]) -> str | None:
-    """The last layer with a spatial map, or None where tokens follow it: that is a transformer.
-
-    Raises:
-        NoSpatialOutput: there are neither maps nor tokens.
-    """
-    maps = [i for i, s in enumerate(seen) if s.kind == "map"]
-    tokens = sum(s.kind == "tokens" for s in (seen[maps[-1] + 1 :] if maps else seen))
-    if tokens > 2:
-        return None
-    if not maps:
-        raise NoSpatialOutput(
-            "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
-            "Occlusion or RISE."
-        )
-    return seen[maps[-1]].name

@@ -12,7 +12,7 @@ from torch import Tensor
 from seewhy.errors import BadOutput, InvalidInput
 from seewhy.types import Outputs
 
-__all__ = ["Selector", "check_size", "select", "to_outputs"]
+__all__ = ["Selector", "check_size", "maps_in", "select", "to_outputs"]
 
 Selector = str | int | Callable[[Any], Any] | None
 
@@ -91,6 +91,16 @@ def select(raw: Any, selector: Selector) -> Any:
         return getattr(raw, str(selector)) if named else raw[selector]
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise BadOutput(f"The network's output has no {selector!r}: it is {_describe(raw)}.") from error
+
+
+def maps_in(raw: Any) -> list[Tensor]:
+    """The tensors of four dimensions in what a network returned."""
+    if isinstance(raw, Tensor):
+        return [raw] if raw.ndim == 4 and raw.dtype.is_floating_point else []
+    if isinstance(raw, Outputs):
+        return []
+    members = raw.values() if isinstance(raw, Mapping) else raw if isinstance(raw, tuple | list) else ()
+    return [t for member in members for t in maps_in(member)]
 
 
 def _find(raw: Any) -> Any:

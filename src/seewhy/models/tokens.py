@@ -20,15 +20,21 @@ from torch import Tensor, nn
 
 from seewhy.errors import NoSpatialOutput
 from seewhy.models.layout import Layout, Seen, is_tokens
+from seewhy.models.places import alike, changed, probes
 from seewhy.models.torch.state import hooked, on
 from seewhy.models.turns import alone
 from seewhy.types import Passes
 
-__all__ = ["Enough", "locate"]
+__all__ = ["MOST_PREFIX", "Enough", "NotOfThePicture", "candidates", "locate"]
 
 MOST_PREFIX = 16  # class tokens and registers
 _TRIES = 6
+_FIRSTS = 6  # how many tensors of a length are tried
 _OBLONG = math.log(1.25)  # a cell's height and width may differ by a quarter, where borders of a picture are cut off
+
+
+class NotOfThePicture(NoSpatialOutput):
+    """Tokens that do not move with the places of the picture."""
 
 
 class Enough(Exception):
@@ -52,24 +58,45 @@ def locate(
     Raises:
         NoSpatialOutput: no grid stood the test.
     """
-    first = next(i for i, s in enumerate(seen) if s.kind in ("tokens", "enters") and s.shape[1] == length)
-    search = _Search(network, inputs[:1], seen[first], run, passes)
-    maps = [s for s in seen[:first] if s.kind == "map"]
+    own = [s for s in seen if s.kind in ("tokens", "enters") and s.shape[:2] == (1, length)]
+    firsts: dict[str, Seen] = {}
+    for one in own:
+        if one.live:
+            firsts.setdefault(one.value, one)
+    still = True
+    for first in list(firsts.values())[:_FIRSTS]:
+        search = _Search(network, inputs[:1], first, run, passes)
+        found = _layout(search, length, seen[: seen.index(first)], inputs)
+        if found is not None:
+            return found
+        still = still and search.still
+    known = next(iter(firsts.values()), own[0]).name
+    if still:
+        raise NotOfThePicture(
+            f"The network's tokens ({length} of them from layer {known!r} on) do not move with the places of the "
+            "picture, so a map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
+        )
+    raise NoSpatialOutput(
+        f"The network's tokens ({length} of them from layer {known!r} on) do not lie in the picture row by "
+        "row, so a map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
+    )
+
+
+def _layout(search: _Search, length: int, before: list[Seen], inputs: Tensor) -> Layout | None:
+    """The layout that stood the test, or None."""
+    maps = [s for s in before if s.kind == "map"]
     tries = candidates(length, maps, inputs)[:_TRIES]
     for prefix, grid in tries:
-        source = next((s for s in reversed(maps) if s.grid == grid), None)
+        source = next((s for s in reversed(maps) if s.grid == grid and s.live), None)
         if source and search.holds(prefix, grid, source):
             return Layout("tokens", prefix, grid)
     for prefix, grid in sorted(tries, key=lambda found: found[0] > 0):  # those that fill their grid come first
         if prefix and (inputs.shape[2] % grid[0] or inputs.shape[3] % grid[1]):
             continue  # cells that are not the network's own prove nothing about one token more or less
-        finer = _finer(grid, seen[:first], inputs) if prefix == 0 else None
+        finer = _finer(grid, before, inputs) if prefix == 0 else None
         if search.holds(prefix, grid, None) or (finer is not None and search.is_step(grid, finer)):
             return Layout("tokens", prefix, grid)
-    raise NoSpatialOutput(
-        f"The network's tokens ({length} of them from layer {seen[first].name!r} on) do not lie in the picture row by "
-        "row, so a map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
-    )
+    return None
 
 
 def candidates(length: int, maps: list[Seen], inputs: Tensor) -> list[tuple[int, tuple[int, int]]]:
@@ -98,7 +125,7 @@ def _finer(grid: tuple[int, int], seen: list[Seen], inputs: Tensor) -> tuple[int
     return max(steps, default=None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Search:
     """Tries grids out on one picture (1, C, H, W) and the tokens of one layer."""
 
@@ -107,33 +134,47 @@ class _Search:
     layer: Seen
     run: Callable[[Tensor], Any]
     passes: Passes
+    still: bool = True  # whether every change so far moved nothing, or all tokens alike
 
     def holds(self, prefix: int, grid: tuple[int, int], source: Seen | None) -> bool:
-        """Whether each change moves the token that stands for its place most."""
+        """Whether each change moves the token that stands for its place most.
+
+        Where tokens have spoken to each other some may move much whatever is changed: then what counts is by how much
+        a token moves beside what it does under the other changes.
+        """
         cells = probes(grid)
-        return self._moved(grid, cells, source) == [prefix + i * grid[1] + j for i, j in cells]
+        moved = self._moved(grid, cells, source)
+        wanted = [prefix + i * grid[1] + j for i, j in cells]
+        return wanted in (_most(moved), _most(moved / moved.mean(0).clamp_min(1e-12)))
 
     def is_step(self, grid: tuple[int, int], finer: tuple[int, int]) -> bool:
         """Whether a change of the finer cell that each token came of moves that token most."""
         step = -(-finer[0] // grid[0])
         cells = probes(grid)
         found = self._moved(finer, [(step * i, step * j) for i, j in cells], None)
-        return found == [i * grid[1] + j for i, j in cells]
+        return _most(found) == [i * grid[1] + j for i, j in cells]
 
-    def _moved(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> list[int]:
-        """For each changed cell the token that changed most; nothing where one changed none."""
+    def _moved(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> Tensor:
+        """(cells, L): by how much each changed cell moved each token; (0, L) where they were not seen."""
         tokens = self._tokens(grid, cells, source)
         if tokens is None:
-            return []
-        moved = (tokens[1:] - tokens[:1]).float().norm(dim=2)
-        return moved.argmax(1).tolist() if bool((moved.amax(1) > 0).all()) else []
+            return torch.zeros(0, self.layer.shape[1])
+        moved: Tensor = (tokens[1:] - tokens[:1]).float().norm(dim=2)
+        self.still = self.still and alike(moved)
+        return moved
 
     def _tokens(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> Tensor | None:
         """(1 + cells, L, C): the layer's tokens as they are, and with each cell changed."""
         kept: list[Tensor] = []
         inputs = self.image.expand(1 + len(cells), -1, -1, -1)
 
+        calls = 0
+
         def keep(tokens: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls < self.layer.call:
+                return
             if is_tokens(tokens) and len(tokens) == len(inputs):
                 kept.append(tokens.detach().clone())
             raise Enough
@@ -154,6 +195,11 @@ class _Search:
         return kept[0] if kept else None
 
 
+def _most(moved: Tensor) -> list[int]:
+    """For each change the token that moved most; nothing where one moved none."""
+    return moved.argmax(1).tolist() if len(moved) and bool((moved.amax(1) > 0).all()) else []
+
+
 def _changing(source: Seen, cells: list[tuple[int, int]]) -> Callable[..., Tensor]:
     """A hook that changes one position of a map in each row but the first."""
     last = source.shape[1:3] == source.grid and source.shape[2:] != source.grid
@@ -167,23 +213,3 @@ def _changing(source: Seen, cells: list[tuple[int, int]]) -> Callable[..., Tenso
         return copy
 
     return hook
-
-
-def probes(grid: tuple[int, int]) -> list[tuple[int, int]]:
-    """Up to six cells in different rows and columns, none where a shift or a turned grid would go unseen."""
-    h, w = grid
-    inner = [(h // 3, w - 1), (h // 2, w // 4), (h - 1, w // 2), (min(1, h - 1), w // 3)]
-    return list(dict.fromkeys([*inner, (0, 0), (h - 1, w - 1)]))
-
-
-def changed(image: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]]) -> Tensor:
-    """(1 + cells, C, H, W): the picture, and one copy for each cell with noise in it."""
-    _, c, height, width = image.shape
-    noise = torch.randn((c, height, width), generator=torch.Generator().manual_seed(0)).to(image)
-    copies = image.repeat(1 + len(cells), 1, 1, 1)
-    strength = image.float().std(correction=0).to(image) + 1
-    for copy, (i, j) in zip(copies[1:], cells, strict=True):
-        rows = slice(round(i * height / grid[0]), round((i + 1) * height / grid[0]))
-        columns = slice(round(j * width / grid[1]), round((j + 1) * width / grid[1]))
-        copy[:, rows, columns] += 2 * strength * noise[:, rows, columns]
-    return copies

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import InputRefused, InvalidInput, InvalidType, NoSpatialOutput, UnknownLayer, nearest
-from seewhy.models import Features, PooledLinear
+from seewhy.models import Features, PooledLinear, Weightings
 from seewhy.models.exported.layers import Anatomy, frontier
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.pooled_head import pooled_linear
 from seewhy.models.layout import Layout, UnlocatedTokens, read_layout
-from seewhy.models.tokens import MOST_PREFIX, candidates, changed, probes
+from seewhy.models.places import changed, probes
+from seewhy.models.tokens import MOST_PREFIX, candidates
+from seewhy.models.torch.reweighing import spread
 from seewhy.types import Outputs
 
 __all__ = ["CutModel"]
@@ -58,9 +60,26 @@ class CutModel(ExportedModel):
         """The automatic layer of methods that look at activations alone."""
         return self._choice(inputs, "active", lambda a: a.active(lambda key: self._matters(inputs, key)))
 
-    def entered_layer(self, inputs: Tensor) -> str:
-        """The layer whose tokens enter the last block; raises NoSpatialOutput where there is none."""
-        return self._choice(inputs, "entered", lambda a: a.entered())
+    def blocks(self, inputs: Tensor) -> GraphBlocks:
+        """Its last block; see `Blocks`.
+
+        Raises:
+            NoSpatialOutput: it is no transformer whose tokens lie in the picture.
+        """
+        entered = self._choice(inputs, "entered", lambda a: a.entered())
+        found = self.features(inputs[:1], entered)
+        normed = self._choice(inputs, "normed", lambda a: self._norm(inputs, a) or a.entered())
+        return GraphBlocks(self, (found.maps.shape[2], found.maps.shape[3]), entered, normed)
+
+    def _norm(self, inputs: Tensor, anatomy: Anatomy) -> str | None:
+        """The output of the last block's first norm: tokens in which a factor of those that enter it is cancelled."""
+        entered, normed = anatomy.entered(), anatomy.normed()
+        if normed is None:
+            return None
+        part = _Part(self, inputs, (entered,), (normed,))
+        own, *rest = part.below(inputs[:1])
+        once, more = (part.above([factor * own], rest)[0] for factor in (1, 4))
+        return normed if bool((more - once).norm() < once.norm()) else None
 
     def features(self, inputs: Tensor, layer: str = "auto") -> Features:
         """One forward pass; see `FeatureModel`.
@@ -200,14 +219,14 @@ class CutModel(ExportedModel):
         if source is None:
             (tokens,) = self._run({self._port.key: changed(image, grid, cells)}, [key], tuple(image.shape[1:]))
         else:
-            part = _Part(self, image, source, (key,))
+            part = _Part(self, image, (source,), (key,))
             own, *rest = part.below(image)
             layout, _ = read_layout(own, image, source, dict)
             maps = layout.to_maps(own).repeat(1 + len(cells), 1, 1, 1)
             noise = torch.randn(maps.shape[1], generator=torch.Generator().manual_seed(0)) * (1 + maps.float().std())
             for row, (i, j) in zip(maps[1:], cells, strict=True):
                 row[:, i, j] += noise.to(row.dtype)
-            (tokens,) = part.above(layout.to_output(maps), [r.expand(len(maps), *r.shape[1:]) for r in rest])
+            (tokens,) = part.above([layout.to_output(maps)], [r.expand(len(maps), *r.shape[1:]) for r in rest])
         self.passes.forward += 1 + len(cells)
         moved = (tokens[1:] - tokens[:1]).float().norm(dim=2)
         return moved.argmax(1).tolist() if bool((moved.amax(1) > 0).all()) else []
@@ -254,30 +273,147 @@ def _wanted(prefix: int, grid: tuple[int, int]) -> list[int]:
     return [prefix + i * grid[1] + j for i, j in probes(grid)]
 
 
+@dataclass(frozen=True, eq=False)
+class GraphBlocks:
+    """The last block of a graph; see `Blocks`.
+
+    Attributes:
+        model: the graph.
+        grid: (h, w) of the picture's tokens.
+        before: the layer whose tokens enter the block.
+        last: the block's first norm, or where it has none ``before``.
+    """
+
+    model: CutModel
+    grid: tuple[int, int]
+    before: str
+    last: str
+
+    @property
+    def entered(self) -> tuple[str | None, ...]:
+        """The layer whose tokens enter the block."""
+        return (self.before,)
+
+    def weighted(self, inputs: Tensor, layer: str, weightings: Weightings) -> GraphBlock | None:
+        """See `Blocks`."""
+        if self.model._key(layer) != self.model._key(self.last):
+            return None
+        names = dict.fromkeys([self.before, self.last])
+        return GraphBlock(self.model, tuple(self.model._key(n) for n in names), layer, inputs, weightings)
+
+
+@dataclass(eq=False)
+class GraphBlock:
+    """A graph's last block and what follows it, to be run on weighted tokens of pictures (N, C, H, W)."""
+
+    model: CutModel
+    keys: tuple[str, ...]
+    layer: str
+    inputs: Tensor
+    weightings: Weightings
+    warnings: list[str] = field(default_factory=list)
+
+    def all(self) -> None:
+        """There is no shortcut: a graph is run as it is."""
+
+    def some(self, rows: Tensor, which: Tensor) -> Outputs:
+        """The outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
+        head, own = self._head
+        length = own[0].shape[1]
+        weights = spread(self.weightings, which, length - self.weightings.index.shape[1])
+        if head.part is not None and head.part.anew:
+            self.model.passes.forward += len(rows)
+        return head.run([one[rows] * weights.to(one) for one in own], rows)
+
+    @cached_property
+    def _head(self) -> tuple[_Above, list[Tensor]]:
+        ends = [port.key for port in self.model.engine.outputs]
+        found = self.model._run({self.model._port.key: self.inputs}, [*ends, *self.keys], tuple(self.inputs.shape[1:]))
+        self.model.passes.forward += len(self.inputs)
+        outputs, own = self.model._read(found[: len(ends)], len(self.inputs)), found[len(ends) :]
+        head = _Above(self.model, self.keys, self.layer)
+        head.prepare(self.inputs, own, outputs, self.warnings)
+        return head, own
+
+
 class _Part:
-    """The graph between a tensor and others above it, with what it needs besides."""
+    """The graph between tensors and others above them, with what it needs besides."""
 
     def __init__(
-        self, model: CutModel, images: Tensor, key: str, ends: tuple[str, ...], *, whole: bool = False
+        self, model: CutModel, images: Tensor, keys: tuple[str, ...], ends: tuple[str, ...], *, whole: bool = False
     ) -> None:
-        self.model, self.key, self.ends = model, key, ends
+        self.model, self.keys, self.ends = model, keys, ends
         self.picture, self.size = model._port.key, tuple(images.shape[1:])
         anatomy = model._look(images).anatomy
         self.rest: list[str] = [self.picture]
         self.anew = True
         if not whole:
-            self.rest, self.anew = frontier(anatomy, key, ends)
+            self.rest, self.anew = frontier(anatomy, keys, ends)
 
     def below(self, inputs: Tensor) -> list[Tensor]:
-        """The tensor and what else is needed, for these images."""
+        """The tensors and what else is needed, for these images."""
         wanted = [key for key in self.rest if key != self.picture]
-        found = self.model._run({self.picture: inputs}, [self.key, *wanted], self.size)
-        named = dict(zip(wanted, found[1:], strict=True)) | {self.picture: inputs}
-        return [found[0], *(named[key] for key in self.rest)]
+        found = self.model._run({self.picture: inputs}, [*self.keys, *wanted], self.size)
+        own, others = found[: len(self.keys)], found[len(self.keys) :]
+        named = dict(zip(wanted, others, strict=True)) | {self.picture: inputs}
+        return [*own, *(named[key] for key in self.rest)]
 
-    def above(self, own: Tensor, rest: list[Tensor]) -> list[Tensor]:
-        """The ends, from the tensor and the rest, row by row."""
-        return self.model._run({self.key: own, **dict(zip(self.rest, rest, strict=True))}, self.ends, self.size)
+    def above(self, own: list[Tensor], rest: list[Tensor]) -> list[Tensor]:
+        """The ends, from the tensors and the rest, row by row."""
+        feeds = dict(zip(self.keys, own, strict=True)) | dict(zip(self.rest, rest, strict=True))
+        return self.model._run(feeds, self.ends, self.size)
+
+
+class _Above:
+    """What follows tensors of a graph, made ready for some images and tried on those tensors themselves."""
+
+    def __init__(self, model: CutModel, keys: tuple[str, ...], layer: str) -> None:
+        self.model, self.keys, self.layer = model, keys, layer
+        self.part: _Part | None = None
+        self.rest: list[Tensor] = []
+
+    def run(self, own: list[Tensor], rows: Tensor) -> Outputs:
+        """The outputs for tensors (R, ...), row r in the place of image ``rows[r]``'s own."""
+        assert self.part is not None
+        return self._scores(self.part, own, rows)
+
+    def prepare(self, images: Tensor, own: list[Tensor], wanted: Outputs, warnings: list[str]) -> None:
+        """Chooses the part of the graph that gives the wanted outputs from the images' own tensors.
+
+        Raises:
+            InvalidInput: none does.
+        """
+        ends = tuple(port.key for port in self.model.engine.outputs)
+        for whole in (False, True):
+            part = _Part(self.model, images, self.keys, ends, whole=whole)
+            if self._agrees(part, images, own, wanted):
+                self.part = part
+                if part.anew:
+                    warnings.append(
+                        f"The network could not be cut at layer {self.layer!r}; the whole network was run for each "
+                        "change."
+                    )
+                return
+        raise InvalidInput(
+            f"{self.model.name} cannot be cut at layer {self.layer!r}: the rest of it, run on the layer's own "
+            "output, does not give the network's scores. Choose another layer, or use RISE or Occlusion."
+        )
+
+    def _scores(self, part: _Part, own: list[Tensor], rows: Tensor) -> Outputs:
+        raw = part.above(own, [one[rows] for one in self.rest])
+        return self.model._read(raw, len(rows))
+
+    def _agrees(self, part: _Part, images: Tensor, own: list[Tensor], wanted: Outputs) -> bool:
+        """Also with more rows than there are images, so that a number of images that the export fixed is noticed."""
+        rows = torch.cat([torch.arange(len(images)), torch.zeros(2, dtype=torch.long)])
+        try:
+            self.rest = part.below(images)[len(self.keys) :] if part.rest else []
+            if [key for key in part.rest if key != part.picture]:
+                self.model.passes.forward += len(images)
+            again = self._scores(part, [one[rows] for one in own], rows)
+        except InputRefused:
+            return False
+        return self.model._alike(again.scores, wanted.scores[rows])
 
 
 class _Head:
@@ -285,52 +421,19 @@ class _Head:
 
     def __init__(self, model: CutModel, key: str, dtype: Any, layout: Layout, prefix: Tensor | None) -> None:
         self.model, self.key, self.dtype, self.layout, self.prefix = model, key, dtype, layout, prefix
-        self.part: _Part | None = None
-        self.rest: list[Tensor] = []
+        self.rest: _Above | None = None
 
     def __call__(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
         """The outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
-        if self.part is None:
-            self._prepare(features)
-        assert self.part is not None
-        if self.part.anew:
+        if self.rest is None:
+            own = self._own(features.maps, torch.arange(len(features.maps)), True)
+            self.rest = _Above(self.model, (self.key,), features.layer)
+            self.rest.prepare(features.inputs, [own], features.outputs, features.warnings)
+        assert self.rest.part is not None
+        if self.rest.part.anew:
             self.model.passes.forward += len(maps)
-        return self._scores(self.part, self._own(maps, rows, features.keep), rows)
+        return self.rest.run([self._own(maps, rows, features.keep)], rows)
 
     def _own(self, maps: Tensor, rows: Tensor, keep: bool) -> Tensor:
         first = None if self.prefix is None else self.prefix[rows] * (1 if keep else 0)
         return self.layout.to_output(maps.to(self.dtype), first)
-
-    def _scores(self, part: _Part, own: Tensor, rows: Tensor) -> Outputs:
-        raw = part.above(own, [one[rows] for one in self.rest])
-        return self.model._read(raw, len(own))
-
-    def _prepare(self, features: Features) -> None:
-        ends = tuple(port.key for port in self.model.engine.outputs)
-        for whole in (False, True):
-            part = _Part(self.model, features.inputs, self.key, ends, whole=whole)
-            if self._agrees(part, features):
-                self.part = part
-                if part.anew:
-                    features.warnings.append(
-                        f"The network could not be cut at layer {features.layer!r}; the whole network was run for "
-                        "each change."
-                    )
-                return
-        raise InvalidInput(
-            f"{self.model.name} cannot be cut at layer {features.layer!r}: the rest of it, run on the layer's own "
-            "output, does not give the network's scores. Choose another layer, or use RISE or Occlusion."
-        )
-
-    def _agrees(self, part: _Part, features: Features) -> bool:
-        """Also with more rows than there are images, so that a number of images that the export fixed is noticed."""
-        own = self._own(features.maps, torch.arange(len(features.maps)), True)
-        rows = torch.cat([torch.arange(len(own)), torch.zeros(2, dtype=torch.long)])
-        try:
-            self.rest = part.below(features.inputs)[1:] if part.rest else []
-            if [key for key in part.rest if key != part.picture]:
-                self.model.passes.forward += len(features.inputs)
-            again = self._scores(part, own[rows], rows)
-        except InputRefused:
-            return False
-        return self.model._alike(again.scores, features.outputs.scores[rows])

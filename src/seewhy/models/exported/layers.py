@@ -153,6 +153,12 @@ class Anatomy:
             "The graph has no transformer's blocks through which all tokens pass. Use ReciproCAM, RISE or Occlusion."
         )
 
+    def normed(self) -> str | None:
+        """What the last block's attention is given: tokens that are made of those that enter the block, or None."""
+        start = self.graph.place[self.entered()]
+        inner = next(self.tokens(self.graph.chain(self.mixing)[1:]), None) if self.mixing else None
+        return inner if inner is not None and self.graph.place[inner] > start else None
+
     def _normalised(self, key: str) -> bool:
         """Whether a LayerNorm gives it, in one operation or written out: its channels have the same mean everywhere."""
         graph = self.graph
@@ -195,17 +201,19 @@ class Anatomy:
         return next(key for key, _, shape in self.steps if len(shape) == 3 and shape[1] == length)
 
 
-def frontier(anatomy: Anatomy, tap: str, ends: tuple[str, ...]) -> tuple[list[str], bool]:
-    """What the part of the graph from ``tap`` to ``ends`` needs of the part before it, and whether it begins anew.
+def frontier(anatomy: Anatomy, taps: tuple[str, ...], ends: tuple[str, ...]) -> tuple[list[str], bool]:
+    """What the part of the graph from ``taps`` to ``ends`` needs of the part before it, and whether it begins anew.
 
     Returns:
         Tensors with a row for each image; True where the picture itself must be computed with again.
     """
     graph = anatomy.graph
-    above = graph.after([tap])
+    above = graph.after(taps)
     rows = {key for key, _, shape in anatomy.steps if len(shape) > 1}
-    needed = graph.before(ends, [tap])
-    waiting = [key for node in graph.nodes if needed.intersection(node.outputs) & above - {tap} for key in node.inputs]
+    needed = graph.before(ends, taps)
+    waiting = [
+        key for node in graph.nodes if needed.intersection(node.outputs) & above - set(taps) for key in node.inputs
+    ]
     found: dict[str, bool] = {}
     done: set[str] = set()
     anew = False

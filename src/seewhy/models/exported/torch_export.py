@@ -21,7 +21,6 @@ from seewhy.models.digest import digest
 from seewhy.models.exported.graph import Graph, Size
 from seewhy.models.exported.model import Engine, ExportedModel, Port, Run, one_line
 from seewhy.models.exported.program_file import read
-from seewhy.models.layout import choose_map
 from seewhy.models.torch.model import TorchModel
 
 __all__ = ["ProgramScores", "as_network"]
@@ -56,14 +55,14 @@ class ProgramModel(TorchModel):
 
     def active_layer(self, inputs: Tensor) -> str:
         """The last map that no LayerNorm gives; raises NoSpatialOutput for transformers, whose blocks are not known."""
-        seen = self.look(inputs).seen()
-        if (last := choose_map(seen)) is None:
+        look = self.look(inputs)
+        if look.stream() is not None:
             raise NoSpatialOutput(
                 f"{self.name} does not say which of its modules are a transformer's blocks. Name the layer (the last "
                 "block whose tokens matter to the scores), or load the network that it was made from."
             )
         kinds = {name: str(getattr(m, "type_name", str)()) for name, m in self.module.named_modules()}
-        return next((s.name for s in reversed(seen) if s.kind == "map" and "LayerNorm" not in kinds[s.name]), last)
+        return look.last_map(lambda name: "LayerNorm" not in kinds[name])
 
 
 def _check_evaluation(program: Any, path: Path) -> None:

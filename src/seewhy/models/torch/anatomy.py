@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidInput, NoSpatialOutput
-from seewhy.models.layout import Layout, Seen, choose_map, fingerprint, watch
-from seewhy.models.tokens import locate
+from seewhy.models.flow import Flow, follow
+from seewhy.models.layout import Layout, Seen, fingerprint
+from seewhy.models.maps import is_answer, lies
+from seewhy.models.tokens import NotOfThePicture, locate
 from seewhy.models.torch.parts import tensors
 from seewhy.models.torch.trace import Trace, trace
 from seewhy.models.turns import alone
@@ -25,6 +27,7 @@ from seewhy.types import Passes
 __all__ = ["Anatomy", "anatomy"]
 
 _known: WeakKeyDictionary[nn.Module, dict[Any, Anatomy]] = WeakKeyDictionary()
+_DEEP = 4  # steps in which it is looked whether a map lies in the picture
 _ENOUGH = 0.9  # share of a layer's tokens on which the scores must depend
 
 
@@ -35,20 +38,24 @@ class Anatomy:
     Attributes:
         tokens: layouts by the length of the row of tokens.
         astray: why tokens of a length have no layout.
-        seen: what every module gives; None before it was looked.
+        flow: what every module gives; None before it was looked.
         traced: tokens and blocks; None before it was looked.
         auto: the automatic layer.
         active: the one for methods that look at activations alone.
+        stream: (L, C) of the tokens of a transformer; (0, 0) for other networks; None before it was looked.
+        maps: for each map (module, call) why it is not the picture's, or "".
         boxes: whether the outputs have boxes; None before that was seen.
         checked: results of checks that are made once, by name.
     """
 
     tokens: dict[int, Layout] = field(default_factory=dict)
-    astray: dict[int, str] = field(default_factory=dict)
-    seen: list[Seen] | None = None
+    astray: dict[int, NoSpatialOutput] = field(default_factory=dict)
+    flow: Flow | None = None
     traced: Trace | None = None
     auto: str | None = None
     active: str | None = None
+    stream: tuple[int, int] | None = None
+    maps: dict[tuple[str, int], str] = field(default_factory=dict)
     boxes: bool | None = None
     checked: dict[Any, bool] = field(default_factory=dict)
 
@@ -69,16 +76,32 @@ class Look:
     network: nn.Module
     inputs: Tensor
     run: Callable[[Tensor], Any]
-    scores: Callable[[Any], Tensor]
+    scores: Callable[[Any, int], Tensor]
     passes: Passes
     known: Anatomy
 
+    def flow(self) -> Flow:
+        """What becomes of the picture."""
+        with alone(self.network):
+            if self.known.flow is None:
+                self.known.flow = follow(self.network, self.inputs[:1], self.run, lambda raw: self.scores(raw, 1))
+            return self.known.flow
+
     def seen(self) -> list[Seen]:
         """What every module gives."""
-        with alone(self.network):
-            if self.known.seen is None:
-                self.known.seen = watch(self.network, self.inputs[:1], self.run)
-            return self.known.seen
+        return self.flow().seen
+
+    def carries(self, name: str) -> bool:
+        """Whether everything that the scores know of the picture passes through a module's output."""
+        return any(s.carries for s in self.seen() if s.name == name and s.kind != "enters")
+
+    def call(self, name: str) -> int | None:
+        """Which call of a module counts: the last one that carries the picture's influence, or that has any."""
+        own = [s for s in self.seen() if s.name == name and s.kind != "enters"]
+        for some in ([s for s in own if s.carries], [s for s in own if s.live]):
+            if some:
+                return some[-1].call
+        return None
 
     def traced(self) -> Trace:
         """The network's tokens and blocks.
@@ -97,7 +120,7 @@ class Look:
                 "The network was made inside torch.inference_mode(), so it cannot be found out which of its "
                 "tokens matter. Make or load it outside, or use RISE or Occlusion."
             )
-        found = trace(self.network, self.inputs[:1], self.run, self.scores)
+        found = trace(self.network, self.inputs[:1], self.run, lambda raw: self.scores(raw, 1))
         self.passes.backward += 1
         return found
 
@@ -108,8 +131,8 @@ class Look:
             NoSpatialOutput: not in the picture row by row.
         """
         with alone(self.network):
-            if (said := self.known.astray.get(length)) is not None:
-                raise NoSpatialOutput(said)
+            if length in self.known.astray:
+                raise type(self.known.astray[length])(str(self.known.astray[length]))
             if length not in self.known.tokens:
                 self._locate(length)
             return self.known.tokens[length]
@@ -118,11 +141,11 @@ class Look:
         try:
             self.known.tokens[length] = locate(self.network, self.inputs, length, self.seen(), self.run, self.passes)
         except NoSpatialOutput as error:
-            self.known.astray[length] = str(error)
+            self.known.astray[length] = error
             raise
 
     def auto_layer(self) -> str:
-        """The last layer with a map; among tokens the last one whose tokens matter to the scores.
+        """The last layer through which all of the picture's influence passes; of tokens the last that matter.
 
         Raises:
             NoSpatialOutput: there is none.
@@ -135,47 +158,160 @@ class Look:
         """The same, but no LayerNorm (whose channels have the same mean everywhere) and no layer within a block."""
         if self.known.active is None:
             norms = {name for name, m in self.network.named_modules() if "LayerNorm" in type(m).__name__}
-            blocks = () if choose_map(self.seen()) else tuple(f"{b.name}." for b in self.traced().blocks)
+            blocks = () if self.stream() is None else tuple(f"{b.name}." for b in self.traced().blocks)
             self.known.active = self._choose(lambda name: name not in norms and not name.startswith(blocks))
         return self.known.active
 
+    def stream(self) -> tuple[int, int] | None:
+        """(L, C) of the tokens of a transformer, or None for a network whose last layer of the picture gives a map.
+
+        Raises:
+            NoSpatialOutput: its tokens do not lie in the picture row by row.
+        """
+        if self.known.stream is None:
+            last = self._last_map(lambda _: True)
+            found = self._stream_after(last) if self._tokens_follow(last) else None
+            self.known.stream = found or (0, 0)
+        return self.known.stream if self.known.stream[0] else None
+
     def _choose(self, wanted: Callable[[str], bool]) -> str:
-        last = choose_map(self.seen())
-        if last is None and self._pooled_by_attention():
-            last = [s.name for s in self.seen() if s.kind == "map"][-1]
+        if (stream := self.stream()) is not None and (name := self._token_layer(stream, wanted)) is not None:
+            return name
+        return self.last_map(wanted)
+
+    def last_map(self, wanted: Callable[[str], bool]) -> str:
+        """The last map of the picture of a wanted name, or of any.
+
+        Raises:
+            NoSpatialOutput: there is none.
+        """
+        last = self._last_map(wanted) or self._last_map(lambda _: True)
         if last is None:
-            return self._token_layer(wanted)
-        return next((s.name for s in reversed(self.seen()) if s.kind == "map" and wanted(s.name)), last)
+            raise NoSpatialOutput(self._none())
+        return last.name
 
-    def _pooled_by_attention(self) -> bool:
-        """True where the tokens after the last map are no more than one attention that sums it up."""
-        found = self.traced()
-        return not found.blocks and found.attentions == 1 and any(s.kind == "map" for s in self.seen())
+    def _last_map(self, wanted: Callable[[str], bool]) -> Seen | None:
+        """The last map that carries the picture's influence and lies in it, and is not the answer itself."""
+        maps = [s for s in self.seen() if s.kind == "map" and s.carries and wanted(s.name)]
+        return next((s for s in reversed(maps) if not self._objection(s)), None)
 
-    def _token_layer(self, wanted: Callable[[str], bool]) -> str:
+    def _objection(self, one: Seen) -> str:
+        """Why a map is not one of the picture, or ""."""
+        key, known = (one.name, one.call), self.known.maps
+        same = next((k for k in known if self._same(one, k)), None)
+        if key not in known:
+            known[key] = known[same] if same else self._tried(one)
+        return known[key]
+
+    def _same(self, one: Seen, key: tuple[str, int]) -> bool:
+        return any(s.value == one.value and s.shape == one.shape for s in self.seen() if (s.name, s.call) == key)
+
+    def _tried(self, one: Seen) -> str:
+        channels = one.shape[3] if one.shape[1:3] == one.grid and one.shape[2:] != one.grid else one.shape[1]
+        if channels < 2:
+            return "has one channel"
+        as_many = channels in self.flow().classes
+        if as_many and is_answer(self.network, self.inputs[:1], one, channels, self.run, self.scores):
+            return "is the network's answer itself, a channel for each class"
+        if not self._lies(one, _DEEP):
+            return "does not move with the places of the picture"
+        return ""
+
+    def _lies(self, one: Seen, depth: int) -> bool:
+        """Whether a map moves with the places of the picture, or with those of an earlier map that does.
+
+        In a deep network everything may move everything; step by step it can still be seen.
+        """
+        if self.flow().keeps_places(one.value) or self._moves(one, None):
+            return True
+        maps = {s.value: s for s in self.seen() if s.kind == "map" and s.carries}
+        before = list(maps.values())[: list(maps).index(one.value)]
+        halves = dict.fromkeys([len(before) // 2, len(before) - 1]) if before and depth else ()
+        return any(self._moves(one, before[i]) and self._lies(before[i], depth - 1) for i in halves)
+
+    def _moves(self, one: Seen, source: Seen | None) -> bool:
+        return lies(self.network, self.inputs[:1], one, source, self.run, self.passes)
+
+    def _tokens_follow(self, last: Seen | None) -> bool:
+        """True where a transformer comes after the last map, not only one attention that sums it up."""
+        seen = self.seen()
+        start = 0 if last is None else seen.index(last) + 1
+        if sum(s.kind == "tokens" and s.live for s in seen[start:]) <= 2:
+            return False
         found = self.traced()
-        inner = tuple(f"{b.attention}." for b in found.blocks)
-        length, width = _stream(found)
-        prefix = self.layout(length).prefix
-        for step in reversed(found.steps):
-            if step.shape != (length, width) or step.name.startswith(inner) or not wanted(step.name):
+        return last is None or bool(found.blocks) or found.attentions != 1
+
+    def _stream_after(self, last: Seen | None) -> tuple[int, int] | None:
+        """(L, C) of the last residual stream whose tokens stand for places and matter to the scores."""
+        found = self.traced()
+        for shape in _streams(found):
+            try:
+                self.layout(shape[0])
+            except NotOfThePicture:  # queries; the picture's own tokens come before them
                 continue
-            if int(step.matters[prefix:].sum()) >= _ENOUGH * (length - prefix):
+            if self._token_layer(shape, lambda _: True) is not None:
+                return shape
+        if last is None:
+            raise NoSpatialOutput(self._no_tokens(found))
+        return None
+
+    def _token_layer(self, stream: tuple[int, int], wanted: Callable[[str], bool]) -> str | None:
+        found, prefix = self.traced(), self.layout(stream[0]).prefix
+        inner = tuple(f"{b.attention}." for b in found.blocks)
+        for step in reversed(found.steps):
+            if step.shape != stream or step.name.startswith(inner) or not wanted(step.name):
+                continue
+            if int(step.matters[prefix:].sum()) >= _ENOUGH * (stream[0] - prefix):
                 return step.name
-        raise NoSpatialOutput(
-            f"The network's scores do not depend on its tokens ({length} of them, {length - prefix} of the picture) "
-            "after any of its layers. Name a layer, or use Occlusion or RISE."
+        return None
+
+    def _no_tokens(self, found: Trace) -> str:
+        for length, _ in _streams(found):
+            if (layout := self.known.tokens.get(length)) is not None:
+                return (
+                    f"The network's scores do not depend on its tokens ({length} of them, {length - layout.prefix} of "
+                    "the picture) after any of its layers. Name a layer, or use Occlusion or RISE."
+                )
+        return str(next(iter(self.known.astray.values()), self._none()))
+
+    def _none(self) -> str:
+        """Says that there is no layer, and which come into question."""
+        if not self.flow().reached:
+            return (
+                "The scores do not come from the picture through operations of torch that could be seen, so no layer "
+                "can be chosen. Name a layer, or use Occlusion or RISE."
+            )
+        beside = _ends([s for s in self.seen() if s.kind == "map" and s.live and min(s.shape[1:]) > 1])
+        if not beside:
+            return (
+                "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
+                "Occlusion or RISE."
+            )
+        named = ", ".join(repr(name) for name in beside[:4])
+        return (
+            "No layer with a spatial map carries all of the picture's influence on the scores: it passes through "
+            f"several beside each other. Layers that come into question: {named}. Name one, layer={beside[0]!r} for "
+            "example, or use Occlusion or RISE."
         )
 
 
-def _stream(found: Trace) -> tuple[int, int]:
-    """(L, C) of the residual stream: that of the last block, or where there are none the most common at the end."""
+def _ends(maps: list[Seen]) -> list[str]:
+    """The last layers of each branch, the last first: of a row of names with a common beginning one is enough."""
+    names = list(dict.fromkeys(s.name for s in reversed(maps)))
+    stems: dict[str, str] = {}
+    for name in names:
+        stems.setdefault(name.partition(".")[0], name)
+    return list(stems.values())
+
+
+def _streams(found: Trace) -> list[tuple[int, int]]:
+    """(L, C) of residual streams, the last first: of blocks, or where there are none the most common at the end."""
     if not found.steps:
-        raise NoSpatialOutput("No layer of the network has a spatial map or tokens. Use Occlusion or RISE.")
+        return []
     whole = [b for b in found.blocks if b.size[0] == b.size[1]] or found.blocks  # one class token is no stream
     if whole:
-        return found.step(whole[-1].name).shape
-    return Counter(s.shape for s in found.steps[-12:]).most_common(1)[0][0]
+        return list(dict.fromkeys(found.step(b.name).shape for b in reversed(whole)))
+    return [Counter(s.shape for s in found.steps[-12:]).most_common(1)[0][0]]
 
 
 def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:

@@ -294,7 +294,7 @@ class TorchModel:
             known.boxes = isinstance(found, Outputs) and found.boxes is not None
             return raw
 
-        return Look(module, inputs, run, lambda raw: self.read(raw, 1).scores, self.passes, known)
+        return Look(module, inputs, run, lambda raw, n: self.read(raw, n).scores, self.passes, known)
 
     def detects(self, inputs: Tensor) -> bool:
         """Whether its outputs have boxes; the first time it costs the pass that `auto_layer` would make."""

@@ -1,4 +1,8 @@
-"""Shows the last block of a transformer many weightings of its tokens at once, where only a few outputs are needed.
+"""Shows the last block of a transformer many weightings of its tokens at once.
+
+A weighting is put on the output of the block's first LayerNorm, and on the residual beside it alike: the LayerNorm
+itself would cancel it. So the block is run on weighted tokens while its norm is given them unweighted, and the norm's
+output is weighted again.
 
 A class token's output needs only its own query. Under a weighting every token t enters with one of a few weights, so
 there are a few variants of every key and value; for each weighting the query picks its variant of each token:
@@ -8,12 +12,15 @@ there are a few variants of every key and value; for each weighting the query pi
 The block itself makes queries, keys and values of the variants (one run of its first part for each weight), and does
 the rest on a row that has the class token in the place of every picture token, one for each weighting. Whatever the
 block consists of besides its attention is so run as it is; its rows join the batch for the head, in the same pass.
+Where the head reads tokens of the picture the whole block is run on each weighting, and its rows take the pictures'
+place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,8 +30,9 @@ from seewhy.models import Weightings
 from seewhy.models.layout import is_tokens
 from seewhy.models.tokens import Enough
 from seewhy.models.torch.attention import Attention, Query, logits
+from seewhy.models.torch.state import on
 
-__all__ = ["Impossible", "Reweighed", "put"]
+__all__ = ["Impossible", "Replaced", "Reweighed", "Weighted", "spread"]
 
 _LARGEST = 2**24  # numbers in a table of attention
 
@@ -33,11 +41,78 @@ class Impossible(Exception):
     """The block is not of the kind for which there is a shortcut; never leaves this package."""
 
 
-def put(weightings: Weightings, tokens: Tensor, prefix: int, which: Tensor) -> Tensor:
-    """(R, L, C): tokens (R, L, C), each row under one of the weightings ``which`` (R,)."""
-    weights = weightings.levels.to(tokens)[weightings.index[which]].unsqueeze(2)
-    first = tokens[:, :prefix] if weightings.keep else torch.zeros_like(tokens[:, :prefix])
-    return torch.cat([first, tokens[:, prefix:] * weights], 1)
+def spread(weightings: Weightings, which: Tensor, prefix: int) -> Tensor:
+    """(R, prefix + h w, 1): the weight of every token under each of the weightings ``which`` (R,)."""
+    weights = weightings.levels[weightings.index[which]].unsqueeze(2)
+    first = weights.new_full((len(which), prefix, 1), 1.0 if weightings.keep else 0.0)
+    return torch.cat([first, weights], 1)
+
+
+@dataclass(eq=False)
+class Weighted:
+    """Hooks that put weights on a block's input, past its first norms.
+
+    Attributes:
+        block: the block.
+        norms: its modules that normalise its own input.
+    """
+
+    block: nn.Module
+    norms: list[nn.Module]
+
+    @contextmanager
+    def by(self, tokens: Tensor, weights: Tensor) -> Iterator[None]:
+        """The block is given tokens (R, L, C) times weights (R, L, 1), its norms the tokens; then theirs are weighted.
+
+        A norm that the block calls again later is left alone then.
+        """
+        done: set[nn.Module] = set()
+
+        def unweighted(module: nn.Module, args: Any) -> Any:
+            return None if module in done else (tokens, *args[1:])
+
+        def weigh(module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+            if module in done:
+                return None
+            done.add(module)
+            return output * weights.to(output)
+
+        with ExitStack() as stack:
+            for norm in self.norms:
+                stack.enter_context(on(norm, before=unweighted, after=weigh))
+            yield
+
+    def run(self, tokens: Tensor, weights: Tensor, args: Any, kwargs: dict[str, Any]) -> Tensor:
+        """The block's output (R, L, C), without the hooks of the block itself."""
+        with self.by(tokens, weights):
+            given: Tensor = self.block.forward(tokens * weights.to(tokens), *args, **kwargs)
+        return given
+
+
+@dataclass(eq=False)
+class Replaced:
+    """A forward hook of a block: its output becomes (R, L, C), one row for each weighting of a picture's tokens.
+
+    Attributes:
+        block: the block and its norms.
+        weights: (R, L, 1).
+        rows: (R,) the picture of each weighting.
+    """
+
+    block: Weighted
+    weights: Tensor
+    rows: Tensor
+    _tokens: Tensor | None = field(default=None, init=False)
+    _inside: bool = field(default=False, init=False)
+
+    def before(self, _module: nn.Module, args: Any) -> None:
+        """A pre-hook that keeps the input; the block may change it in place."""
+        self._tokens = _own_input(args).clone()
+
+    def after(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], _output: Any) -> Tensor:
+        """The hook."""
+        assert self._tokens is not None
+        return self.block.run(self._tokens[self.rows], self.weights, args[1:], kwargs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +122,7 @@ class _Seen:
     query: Query
 
     @classmethod
-    def of(cls, run: Callable[[Tensor], Any], variants: Tensor) -> _Seen:
+    def of(cls, run: Callable[[], Any], length: int) -> _Seen:
         kept: list[Query] = []
 
         def keep(query: Query) -> None:
@@ -56,10 +131,10 @@ class _Seen:
 
         try:
             with Attention(keep):
-                run(variants)
+                run()
         except Enough:
             pass
-        if not kept or kept[0].values is None or kept[0].size != (variants.shape[1],) * 2:
+        if not kept or kept[0].values is None or kept[0].size != (length, length):
             raise Impossible("the block's attention is not among its tokens")
         return cls(kept[0])
 
@@ -87,11 +162,13 @@ class Reweighed:
     """A forward hook of a block: its output becomes (N + N P, prefix, C), the pictures' own rows first.
 
     Attributes:
-        weightings: of the block's input.
+        block: the block and its norms.
+        weightings: of the block's tokens.
         prefix: how many tokens stand before those of the picture.
         readers: which of them the head reads.
     """
 
+    block: Weighted
     weightings: Weightings
     prefix: int
     readers: list[int]
@@ -99,41 +176,38 @@ class Reweighed:
 
     def before(self, _module: nn.Module, args: Any) -> None:
         """A pre-hook that keeps the input; the block may change it in place."""
-        if self._tokens is None:
-            self._tokens = args[0].clone()
+        self._tokens = _own_input(args).clone()
 
-    def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Tensor:
+    def after(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Tensor:
         """The hook."""
         if self._tokens is None or not is_tokens(output):
             raise Impossible("the block does not give tokens")
 
-        def run(tokens: Tensor) -> Tensor:
-            given: Tensor = module.forward(tokens, *args[1:], **kwargs)  # without the hooks of the module itself
-            return given
+        def run(tokens: Tensor, weights: Tensor) -> Tensor:
+            return self.block.run(tokens, weights, args[1:], kwargs)
 
         rows = [self._rows(run, self._tokens[n : n + 1], output[n : n + 1]) for n in range(len(output))]
         return torch.cat([output[:, : self.prefix], *rows])
 
-    def _rows(self, run: Callable[[Tensor], Tensor], tokens: Tensor, output: Tensor) -> Tensor:
+    def _rows(self, run: _Run, tokens: Tensor, output: Tensor) -> Tensor:
         """(P, prefix, C): what the block gives for one picture's tokens (1, L, C), under each weighting."""
-        count, positions = self.weightings.index.shape
-        some = torch.arange(len(self.weightings.levels), device=tokens.device)
-        levels = replace(self.weightings, index=some.unsqueeze(1).expand(-1, positions))
-        seen = _Seen.of(run, put(levels, tokens.expand(len(some), -1, -1), self.prefix, some))
-        index = torch.cat([self.weightings.index.new_zeros((count, self.prefix)), self.weightings.index], 1)
-        rows = output[:, : self.prefix].repeat(count, 1, 1)
+        levels, index = self.weightings.levels, self.weightings.index
+        weights = levels.view(-1, 1, 1).repeat(1, tokens.shape[1], 1)
+        weights[:, : self.prefix] = float(self.weightings.keep)
+        seen = _Seen.of(lambda: run(tokens.expand(len(levels), -1, -1), weights), tokens.shape[1])
+        variants = torch.cat([index.new_zeros((len(index), self.prefix)), index], 1)
+        rows = output[:, : self.prefix].repeat(len(index), 1, 1)
         for reader in self.readers:
-            rows[:, reader] = self._finish(run, tokens, reader, seen.attended(reader, index))
+            rows[:, reader] = self._finish(run, tokens, reader, seen.attended(reader, variants))
         return rows
 
-    def _finish(self, run: Callable[[Tensor], Tensor], tokens: Tensor, reader: int, attended: Tensor) -> Tensor:
+    def _finish(self, run: _Run, tokens: Tensor, reader: int, attended: Tensor) -> Tensor:
         """(P, C): the rest of the block, for a token that has attended (P, heads, d)."""
-        own = tokens[:, reader : reader + 1] * (1 if self.weightings.keep else 0)
-        positions = tokens.shape[1] - self.prefix
+        weights = tokens.new_full((1, tokens.shape[1], 1), float(self.weightings.keep))
         made = []
-        for some in attended.split(positions):
-            spread = tokens.clone()
-            spread[:, self.prefix :] = own
+        for some in attended.split(tokens.shape[1] - self.prefix):
+            spread_out = tokens.clone()
+            spread_out[:, self.prefix :] = tokens[:, reader : reader + 1]
 
             def answer(query: Query, some: Tensor = some) -> Tensor:
                 assert query.values is not None
@@ -142,5 +216,15 @@ class Reweighed:
                 return out
 
             with Attention(answer):
-                made.append(run(spread)[0, self.prefix : self.prefix + len(some)])
+                made.append(run(spread_out, weights)[0, self.prefix : self.prefix + len(some)])
         return torch.cat(made)
+
+
+_Run = Callable[[Tensor, Tensor], Tensor]
+
+
+def _own_input(args: Any) -> Tensor:
+    if not args or not is_tokens(args[0]):
+        raise Impossible("the block is not given its tokens first")
+    tokens: Tensor = args[0]
+    return tokens

@@ -20,7 +20,7 @@ from seewhy.models.torch.conduct import Own
 from seewhy.models.torch.parts import walk
 from seewhy.models.torch.shared_state import SharedState
 
-__all__ = ["frozen", "hooked", "kept_random", "on", "untouched", "untouched_by_pass"]
+__all__ = ["frozen", "hooked", "kept_random", "on", "untouched", "untouched_by_pass", "widened"]
 
 _modules, _random, _stance = SharedState(), SharedState(), SharedState()
 _here = threading.local()  # the networks whose block this thread is in
@@ -206,14 +206,39 @@ def hooked(network: nn.Module, name: str, hook: Callable[..., Any]) -> Iterator[
 
 
 @contextmanager
-def on(module: nn.Module, *, before: Any = None, after: Any = None, **options: Any) -> Iterator[None]:
-    """Hooks before and after the module's forward, which act in this thread; see `torch.nn.Module` for ``options``.
+def widened(network: nn.Module) -> Iterator[None]:
+    """Half-precision parameters and buffers are float32 for the time of the block; then as before, also on errors.
 
     The caller has the network to itself.
     """
+    places = [(own, name) for m in walk(network) for own in (m._parameters, m._buffers) for name in own]
+    held: list[tuple[Any, str, Tensor]] = [
+        (own, name, t)
+        for own, name in places
+        if (t := own[name]) is not None and t.dtype in (torch.half, torch.bfloat16)
+    ]
+    wide = {id(t): nn.Parameter(t.detach().float(), False) if isinstance(t, nn.Parameter) else t.float()
+            for _, _, t in held}  # fmt: skip
+    try:
+        for own, name, tensor in held:
+            own[name] = wide[id(tensor)]
+        yield
+    finally:
+        for own, name, tensor in held:
+            own[name] = tensor
+
+
+@contextmanager
+def on(
+    module: nn.Module, *, before: Any = None, after: Any = None, named: bool = False, **options: Any
+) -> Iterator[None]:
+    """Hooks before and after the module's forward, which act in this thread; see `torch.nn.Module` for ``options``.
+
+    The caller has the network to itself. With ``named`` the first hook is also given the arguments that have names.
+    """
     with ExitStack() as stack:
         if before is not None:
-            stack.callback(module.register_forward_pre_hook(Own(before)).remove)
+            stack.callback(module.register_forward_pre_hook(Own(before), with_kwargs=named).remove)
         if after is not None:
             stack.callback(module.register_forward_hook(Own(after), **options).remove)
         yield

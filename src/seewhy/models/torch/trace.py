@@ -49,6 +49,7 @@ class Block:
         attention: the innermost module that calls the attention.
         size: queries and keys of that attention.
         length: how many tokens the module takes and gives.
+        norms: modules of the block that take its own input and cancel any factor in it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Block:
     attention: str
     size: tuple[int, int]
     length: int
+    norms: tuple[str, ...] = ()
 
     @property
     def mixes(self) -> bool:
@@ -85,9 +87,14 @@ class Trace:
 @dataclass(eq=False)
 class _Call:
     name: str
-    source: Any
+    module: nn.Module
+    given: list[Tensor]
     output: Any = None
     attentions: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+
+    @property
+    def source(self) -> Any:
+        return self.given[0] if self.given else None
 
 
 @dataclass(eq=False)
@@ -99,8 +106,8 @@ class _Recorder:
     attentions: int = 0
 
     def enter(self, name: str) -> Any:
-        def hook(_module: nn.Module, args: Any) -> None:
-            self.open.append(_Call(name, args[0] if args else None))
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            self.open.append(_Call(name, module, [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]))
 
         return hook
 
@@ -132,7 +139,7 @@ def trace(network: nn.Module, image: Tensor, run: Callable[[Tensor], Any], score
     with alone(network), ExitStack() as stack:
         for name, module in network.named_modules():
             if name:
-                stack.enter_context(on(module, before=recorder.enter(name), after=recorder.leave))
+                stack.enter_context(on(module, before=recorder.enter(name), after=recorder.leave, named=True))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(frozen(network))
         stack.enter_context(Attention(recorder.attend))
@@ -167,10 +174,26 @@ def _blocks(calls: list[_Call]) -> list[Block]:
     outer = [c for c in alike if not any(c.name.startswith(f"{name}.") for name in names)]
     once = Counter(c.name for c in outer)
     return [
-        Block(c.name, _entered(c, calls), c.attentions[0][0], c.attentions[0][1], c.output.shape[1])
+        Block(c.name, _entered(c, calls), c.attentions[0][0], c.attentions[0][1], c.output.shape[1], _norms(c, calls))
         for c in outer
         if once[c.name] == 1
     ]
+
+
+def _norms(block: _Call, calls: list[_Call]) -> tuple[str, ...]:
+    """The outermost modules of a block that normalise its own input."""
+    inner = [c for c in calls if c.source is block.source and c.name.startswith(f"{block.name}.")]
+    names = [c.name for c in inner if not c.attentions and _normalises(c)]
+    return tuple(name for name in names if not any(name.startswith(f"{other}.") for other in names))
+
+
+def _normalises(call: _Call) -> bool:
+    """Whether four times the input gives the same output: anything linear would give four times as much."""
+    if call.source.shape != call.output.shape or len(call.given) > 1:
+        return False
+    with torch.no_grad():
+        once, more = (call.module.forward(factor * call.source.detach()) for factor in (1, 4))
+        return bool((more - once).norm() < once.norm())
 
 
 def _entered(block: _Call, calls: list[_Call]) -> str | None:

@@ -1,0 +1,125 @@
+"""Tries out on a network whether a layer's map lies in the picture, and whether it is the network's answer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.models.layout import Seen
+from seewhy.models.places import apart, changed, probes
+from seewhy.models.reading import maps_in
+from seewhy.models.tokens import Enough
+from seewhy.models.torch.state import hooked
+from seewhy.types import Passes
+
+__all__ = ["is_answer", "lies", "one_each"]
+
+
+def lies(
+    network: nn.Module, image: Tensor, layer: Seen, source: Seen | None, run: Callable[[Tensor], Any], passes: Passes
+) -> bool:
+    """Whether a change of one place of the picture (1, C, H, W), or of an earlier map, moves the layer's map there.
+
+    It must move it there more than elsewhere; see `_places`.
+    """
+    grid = (layer.grid[0], layer.grid[1])
+    cells = probes(grid)
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        kept.append(_channels_first(output, layer).detach().float())
+        raise Enough
+
+    def change(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        maps = _channels_first(output, source)[:1] if source is not None else output
+        found = changed(maps.float(), grid, cells).to(output)
+        return found.permute(0, 2, 3, 1) if source is not None and _is_last(source) else found
+
+    rows = 1 + len(cells)
+    inputs = changed(image, grid, cells) if source is None else image.expand(rows, -1, -1, -1).contiguous()
+    with ExitStack() as stack, suppress(Enough), torch.no_grad():
+        stack.enter_context(_at(network, layer, keep))
+        if source is not None:
+            stack.enter_context(_at(network, source, change))
+        passes.forward += rows
+        run(inputs)
+        passes.forward -= rows
+    if not kept or len(kept[0]) != rows:
+        return False
+    moved = (kept[0][1:] - kept[0][:1]).norm(dim=1)
+    return apart(torch.stack([moved[:, i, j] for i, j in cells], 1))
+
+
+@contextmanager
+def _at(network: nn.Module, layer: Seen, hook: Callable[..., Any]) -> Iterator[None]:
+    """A hook for one call of a module."""
+    calls = 0
+
+    def counted(module: nn.Module, args: Any, output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return hook(module, args, output) if calls == layer.call else None
+
+    with hooked(network, layer.name, counted):
+        yield
+
+
+def is_answer(
+    network: nn.Module, image: Tensor, layer: Seen, channels: int, run: Callable[[Tensor], Any],
+    scores: Callable[[Any, int], Tensor],
+) -> bool:  # fmt: skip
+    """Whether each of a map's channels is the score of one class: changed alone, it moves that class and no other.
+
+    The classes are those of the scores, or of a map that the network returns.
+    """
+    which = sorted({0, channels // 2, channels - 1})
+    told = False
+
+    def change(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        copy = output.clone()
+        view = _channels_first(copy, layer)
+        step = 1 + view.detach().float().std(correction=0).to(view)
+        for row, channel in zip(view[1:], which, strict=True):
+            row[channel] += step
+        return copy
+
+    with torch.no_grad(), _at(network, layer, change):
+        raw = run(image.expand(1 + len(which), -1, -1, -1).contiguous())
+        found = [t.movedim(1, -1) for t in maps_in(raw) if t.shape[:2] == (1 + len(which), channels)]
+        own = scores(raw, 1 + len(which))
+        found += [own.flatten(1, -2)] if own.shape[-1] == channels else []
+    for tensor in found:
+        told = told or one_each(tensor.flatten(1, -2))
+    return told
+
+
+def one_each(scores: Tensor) -> bool:
+    """Whether each change moved the score of one class alone.
+
+    Args:
+        scores: (1 + changes, positions, K). Probabilities that sum to 1 move together: there the proportions between
+            the others must stay.
+    """
+    values = scores.double()
+    if bool((values >= 0).all()) and bool(((values.sum(-1) - 1).abs() < 1e-3).all()):
+        values = values.clamp_min(1e-30).log()
+    change = values[1:] - values[:1]
+    if change.shape[2] > 2:
+        change = change - change.median(2, keepdim=True).values
+    size = change.abs().amax(1)  # (changes, K)
+    most = size.topk(min(2, size.shape[1]), 1).values
+    live = most[:, 0] > 0
+    return bool(live.any()) and bool((most[live][:, -1] <= 1e-4 * most[live][:, 0]).all())
+
+
+def _channels_first(output: Tensor, layer: Seen) -> Tensor:
+    return output.permute(0, 3, 1, 2) if _is_last(layer) else output
+
+
+def _is_last(layer: Seen) -> bool:
+    """Whether a map has its channels last."""
+    return layer.shape[1:3] == layer.grid and layer.shape[2:] != layer.grid
