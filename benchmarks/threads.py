@@ -21,7 +21,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import torch
-from test_contract import NAMES, SMALL, familiar, make, zoo
 from torch import Tensor, nn
 
 import seewhy
@@ -30,6 +29,7 @@ from seewhy.explainers.grad_cam import GradCAM
 from seewhy.explainers.occlusion import Occlusion
 from seewhy.explainers.rise import RISE
 from support import networks
+from support.explainer_cases import NAMES, SMALL, familiar, make, zoo
 from support.networks import build, pictures
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +26,7 @@ from seewhy.explainers.occlusion import Occlusion
 from seewhy.explainers.rise import RISE
 from seewhy.metrics.insertion_auc import InsertionAUC
 from seewhy.metrics.mprt import MPRT
-from seewhy.models import turns as turns
+from seewhy.models import turns
 from seewhy.models.torch import state as kept
 from seewhy.models.torch.conduct import conduct
 from seewhy.models.torch.model import TorchModel
@@ -398,3 +401,56 @@ def test_what_code_does_besides_computing_is_read_from_it() -> None:
     assert conduct(lambda x: met.append(1) or plain(x)).keeps
     plain.fc.register_forward_hook(lambda _m, _a, _o: None)
     assert conduct(plain).keeps
+
+
+def test_exported_models_from_many_threads(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    network, x = build(networks.Pooled), pictures(2)
+    axes = {"x": {0: "n"}}
+    torch.onnx.export(network, (x,), str(tmp_path / "a.onnx"), dynamo=False, dynamic_axes=axes, input_names=["x"])
+    program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "a.pt2")
+    number = torch.get_num_threads()
+    for name, backend in (("a.onnx", {"backend": "openvino"}), ("a.onnx", {}), ("a.pt2", {})):
+        _check_exported(tmp_path / name, backend, x)
+    assert torch.get_num_threads() == number
+    assert together(torch.get_num_threads) == [number]
+
+
+def _check_exported(path: Path, backend: dict[str, Any], x: Tensor) -> None:
+    loads = together(*[lambda: seewhy.load(path, **backend)] * 4)
+    fresh = seewhy.load(path, **backend)
+    ways: list[tuple[str, dict[str, Any]]] = [("rise", {"num_masks": 16}), ("recipro_cam", {}), ("activation_map", {})]
+
+    def call(model: Any, number: int) -> Tensor:
+        method, own = ways[number]
+        raw: Tensor = seewhy.explain(model, x, 1, method=method, progress=False, **own).raw
+        return raw
+
+    assert [type(model) for model in loads] == [type(fresh)] * 4
+    wanted = [call(loads[0], n) for n in range(3)]
+    for one, want in zip(together(*[partial(call, fresh, n) for n in range(3)] * 2), wanted * 2, strict=True):
+        same([one], want)
+
+
+def test_the_first_use_of_names_from_many_threads() -> None:
+    code = """
+import sys, threading
+sys.setswitchinterval(1e-5)
+import seewhy
+names, errors, start = seewhy.__all__, [], threading.Barrier(8)
+def use(first):
+    start.wait()
+    for name in names[first:] + names[:first]:
+        try:
+            getattr(seewhy, name)
+        except BaseException as error:
+            errors.append(repr(error))
+threads = [threading.Thread(target=use, args=(i * len(names) // 8,)) for i in range(8)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+sys.exit("\\n".join(errors) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

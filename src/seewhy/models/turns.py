@@ -2,8 +2,8 @@
 
 A call that puts hooks on a network, records its graph, or changes its parameters or settings takes an *exclusive turn*
 for all of its time. A method that only runs the network takes a turn for each forward pass, and such passes go side by
-side, unless the network's own code keeps something from pass to pass or draws random numbers (see `_conduct`). What
-sets up state of the whole process (exports, traces, a network that draws from the global generator) takes the
+side, unless the network's own code keeps something from pass to pass or draws random numbers (see `torch.conduct`).
+What sets up state of the whole process (exports, traces, a network that draws from the global generator) takes the
 *process's turn*, during which no other thread runs a pass.
 
 A turn covers modules, parameters and buffers, so a network, a part of it, and a wrapper around it exclude each other.

@@ -18,6 +18,7 @@ from seewhy.errors import CheckpointError
 from seewhy.models.archives import check_expansion, check_pickle, needs_trust, records
 from seewhy.models.exported.model import one_line
 from seewhy.models.exported.program_text import Suspect, check
+from seewhy.models.turns import process
 
 __all__ = ["read"]
 
@@ -43,7 +44,8 @@ def read(path: Path, trust: bool = False) -> Any:
     try:
         if not trust:
             _inspect(path)
-        return torch.export.load(path)
+        with process():  # torch puts its own things in the place of a module's while it makes one
+            return torch.export.load(path)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged archive ends in errors of many kinds

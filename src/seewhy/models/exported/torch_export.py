@@ -22,6 +22,7 @@ from seewhy.models.exported.graph import Graph, Size
 from seewhy.models.exported.model import Engine, ExportedModel, Port, Run, one_line
 from seewhy.models.exported.program_file import read
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.turns import process
 
 __all__ = ["ProgramScores", "as_network"]
 
@@ -42,7 +43,8 @@ def as_network(program: Any, path: Path, trust: bool = False) -> Model:
         return ProgramScores(path, notes=(note,), trust=trust)
     notes: tuple[str, ...] = ()
     try:
-        network: nn.Module = torch.export.unflatten(program)
+        with process():
+            network: nn.Module = torch.export.unflatten(program)
     except Exception as error:  # not every program can be taken apart into its modules
         network = program.module()
         notes = (f"The modules of {path.name} could not be put together again ({one_line(error)}): it has no layers.",)
@@ -116,7 +118,8 @@ class _Engine:
         self.metadata: Mapping[str, Any] = {}
         program = read(path, trust)
         self.inputs: tuple[Port, ...] = (Port("input", "input", _input(program, path), np.dtype(np.float32)),)
-        self.module = program.module()
+        with process():
+            self.module = program.module()
         shapes = [n.meta["val"] for n in program.graph.output_node().args[0]]
         self.outputs = tuple(
             Port(f"output {i}", f"output {i}", tuple(s.shape), np.dtype(np.float32)) for i, s in enumerate(shapes)

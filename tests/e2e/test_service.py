@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_docs import DOCS, blocks
 
 from seewhy.demo import photographs
 
@@ -24,7 +24,8 @@ pytest.importorskip("httpx")
 def client() -> Any:
     from fastapi.testclient import TestClient
 
-    threads, (code,) = torch.get_num_threads(), blocks((DOCS / "service.md").read_text(encoding="utf-8"), "python")
+    threads, page = torch.get_num_threads(), Path(__file__).parents[2] / "docs" / "service.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     place: dict[str, Any] = {"__name__": "service"}
     exec(compile(code, "docs/service.md", "exec", dont_inherit=True), place)
     with TestClient(place["app"]) as client:
