@@ -14,6 +14,7 @@
     ├── InvalidType           (TypeError)     a value of the wrong type
     │   ├── UnknownParameter                  a keyword that the method does not have
     │   └── MissingCapability                 the backend lacks what the method needs
+    ├── TimedOut              (TimeoutError)  it took longer than it may
     ├── StorageError          (OSError)       a disk or an address that cannot be read or written
     └── MissingDependency     (ImportError)   an optional library is not installed
 
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "FAILURES",
     "BadOutput",
     "CheckpointError",
     "InputRefused",
@@ -41,6 +43,7 @@ __all__ = [
     "NoSpatialOutput",
     "SeewhyError",
     "StorageError",
+    "TimedOut",
     "UnknownLayer",
     "UnknownName",
     "UnknownParameter",
@@ -108,12 +111,21 @@ class MissingCapability(InvalidType):
     """The model's backend lacks what the method needs."""
 
 
+class TimedOut(SeewhyError, TimeoutError):
+    """What took longer than it may."""
+
+
 class StorageError(SeewhyError, OSError):
     """A disk, a folder or an address that cannot be read or written."""
 
 
 class MissingDependency(SeewhyError, ImportError):
     """An optional library is needed and not installed."""
+
+
+# What other people's code (a data set, a network, an explainer) may raise without ending a run: it becomes a row with
+# its reason. `exit()` somewhere inside is such a failure; Ctrl-C is not.
+FAILURES: tuple[type[Exception], type[SystemExit]] = (Exception, SystemExit)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

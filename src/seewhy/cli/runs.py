@@ -40,6 +40,8 @@ class _How:
     """Exit with 1 when anything failed, not only when everything did."""
     threads: int | None = None
     """Threads of each worker's network on the CPU."""
+    timeout: float | None = None
+    """Seconds that a picture may take in being read, in one explainer, one metric; what takes longer is a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +170,10 @@ def _work(command: RunCommand, how: _How, place: str, remembered: Mapping[str, A
         counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
         threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
         precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
+        timeout=how.timeout,
     )  # fmt: skip
     _check_something(job)
-    engine: Any = Local(workers=how.workers)
+    engine: Any = Local(workers=how.workers, apart=how.timeout is not None)
     if how.engine == "ray":
         engine = registry.load("engines", "ray")(workers=how.workers, address=how.address)
     quiet = bool(getattr(how, "quiet", False))

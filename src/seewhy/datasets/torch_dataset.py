@@ -25,7 +25,7 @@ from seewhy.datasets._labels import Labelled
 from seewhy.datasets._rows import Reading, to_sample
 from seewhy.datasets._stream import InOrder
 from seewhy.datasets.folder import Folder
-from seewhy.errors import InvalidInput, InvalidType
+from seewhy.errors import FAILURES, InvalidInput, InvalidType, TimedOut
 from seewhy.types import Sample
 
 __all__ = ["TorchDataset"]
@@ -119,9 +119,9 @@ class TorchDataset(Labelled):
         number, name = self.numbers[index], self.key(index)
         try:
             row = self.rows[number]
-        except (InvalidInput, MemoryError):
+        except (InvalidInput, MemoryError, TimedOut):
             raise
-        except Exception as error:  # the data set is the caller's code: one bad row must not end a run
+        except FAILURES as error:  # the data set is the caller's code: one bad row must not end a run
             raise InvalidInput(f"Sample {name!r}: the data set raised {type(error).__name__}: {error}.") from error
         return to_sample(row, name, self.reading, self.binding)
 

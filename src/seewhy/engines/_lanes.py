@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["ATTEMPTS", "Lane", "LaneLost", "drive"]
+from seewhy.errors import InvalidInput
+
+__all__ = ["ATTEMPTS", "Lane", "LaneLost", "drive", "plain_failure"]
 
 ATTEMPTS = 3
 
@@ -54,8 +56,11 @@ def drive(start: Callable[[int], Lane], lanes: int, todo: Sequence[Any], stop: C
         lanes: how many at once.
         todo: items.
         stop: whether no further item is to be begun.
+
+    Raises:
+        InvalidInput: workers are lost whatever they are asked, even to give an item up.
     """
-    waiting = deque(_Waiting(item) for item in todo)
+    waiting = _Queue(todo)
     running: dict[Future[Any], _Busy] = {}
     try:
         for number in range(min(lanes, len(todo))):
@@ -66,7 +71,7 @@ def drive(start: Callable[[int], Lane], lanes: int, todo: Sequence[Any], stop: C
                 try:
                     results = future.result()
                 except LaneLost as lost:
-                    waiting.extendleft(_again(one, lost) for one in busy.held.values())
+                    waiting.again(_again(one, lost) for one in busy.held.values())
                     busy.lane.close()
                     if waiting and not stop():
                         _hand(running, _Busy(start(busy.number), busy.number), waiting, stop)
@@ -85,13 +90,42 @@ def drive(start: Callable[[int], Lane], lanes: int, todo: Sequence[Any], stop: C
             busy.lane.close()
 
 
-def _hand(running: dict[Future[Any], _Busy], busy: _Busy, waiting: deque[_Waiting], stop: Callable[[], bool]) -> bool:
+class _Queue:
+    """What is waiting; items that were not begun are asked for one by one, for they may be made only then."""
+
+    def __init__(self, todo: Sequence[Any]) -> None:
+        self._rest = iter(todo)
+        self._made: deque[_Waiting] = deque()
+        self._fill()
+
+    def __bool__(self) -> bool:
+        return bool(self._made)
+
+    def again(self, lost: Iterable[_Waiting]) -> None:
+        """Puts items back, before all others."""
+        self._made.extendleft(lost)
+
+    def take(self) -> _Waiting:
+        """The next one."""
+        one = self._made.popleft()
+        self._fill()
+        return one
+
+    def upcoming(self) -> Any:
+        """The item after it, if that will be computed."""
+        return self._made[0].item if self._made and self._made[0].why is None else None
+
+    def _fill(self) -> None:
+        if not self._made and (item := next(self._rest, None)) is not None:
+            self._made.append(_Waiting(item))
+
+
+def _hand(running: dict[Future[Any], _Busy], busy: _Busy, waiting: _Queue, stop: Callable[[], bool]) -> bool:
     """Gives a lane its next item, or asks it for what it still holds; False when there is nothing left to ask."""
     if waiting and not stop():
-        one = waiting.popleft()
+        one = waiting.take()
         busy.held[one.item.name] = one
-        upcoming = waiting[0].item if waiting and waiting[0].why is None else None
-        call = ("__call__", one.item, upcoming) if one.why is None else ("give_up", one.item, one.why)
+        call = ("__call__", one.item, waiting.upcoming()) if one.why is None else ("give_up", one.item, one.why)
         running[busy.lane.call(*call)] = busy
     elif busy.held:
         running[busy.lane.call("flush")] = busy
@@ -103,5 +137,16 @@ def _hand(running: dict[Future[Any], _Busy], busy: _Busy, waiting: deque[_Waitin
 def _again(one: _Waiting, lost: LaneLost) -> _Waiting:
     """Tried once more, or given up."""
     tried = one.attempts + 1
+    if one.why is not None:
+        raise InvalidInput(
+            f"No worker can begin: {lost} Look at what the network and the data do when they are loaded."
+        )
     why = f"The worker was lost {tried} times over this picture or one beside it: {lost}" if tried >= ATTEMPTS else None
     return _Waiting(one.item, tried, why)
+
+
+def plain_failure(error: BaseException) -> Exception:
+    """What a worker raised, to be raised where it was asked: `exit()` there does not end who asked."""
+    if isinstance(error, Exception):
+        return error
+    return InvalidInput(f"A worker was asked to end its process: {type(error).__name__}: {error}.")

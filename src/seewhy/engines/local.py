@@ -11,8 +11,8 @@ from threading import Thread
 from typing import Any
 
 from seewhy.engines import Factory
-from seewhy.engines._lanes import LaneLost, drive
-from seewhy.errors import InvalidInput
+from seewhy.engines._lanes import LaneLost, drive, plain_failure
+from seewhy.errors import FAILURES, InvalidInput
 from seewhy.memory import keep_memory
 
 __all__ = ["Local"]
@@ -24,9 +24,11 @@ class Local:
 
     Attributes:
         workers: how many; 1 works in this process.
+        apart: works in another process also when there is one worker, so that it can be ended when it hangs.
     """
 
     workers: int = 1
+    apart: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
@@ -34,15 +36,17 @@ class Local:
 
     def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
         """See `seewhy.engines.Engine`."""
-        if self.workers > 1:
+        if self.workers > 1 or self.apart:
             yield from drive(lambda number: _Process(factory, number), self.workers, todo, stop)
             return
         worker = factory(0)
         try:
-            for i, item in enumerate(todo):
-                if stop():
-                    break
-                yield from worker(item, todo[i + 1] if i + 1 < len(todo) else None)
+            items = iter(todo)  # each is asked for once: it may be made only then
+            item = next(items, None)
+            while item is not None and not stop():
+                upcoming = next(items, None)
+                yield from worker(item, upcoming)
+                item = upcoming
             yield from worker.flush()
         finally:
             worker.close()
@@ -105,8 +109,8 @@ def _serve(pipe: Any, factory: Factory, number: int) -> None:
         try:
             worker = worker or factory(number)
             answer = (True, getattr(worker, method)(*arguments))
-        except Exception as error:  # belongs to who asked
-            answer = (False, error)
+        except FAILURES as error:  # belongs to who asked
+            answer = (False, plain_failure(error))
         try:
             pipe.send(answer)
         except (pickle.PicklingError, AttributeError, TypeError):

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from seewhy.engines import Factory
-from seewhy.engines._lanes import LaneLost, drive
+from seewhy.engines._lanes import LaneLost, drive, plain_failure
 from seewhy.errors import InvalidInput, MissingDependency
 from seewhy.memory import keep_memory
 
@@ -107,8 +107,11 @@ class _Server:
         self.worker: Any = None
 
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        self.worker = self.worker or self.factory(self.number)
-        return getattr(self.worker, method)(*arguments)
+        try:
+            self.worker = self.worker or self.factory(self.number)
+            return getattr(self.worker, method)(*arguments)
+        except SystemExit as error:
+            raise plain_failure(error) from error
 
 
 class _Actor:

@@ -21,7 +21,7 @@ from seewhy.errors import InvalidInput, StorageError
 from seewhy.progress import Listener, tell
 from seewhy.runs.folder.rows import FailureRow, told
 from seewhy.runs.folder.store import Store
-from seewhy.runs.query.run import Run
+from seewhy.runs.query_means import means
 from seewhy.runs.work.job import Job, Tools
 from seewhy.runs.work.plan import Plan, plan
 from seewhy.runs.work.worker import ChunkWorker, Done
@@ -131,7 +131,7 @@ class Runner:
         finished: list[Done] = []
         if not todo.chunks:
             return finished, False
-        pictures = sum(len(chunk.items) for chunk in todo.chunks)
+        pictures = todo.chunks.pictures
         with _stoppable() as stopped, _Progress(self.progress, todo.total - pictures, todo.total) as bar:
             for done in (self.engine or Local()).map(factory, todo.chunks, stopped.is_set):
                 finished.append(done)
@@ -165,7 +165,7 @@ def _worker(job: Job, settings: Mapping[str, Any], here: _Once, lane: int) -> Ch
         torch.set_num_threads(job.threads)
     if here.tools is not None:
         return ChunkWorker(here.tools)
-    return ChunkWorker(Tools.of(_on_device(job, lane), settings))
+    return ChunkWorker(Tools.of(_on_device(job, lane), settings), alone=True)
 
 
 def _on_device(job: Job, lane: int) -> Job:
@@ -229,16 +229,9 @@ def _summary(
         left=todo.total - todo.done - computed, failed=sum(done.lost for done in finished),
         failures=tuple(failure for done in finished for failure in done.failures),
         maps=sum(done.maps for done in finished), forward=sum(done.forward for done in finished), seconds=seconds,
-        interrupted=interrupted, scores=_means(Run(store.address)),
+        interrupted=interrupted, scores=means(store),
         notes=tuple(dict.fromkeys([*notes, *(text for done in finished for text in done.notes)])),
     )  # fmt: skip
-
-
-def _means(run: Run) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
-    for score in run.scores():
-        found.setdefault(score.explainer, {})[score.metric] = score.mean
-    return found
 
 
 def _line(values: Mapping[str, float | None]) -> str:

@@ -17,7 +17,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -34,7 +34,8 @@ __all__ = ["FORMAT", "PLAIN", "Store"]
 FORMAT = 2
 PLAIN = 1  # of a run over a classifier: its layout is the first one
 LOOSE = 128  # parts outside of an index before they are put into one
-INDEXES = 16  # index files before they become one
+INDEXES = 4  # small index files before they become one
+MOST = 16_384  # rows of an index file, about: no more are put together in memory
 _RUN, _CHUNK, _COVERS = b"seewhy.run", b"seewhy.chunk", b"seewhy.covers"
 _PARTS, _INDEX = "parts", "index"
 
@@ -48,6 +49,7 @@ class Store:
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self.files = files(place)
+        self._seen: dict[str, _Known] = {}
 
     @property
     def address(self) -> str:
@@ -169,6 +171,21 @@ class Store:
         strange = together.filter(pc.invert(own))
         return together.filter(own).drop_columns(["run"]), len(pc.unique(strange["part"]))
 
+    def blocks(self, run: str) -> Iterator[pa.Table]:
+        """All rows with the column ``part``, as `rows` gives them, a few thousand at a time."""
+        wanted = set(self.parts())
+        for one in self._indexes():
+            if fresh := wanted.intersection(one.covers):
+                chosen = pa.array(sorted(fresh))
+                found = _table(one.file, None)
+                if found is not None:
+                    wanted -= fresh
+                    yield _own(found.filter(pc.is_in(found["part"], chosen)), run)
+        rest = sorted(wanted)
+        for at in range(0, len(rest), LOOSE):
+            for found in self._loose(rest[at : at + LOOSE], None):
+                yield _own(found, run)
+
     def rows_of(self, part: str, columns: list[str]) -> pa.Table:
         """The rows of one part; none where it is gone or damaged."""
         found = self._loose([part], columns)
@@ -208,44 +225,60 @@ class Store:
         Args:
             everything: makes one file of all rows there are.
         """
-        indexes, parts = self._indexes(), self.parts()
-        covered = {part for one in indexes for part in one.covers}
+        known, parts = self._known(), self.parts()
+        covered = {part for one in known for part in one.covers}
         loose = [part for part in parts if part not in covered]
-        merge = everything or len(indexes) > INDEXES
-        if len(loose) < (1 if everything else LOOSE) and not (merge and len(indexes) > 1):
+        old = [one.name for one in known if everything or one.rows < MOST // 2]
+        merge = len(old) > (1 if everything else INDEXES)
+        if len(loose) < (1 if everything else LOOSE) and not merge:
             return 0
-        old = indexes if merge else []
-        tables = self._loose(loose, None)
+        if everything:
+            return self._index(self._loose(loose, None), set(parts), old)
+        groups = [loose[at : at + LOOSE] for at in range(0, len(loose), LOOSE)]
+        done = sum(self._index(self._loose(group, None), set(parts), []) for group in groups)
+        if merge:
+            self._index([], set(parts), old)
+        return done
+
+    def _index(self, tables: list[pa.Table], parts: set[str], old: list[str]) -> int:
+        """Writes an index of rows and of what older ones have, in whose place it comes; says how many parts are new."""
         seen = {part for found in tables for part in found["part"].unique().to_pylist()}
-        names = sorted({*seen, *(part for one in old for part in one.covers)} & set(parts))
-        if not names:
-            return 0
-        for one in old:
+        new = len(seen)
+        for one in self._indexes(old):
             found = _table(one.file, None)
             if found is None:
                 return 0
             fresh = [part for part in one.covers if part not in seen]
             tables.append(found.filter(pc.is_in(found["part"], pa.array(fresh, pa.string()))))
             seen.update(fresh)
+        if not (names := sorted(seen & parts)):
+            return 0
         together = pa.concat_tables(tables).replace_schema_metadata({_COVERS: json.dumps(names).encode()})
         name = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
         self.files.put(f"{_INDEX}/{name}.parquet", [_bytes(together)])
-        self.files.remove(f"{_INDEX}/{one.name}" for one in old if one.name != f"{name}.parquet")
-        return len(set(loose) & seen)
+        self.files.remove(f"{_INDEX}/{one}" for one in old if one != f"{name}.parquet")
+        return new
 
     def sweep(self) -> int:
         """Removes unfinished files of processes of this machine that live no more; says how many."""
         return self.files.sweep(_PARTS) if isinstance(self.files, LocalFiles) else 0
 
-    def _indexes(self) -> list[_Index]:
-        found = []
-        for name in self.files.names(_INDEX):
+    def _known(self) -> list[_Known]:
+        """What the index files cover; each is looked at once, for none is ever changed."""
+        names = self.files.names(_INDEX)
+        for one in self._indexes([name for name in names if name not in self._seen]):
+            self._seen[one.name] = _Known(one.name, one.covers, one.file.metadata.num_rows)
+        return [self._seen[name] for name in names if name in self._seen]
+
+    def _indexes(self, names: list[str] | None = None) -> Iterator[_Index]:
+        """The index files that can be read, one after the other: together they may be more than fits into memory."""
+        for name in self.files.names(_INDEX) if names is None else names:
             try:
                 file = pq.ParquetFile(io.BytesIO(self.files.get(f"{_INDEX}/{name}")))
-                found.append(_Index(name, json.loads((file.schema_arrow.metadata or {})[_COVERS]), file))
+                covers = json.loads((file.schema_arrow.metadata or {})[_COVERS])
             except (FileNotFoundError, KeyError, ValueError, OSError):
                 continue  # replaced or damaged: its parts are read one by one
-        return found
+            yield _Index(name, covers, file)
 
 
 class _Index(NamedTuple):
@@ -254,6 +287,14 @@ class _Index(NamedTuple):
     name: str
     covers: list[str]
     file: pq.ParquetFile
+
+
+class _Known(NamedTuple):
+    """What is remembered of an index file."""
+
+    name: str
+    covers: list[str]
+    rows: int
 
 
 def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:
@@ -268,6 +309,11 @@ def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:
             found = found.append_column(one, pa.array([nothing] * len(found), one.type))
     order = [name for name in SCHEMA.names if name in found.schema.names]
     return found.select([*order, *(name for name in found.schema.names if name not in order)])
+
+
+def _own(rows: pa.Table, run: str) -> pa.Table:
+    """Those of a run."""
+    return rows.filter(pc.equal(rows["run"], run)).drop_columns(["run"])
 
 
 def _json(value: dict[str, Any]) -> bytes:

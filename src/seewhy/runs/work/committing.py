@@ -68,9 +68,12 @@ def _row(tools: Tools, picture: Picture, extra: dict[str, Any]) -> Row:
         data, ending = loaded.original
         source = f"originals/{loaded.digest}{ending}"
         tools.store.files.put(source, [data])
+    stamp = item.stamp
+    if loaded is not None and loaded.stamp is not None and "predict" in item.tasks:
+        stamp = loaded.stamp  # of what was read; else the row belongs to those that the picture has
     name = (loaded.sample.name if loaded is not None else "") or item.key
     return Row(
-        sample=item.key, position=item.index, name=readable(name), stamp=item.stamp,
+        sample=item.key, position=item.index, name=readable(name), stamp=stamp,
         source=None if source is None else readable(source),
         **picture.row(tools.threshold), **extra,
     )  # fmt: skip

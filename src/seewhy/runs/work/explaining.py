@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.errors import BadOutput, InvalidTarget, SeewhyError
+from seewhy.errors import FAILURES, BadOutput, InvalidTarget, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining
@@ -45,7 +45,7 @@ _TARGET = re.compile(r"\btarget (\d+)")  # boxes are counted from 1 wherever peo
 def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
     """Does all tasks of pictures that have one input size."""
     first = _first(tools, pictures)
-    _find_layer(tools, pictures)
+    _find_layer(tools, batches, pictures)
     _predict(tools, batches, pictures, first)
     known = [p for p in pictures if p.classes is not None]
     for label in tools.explainers:
@@ -53,13 +53,13 @@ def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
         todo = [p for p in known if p.wants(task) and not (label == first and p.probabilities is not None)]
         _explain(tools, batches, label, [*todo, *_lossy(tools, label, known, task)])
     for picture in known:
-        _judge_all(tools, picture)
+        _judge_all(tools, batches, picture)
     _uncertainty(tools, batches, known)
     for picture in known:
-        _counterfactual(tools, picture)
+        _counterfactual(tools, batches, picture)
 
 
-def _find_layer(tools: Tools, pictures: list[Picture]) -> None:
+def _find_layer(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
     """Looks for the layer that "auto" means now, so that the first picture's cost is that of any other."""
     model = tools.model
     asked = [label for label, one in tools.explainers.items() if _automatic(one)]
@@ -68,7 +68,8 @@ def _find_layer(tools: Tools, pictures: list[Picture]) -> None:
         return
     for picture in pictures[:1]:
         assert picture.loaded is not None
-        with contextlib.suppress(Exception), model.opened():  # what stands against it, the explainer will say
+        # What stands against it, the explainer will say.
+        with contextlib.suppress(*FAILURES), batches.limit(), model.opened():
             at(model, torch.tensor([picture.item.index])).auto_layer(picture.loaded.inputs)
 
 
@@ -121,7 +122,7 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
             said_so = _chosen if tools.sieve is None else _detected
             said_so(tools, batch, _model(tools, batch)(inputs))
 
-    def failed(picture: Picture, error: Exception) -> None:
+    def failed(picture: Picture, error: BaseException) -> None:
         if first is not None and not isinstance(error, BadOutput | InvalidTarget):
             again.append(picture)
             picture.fail([tools.explain_task(first)], error, "explain", first)
@@ -190,7 +191,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
         found = explainer.run(_together(batch), torch.tensor([p.classes for p in batch]))
         _keep(tools, batch, label, found, time.perf_counter() - began)
 
-    def failed(picture: Picture, error: Exception) -> None:
+    def failed(picture: Picture, error: BaseException) -> None:
         judged = [tools.score_task(label, metric) for metric in tools.metrics]
         picture.fail([tools.explain_task(label), *judged], error, "explain", label)
 
@@ -260,7 +261,7 @@ def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> 
 # ------------------------------------------------------------------------------------------------------ scores
 
 
-def _judge_all(tools: Tools, picture: Picture) -> None:
+def _judge_all(tools: Tools, batches: Batches, picture: Picture) -> None:
     for e in tools.explainers:
         wanted = [m for m in tools.metrics if picture.wants(tools.score_task(e, m))]
         if not wanted:
@@ -270,7 +271,7 @@ def _judge_all(tools: Tools, picture: Picture) -> None:
                 continue
             case = _case(tools, picture, (label, e), wanted)
             for m in wanted:
-                _judge(tools, picture, case, (label, e, m))
+                _judge(tools, batches, picture, case, (label, e, m))
 
 
 def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: list[str]) -> Case | Exception:
@@ -314,14 +315,17 @@ def _again(explainer: Explainer, model: Model) -> Callable[[Tensor, Any], Tensor
     return classes if explainer.classes_only else explain
 
 
-def _judge(tools: Tools, picture: Picture, case: Case | Exception, about: tuple[int, str, str]) -> None:
+def _judge(
+    tools: Tools, batches: Batches, picture: Picture, case: Case | Exception, about: tuple[int, str, str]
+) -> None:
     label, e, m = about
     metric: Metric = tools.metrics[m]
     try:
         if isinstance(case, Exception):
             raise case
-        value = float("nan") if metric.needs_truth and case.truth is None else metric(case)
-    except Exception as error:  # the other metrics' results are not lost
+        with batches.limit():
+            value = float("nan") if metric.needs_truth and case.truth is None else metric(case)
+    except FAILURES as error:  # the other metrics' results are not lost
         picture.fail_judging([tools.score_task(e, m)], error, about)
         return
     picture.scores.append(ScoreRow(label, e, m, value if value == value else None))
@@ -350,7 +354,7 @@ def _uncertainty(tools: Tools, batches: Batches, pictures: list[Picture]) -> Non
     batches.each([p for p in pictures if p.wants(task)], work, lambda p, error: p.fail([task], error, "uncertainty"))
 
 
-def _counterfactual(tools: Tools, picture: Picture) -> None:
+def _counterfactual(tools: Tools, batches: Batches, picture: Picture) -> None:
     method = tools.counterfactual
     if method is None or picture.loaded is None or not picture.classes:
         return
@@ -359,8 +363,9 @@ def _counterfactual(tools: Tools, picture: Picture) -> None:
         return
     try:
         asked = replace(method, network=_model(tools, [picture]))
-        found = asked.run(picture.loaded.inputs, torch.tensor([picture.classes]))
-    except Exception as error:  # the run goes on
+        with batches.limit():
+            found = asked.run(picture.loaded.inputs, torch.tensor([picture.classes]))
+    except FAILURES as error:  # the run goes on
         picture.fail([task], error, "counterfactual")
         return
     for label, tree in zip(picture.classes, found.trees[0], strict=True):

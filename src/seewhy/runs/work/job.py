@@ -18,7 +18,7 @@ from seewhy.api import prepare
 from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
 from seewhy.datasets import Data, open_data
 from seewhy.detection import MOST, OVERLAP, SCORE, check_thresholds
-from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.errors import FAILURES, InvalidInput, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.metrics import Metric
 from seewhy.models import Model, bound
@@ -28,6 +28,7 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
 from seewhy.runs.folder.store import FORMAT, PLAIN, Store
+from seewhy.runs.limits import Limit
 from seewhy.runs.work.matching import Sieve
 from seewhy.types import Activation, activation
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
@@ -60,6 +61,8 @@ class Job:
         copy_originals: keeps the original files in the run folder, too.
         device: where the network runs; None leaves it where it is.
         threads: of torch on the CPU, in each worker; None leaves that to torch.
+        timeout: seconds that a picture may take in being read, in one explainer, one metric, and so on; a batch may
+            take that for each of its pictures. What takes longer is a failure. None waits.
     """
 
     place: str | os.PathLike[str]
@@ -82,6 +85,7 @@ class Job:
     copy_originals: bool = False
     device: str | None = None
     threads: int | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("chunk", "batch", "max_detections"):
@@ -90,6 +94,8 @@ class Job:
                 raise InvalidInput(f"{name} must be a positive integer, got {value!r}.")
         if isinstance(self.threshold, bool) or not 0 <= self.threshold < 1:
             raise InvalidInput(f"threshold must be at least 0 and below 1, got {self.threshold!r}.")
+        if self.timeout is not None and not (isinstance(self.timeout, int | float) and 0 < self.timeout < 1e7):
+            raise InvalidInput(f"timeout must be a positive number of seconds, got {self.timeout!r}.")
         check_thresholds(score_threshold=self.score_threshold, nms_threshold=self.nms_threshold)
         if self.precision not in ("auto", "float32", "float16"):
             raise InvalidInput(f"precision must be 'auto', 'float32' or 'float16', got {self.precision!r}.")
@@ -141,10 +147,11 @@ class Tools:
         """
         known = known or {}
         model = _placed(load(job.model, **job.model_options), job.device)
+        limit = Limit(job.timeout, getattr(model, "module", None))
         digest, data = model_digest(model), open_data(job.data, **job.data_options)
-        model = _rows(model, data)
-        data, classes = _bound(model, data, known)
-        sieve = _sieve(job, model, data, known)
+        model = _rows(model, data, limit)
+        data, classes = _bound(model, data, known, limit)
+        sieve = _sieve(job, model, data, known, limit)
         function = job.activation_fn
         explainers = _labels(specs.explainers(model, job.explainers, function), known.get("explainers", {}))
         metrics = _labels(specs.metrics(job.metrics, function), known.get("metrics", {}))
@@ -229,54 +236,55 @@ class Tools:
         return {**_what(one, "metrics"), "better": one.better, "range": ends, "id": self.ids["metric", label]}
 
 
-def _rows(model: Model, data: Data) -> Model:
+def _rows(model: Model, data: Data, limit: Limit) -> Model:
     """The model for the data, whose further inputs may have one row for each of its pictures.
 
     Raises:
         InvalidInput: they do not fit.
     """
-    inputs = _first_input(model, data) if getattr(model, "forward_kwargs", None) else None
+    inputs = _first_input(model, data, limit) if getattr(model, "forward_kwargs", None) else None
     if inputs is None:
         return model
-    with model.opened():
+    with limit(), model.opened():
         return bound(model, inputs[:1], len(data))
 
 
-def _bound(model: Model, data: Data, known: Mapping[str, Any]) -> tuple[Data, tuple[str, ...] | None]:
+def _bound(model: Model, data: Data, known: Mapping[str, Any], limit: Limit) -> tuple[Data, tuple[str, ...] | None]:
     """The data with truth in the network's classes, and the classes' names; those of the data where they fit."""
     labels: tuple[str, ...] | None = getattr(model, "labels", None)
     if labels or not data.classes:
         return data.bind(labels, None), labels
-    count = len(known["classes"]) if known.get("classes") else _count(model, data)
+    count = len(known["classes"]) if known.get("classes") else _count(model, data, limit)
     return data.bind(None, count), data.classes if count == len(data.classes) else None
 
 
-def _count(model: Model, data: Data) -> int | None:
+def _count(model: Model, data: Data, limit: Limit) -> int | None:
     """How many classes the network has: one pass with the first picture that can be read."""
-    inputs = _first_input(model, data)
+    inputs = _first_input(model, data, limit)
     if inputs is None:
         return None
-    with model.opened():
+    with limit(), model.opened():
         return model(inputs[:1]).num_classes
 
 
-def _first_input(model: Model, data: Data) -> Tensor | None:
+def _first_input(model: Model, data: Data, limit: Limit) -> Tensor | None:
     """Of the first picture that can be read."""
     for index in range(len(data)):
         try:
-            return prepare(model, data[index].image).inputs
-        except (SeewhyError, OSError):
+            with limit():
+                return prepare(model, data[index].image).inputs
+        except (SeewhyError, OSError, SystemExit):
             continue
     return None
 
 
-def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any]) -> Sieve | None:
+def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit) -> Sieve | None:
     """Which boxes are explained, if the model is a detector; a run goes on as it began.
 
     Raises:
         InvalidInput: something is asked for that is about classes.
     """
-    if not (bool(known.get("detection")) if known else _finds_boxes(model, data)):
+    if not (bool(known.get("detection")) if known else _finds_boxes(model, data, limit)):
         return None
     if job.uncertainty is not None or job.counterfactual is not None:
         what = "Uncertainty" if job.uncertainty is not None else "Hierarchical occlusion"
@@ -287,16 +295,16 @@ def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any]) -> Siev
     )  # fmt: skip
 
 
-def _finds_boxes(model: Model, data: Data) -> bool:
+def _finds_boxes(model: Model, data: Data, limit: Limit) -> bool:
     """Whether the network gives boxes; one that fails at a picture will say so when it is explained."""
     asked = isinstance(model, TorchModel | FunctionModel) or callable(getattr(model, "output", None))
-    inputs = _first_input(model, data) if asked else None
+    inputs = _first_input(model, data, limit) if asked else None
     if inputs is None:
         return False
     try:
-        with model.opened():
+        with limit(), model.opened():
             found = model.detects(inputs[:1]) if isinstance(model, TorchModel) else model(inputs[:1]).boxes is not None
-    except Exception:
+    except FAILURES:
         return False
     return found
 

@@ -7,10 +7,11 @@ but whose content is the same is not done again.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,13 +22,13 @@ from seewhy.runs.folder.rows import DetectionRow, MapRow
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.reading import digest
 
-__all__ = ["Chunk", "Item", "Plan", "plan"]
+__all__ = ["Chunk", "Chunks", "Item", "Plan", "plan"]
 
 _SCAN = ["sample", "stamp", "written", "done", "failed"]
 _CHECKED = 3  # pictures without a stamp that are looked at before a run is continued
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One picture, and what is to be done for it.
 
@@ -39,6 +40,7 @@ class Item:
         labels: classes to be explained (or numbers of a detector's boxes), where they are known from before.
         detections: of a detector, the same boxes.
         maps: maps that are there already and will be judged: (part, where it lies).
+        digest: of the picture that they are of, where it is known.
     """
 
     index: int
@@ -48,6 +50,7 @@ class Item:
     labels: tuple[int, ...] | None = None
     detections: tuple[DetectionRow, ...] = ()
     maps: tuple[tuple[str, MapRow], ...] = ()
+    digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +77,84 @@ class Plan:
         foreign: parts of another model, activation or threshold in the folder.
     """
 
-    chunks: list[Chunk]
+    chunks: Chunks
     total: int
     done: int
     foreign: int = 0
 
 
-@dataclass
+class Chunks(Sequence[Chunk]):
+    """Chunks that are made when they are asked for, so that a run over many pictures needs no memory for all of them.
+
+    Of a picture of which nothing is known only its position is kept, and a sign of the stamp that it had.
+
+    Args:
+        tools: the job.
+        era: part of the chunks' names.
+        blocks: the pictures of each chunk.
+    """
+
+    def __init__(self, tools: Tools, era: float, blocks: list[_Block]) -> None:
+        self._tools, self._era, self._blocks = tools, era, blocks
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    @overload
+    def __getitem__(self, at: int) -> Chunk: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Chunk]: ...
+
+    def __getitem__(self, at: int | slice) -> Chunk | list[Chunk]:
+        if isinstance(at, slice):
+            return [self._chunk(block) for block in self._blocks[at]]
+        return self._chunk(self._blocks[at])
+
+    @property
+    def pictures(self) -> int:
+        """In all of them."""
+        return sum(map(len, self._blocks))
+
+    def clear(self) -> None:
+        """Lets go of them."""
+        self._blocks.clear()
+
+    def _chunk(self, block: _Block) -> Chunk:
+        items = block.items or tuple(self._fresh(block, int(i), int(s)) for i, s in block.fresh)
+        about = [(item.key, item.stamp, item.tasks) for item in items]
+        return Chunk(name=identity(self._tools.run, self._era, about), items=items)
+
+    def _fresh(self, block: _Block, index: int, sign: int) -> Item:
+        data = self._tools.data
+        stamp = data.stamp(index)
+        if hash(stamp) != sign:
+            stamp = f"{stamp} (before: {sign:x})"  # whoever reads the picture will see that it is another one
+        return Item(index=index, key=data.key(index), stamp=stamp, tasks=block.tasks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Block:
+    """The pictures of a chunk.
+
+    Attributes:
+        tasks: what is missing for each of them.
+        fresh: (P, 2) their positions and the signs of their stamps, where nothing more is known.
+        items: they themselves, where more is.
+    """
+
+    tasks: tuple[str, ...]
+    fresh: Any = ()
+    items: tuple[Item, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items) or len(self.fresh)
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
 class _Known:
     """What the folder has of one picture.
 
@@ -93,8 +167,8 @@ class _Known:
 
     stamp: str = ""
     written: float = -1.0
-    done: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
+    done: frozenset[str] = _NONE
+    failed: frozenset[str] = _NONE
 
 
 def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) -> Plan:
@@ -113,24 +187,33 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
         raise InvalidInput(f"A shard is i/n with i from 1 to n, got {part}/{parts}.")
     found, foreign = tools.store.rows(tools.run, _SCAN)
     known = _known(found)
-    todo, total, left = defaultdict(list), len(tools.data), 0
+    fresh, known_too = defaultdict(list), defaultdict(list)
+    total, left = len(tools.data), 0
     # A chunk that is tried again needs another name: of parts with one name readers take one.
     era = max((one.written for one in known.values()), default=0.0) if retry else 0.0
-    fresh = _Fresh(tools, known)
+    look = _Look(tools, known)
     for index in range(total):
-        if missing := fresh.missing(index, retry):
+        if missing := look.missing(index, retry):
             left += 1
-            if (index // tools.job.chunk) % parts == part - 1:
-                todo[index // tools.job.chunk, missing].append(Item(
-                    index=index, key=fresh.key, stamp=fresh.stamp, tasks=missing
-                ))  # fmt: skip
-    fresh.check()
-    items = _informed(tools, [item for group in todo.values() for item in group])
-    chunks = [_chunk(tools.run, era, [items[item.index] for item in todo[where]]) for where in sorted(todo)]
+            where = index // tools.job.chunk, missing
+            if where[0] % parts != part - 1:
+                continue
+            if "predict" in missing:
+                fresh[where].append((index, hash(look.stamp)))
+            else:
+                known_too[where].append(Item(index=index, key=look.key, stamp=look.stamp, tasks=missing))
+    look.check()
+    items = _informed(tools, [item for group in known_too.values() for item in group])
+    blocks = {where: _Block(tasks=where[1], fresh=np.array(group)) for where, group in fresh.items()}
+    blocks |= {
+        where: _Block(tasks=where[1], items=tuple(items[item.index] for item in group))
+        for where, group in known_too.items()
+    }
+    chunks = Chunks(tools, era, [blocks[where] for where in sorted(blocks)])
     return Plan(chunks=chunks, total=total, done=total - left, foreign=foreign)
 
 
-class _Fresh:
+class _Look:
     """Goes through the data and says what is missing for each picture."""
 
     def __init__(self, tools: Tools, known: Mapping[str, _Known]) -> None:
@@ -146,10 +229,11 @@ class _Fresh:
         one = self.known.get(self.key)
         if one is None or (one.stamp != self.stamp and not self._same(index, one.stamp)):
             return self.tasks
-        self.stamp = one.stamp
+        done = one.done - one.failed if retry else one.done
+        if "predict" in done:
+            self.stamp = one.stamp  # what is added belongs to what is there
         if not self.stamp:
             self._unsure.append(index)
-        done = one.done - one.failed if retry else one.done
         return () if done.issuperset(self.tasks) else tuple(task for task in self.tasks if task not in done)
 
     def check(self) -> None:
@@ -192,6 +276,9 @@ def _known(found: pa.Table) -> dict[str, _Known]:
         elif stamp != one.stamp:
             continue
         one.written = max(one.written, when)
+        if not one.done:
+            one.done, one.failed = has, has & lost if lost else _NONE
+            continue
         succeeded = one.done - one.failed | (has - lost)
         one.done = one.done | has
         one.failed = one.done - succeeded
@@ -205,10 +292,6 @@ def _sets(column: pa.ChunkedArray) -> list[frozenset[str]]:
     return [sets[i] for i in joined.indices.to_pylist()]
 
 
-def _chunk(run: str, era: float, items: list[Item]) -> Chunk:
-    return Chunk(name=identity(run, era, [(item.key, item.stamp, item.tasks) for item in items]), items=tuple(items))
-
-
 def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
     """The items with what is known of them: classes that were explained before, maps that will be judged."""
     again = {item.key: item for item in items if "predict" not in item.tasks}
@@ -216,7 +299,7 @@ def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
         return {item.index: item for item in items}
     wanted = {task for item in again.values() for task in item.tasks}
     judged = {e for e in tools.explainers for m in tools.metrics if tools.score_task(e, m) in wanted}
-    columns = ["sample", "stamp", "labels", "detections", "done", "failed", *(["maps"] if judged else [])]
+    columns = ["sample", "stamp", "digest", "labels", "detections", "done", "failed", *(["maps"] if judged else [])]
     found, _ = tools.store.rows(tools.run, columns)
     rows = found.filter(pc.is_in(found["sample"], pa.array(list(again)))).to_pylist()
     spoken, maps = _spoken(rows, again), _maps(rows, again, tools, judged)
@@ -242,7 +325,8 @@ def _known_labels(row: Mapping[str, Any] | None) -> dict[str, Any]:
     if row is None:
         return {}
     detections = tuple(DetectionRow(**fields) for fields in row["detections"] or ())
-    return {"labels": tuple(one["label"] for one in row["labels"]), "detections": detections}
+    labels = tuple(one["label"] for one in row["labels"])
+    return {"labels": labels, "detections": detections, "digest": row["digest"]}
 
 
 def _maps(

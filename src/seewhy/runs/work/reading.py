@@ -41,6 +41,7 @@ class Loaded:
         small: the thumbnail's bytes, format and (height, width).
         original: the original's bytes and ending, where it is to be copied.
         warnings: about the input.
+        stamp: of the file that was read, None where it is no file.
     """
 
     sample: Sample
@@ -50,6 +51,7 @@ class Loaded:
     small: tuple[bytes, str, tuple[int, int]]
     original: tuple[bytes, str] | None
     warnings: tuple[str, ...]
+    stamp: str | None = None
 
 
 def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
@@ -64,17 +66,22 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
     Raises:
         Exception: whatever reading it raises.
     """
-    sample, source = data[index], data.source(index)
+    source = data.source(index)
+    stamp = None if source is None else data.stamp(index)
+    sample = data[index]
     if sample.boxes and source is not None:
         _check_upright(source)
     batch = prepare(model, sample.image)
     if len(batch.inputs) != 1:
         raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")
-    return Loaded(
+    found = Loaded(
         sample=sample, inputs=batch.inputs, view=batch.views[0], digest=_digest(source, sample),
         small=thumbnail(batch.pictures[0]), original=_original(source, batch.pictures[0]) if keep else None,
-        warnings=batch.warnings,
+        warnings=batch.warnings, stamp=stamp,
     )  # fmt: skip
+    if stamp is not None and data.stamp(index) != stamp:  # its maps may be of one picture and its digest of another
+        raise InvalidInput(f"{source!r} was changed while it was read. Run again: then it is computed anew.")
+    return found
 
 
 def _check_upright(source: str) -> None:

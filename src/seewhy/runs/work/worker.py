@@ -15,19 +15,20 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from seewhy.errors import out_of_memory
+from seewhy.errors import FAILURES, InvalidInput, out_of_memory
 from seewhy.runs.folder.rows import FailureRow
+from seewhy.runs.limits import Limit, Readers, Reading
 from seewhy.runs.work import explaining as explaining
 from seewhy.runs.work.committing import commit
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture
 from seewhy.runs.work.plan import Chunk
-from seewhy.runs.work.reading import Loaded, load
+from seewhy.runs.work.reading import load
 
 __all__ = ["ChunkWorker", "Done"]
 
@@ -64,16 +65,18 @@ class ChunkWorker:
 
     Args:
         tools: what is done, and with what.
+        alone: the process has nothing else to do; it is ended when a picture hangs and nothing else helps.
     """
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, *, alone: bool = False) -> None:
         self.tools = tools
-        self.batches = Batches(tools.job.batch)
+        limit = Limit(tools.job.timeout, getattr(tools.model, "module", None), alone=alone)
+        self.batches = Batches(tools.job.batch, limit)
         # A user's data set is asked by one thread; files can be read by several.
         files = len(self.tools.data) > 0 and self.tools.data.source(0) is not None
-        self._reader = ThreadPoolExecutor(_readers(self.tools.model) if files else 1, "seewhy-read")
+        self._reader = Readers(_readers(self.tools.model) if files else 1, tools.job.timeout)
         self._writer = ThreadPoolExecutor(1, "seewhy-write")
-        self._ahead: dict[str, list[Future[Loaded]]] = {}
+        self._ahead: dict[str, list[Reading]] = {}
         self._writing: list[Future[Done]] = []
 
     def __call__(self, chunk: Chunk, upcoming: Chunk | None = None) -> list[Done]:
@@ -101,7 +104,7 @@ class ChunkWorker:
 
     def close(self) -> None:
         """Ends the threads; what was read ahead is dropped."""
-        self._reader.shutdown(cancel_futures=True)
+        self._reader.close()
         self._writer.shutdown()
 
     def give_up(self, chunk: Chunk, why: str) -> Done:
@@ -113,17 +116,19 @@ class ChunkWorker:
             picture.fail_all(why, "explain")
         return self._commit(chunk, pictures)
 
-    def _read(self, chunk: Chunk) -> list[Future[Loaded]]:
+    def _read(self, chunk: Chunk) -> list[Reading]:
         tools = self.tools
         keep = tools.job.copy_originals
         return [self._reader.submit(load, tools.model, tools.data, item.index, keep) for item in chunk.items]
 
-    def _compute(self, chunk: Chunk, reading: list[Future[Loaded]]) -> list[Picture]:
+    def _compute(self, chunk: Chunk, reading: list[Reading]) -> list[Picture]:
         pictures = [Picture(item=item) for item in chunk.items]
-        for picture, future in zip(pictures, reading, strict=True):
+        for picture, ahead in zip(pictures, reading, strict=True):
             try:
-                picture.loaded = future.result()
-            except Exception as error:  # whatever a user's data set raises, the other pictures are done
+                picture.loaded = ahead.result()
+                _check_same(picture)
+            except FAILURES as error:  # whatever a user's data set raises, the other pictures are done
+                picture.loaded = None
                 picture.fail_all(error, "read")
         alike: dict[tuple[int, ...], list[Picture]] = defaultdict(list)
         for picture in pictures:
@@ -143,6 +148,25 @@ class ChunkWorker:
         )  # fmt: skip
 
 
+def _check_same(picture: Picture) -> None:
+    """A picture that was changed since the work was planned: a new one is done as it is now, an old one is not mixed.
+
+    Raises:
+        InvalidInput: what the folder has of it is about another picture.
+    """
+    item, loaded = picture.item, picture.loaded
+    assert loaded is not None
+    if "predict" in item.tasks:
+        if loaded.stamp is not None and loaded.stamp != item.stamp:
+            said = "The picture was changed after the run had begun: this is about the new one."
+            picture.loaded = replace(loaded, warnings=(*loaded.warnings, said))
+    elif item.digest is not None and item.digest != loaded.digest:
+        raise InvalidInput(
+            "The picture is not the one that was explained before: it was changed after the run had begun, or the data "
+            "set gives another one each time. Run again: then it is computed anew."
+        )
+
+
 def _readers(model: Any) -> int:
     """Beside an accelerator the cores are free; a network on the CPU shares them with who reads."""
     module = getattr(model, "module", None)
@@ -156,9 +180,11 @@ class Batches:
 
     Attributes:
         size: pictures at a time; halved when memory runs out, for good.
+        limit: how long they may take.
     """
 
     size: int
+    limit: Limit = field(default_factory=lambda: Limit(None))
     _notes: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
@@ -168,7 +194,7 @@ class Batches:
 
     def each(
         self, pictures: Sequence[Picture], work: Callable[[list[Picture]], None],
-        failed: Callable[[Picture, Exception], None],
+        failed: Callable[[Picture, BaseException], None],
     ) -> None:  # fmt: skip
         """Does the work on all pictures.
 
@@ -179,8 +205,9 @@ class Batches:
         while waiting:
             batch = waiting.pop(0)
             try:
-                work(batch)
-            except Exception as error:  # an explainer, a metric, a network: whatever it is, the run goes on
+                with self.limit(len(batch)):
+                    work(batch)
+            except FAILURES as error:  # an explainer, a metric, a network: whatever it is, the run goes on
                 if len(batch) == 1:
                     failed(batch[0], error)
                 elif out_of_memory(error):

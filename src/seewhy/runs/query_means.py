@@ -1,0 +1,68 @@
+"""The mean of each metric over a whole run folder, with memory for a few thousand pictures."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from seewhy.runs.folder.store import Store
+from seewhy.runs.query.choosing import Plan, Whole, Words, packed
+from seewhy.runs.query.tables import flat_tables
+
+__all__ = ["means"]
+
+_BLOCK = 4096  # pictures that are looked at together
+
+
+def means(store: Store) -> dict[str, dict[str, float | None]]:
+    """Explainer -> metric -> mean over all maps, as `Run.scores` gives it; None where there are no data."""
+    settings = store.settings()
+    plan, run = Plan.of(settings), settings["id"]
+    sums: list[list[float]] = [[] for _ in plan.score]
+    counts = [0] * len(plan.score)
+    for rows in _pictures(store, run) if plan.score else ():
+        words = Words()
+        labels = flat_tables(packed(rows, words, 0), plan, words, 0)["labels"]
+        for number in range(len(plan.score)):
+            values = labels[f"m{number}"].drop_null().to_numpy()
+            sums[number].append(math.fsum(values))
+            counts[number] += len(values)
+    found: dict[str, dict[str, float | None]] = {explainer: {} for explainer, _ in plan.score}
+    for (explainer, metric), parts, count in zip(plan.score, sums, counts, strict=True):
+        found[explainer][metric] = math.fsum(parts) / count if count else None
+    return found
+
+
+def _pictures(store: Store, run: str) -> Iterator[pa.Table]:
+    """All rows, those of one picture always together, some thousand pictures at a time."""
+    signs = [_signs(block) for block in store.blocks(run)]
+    every = np.concatenate(signs) if signs else np.empty(0, np.int64)
+    once = np.unique(every)
+    if len(once) == len(every):  # no picture has two rows
+        yield from _cut(store.blocks(run))
+        return
+    groups = -(-len(once) // _BLOCK)
+    for group in range(groups):
+        own = [block.filter(pa.array(_signs(block) % groups == group)) for block in store.blocks(run)]
+        yield pa.concat_tables(own)
+
+
+def _cut(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Small blocks together, large ones in pieces."""
+    waiting: list[pa.Table] = []
+    for block in blocks:
+        waiting += [block.slice(at, _BLOCK) for at in range(0, len(block), _BLOCK)]
+        if sum(map(len, waiting)) >= _BLOCK:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _signs(block: pa.Table) -> Whole:
+    """A number for each row's picture; two pictures that share one are looked at together, which does no harm."""
+    return np.array([zlib.crc32(name.encode()) for name in block["sample"].to_pylist()], dtype=np.int64)
