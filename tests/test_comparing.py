@@ -92,24 +92,38 @@ def test_the_text_has_every_number_and_every_verdict(found: Comparison) -> None:
     text = str(found)
     for e in found.explainers:
         mean = found.mean(e, "relevance_mass")
-        assert f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}] n=8" in text
+        interval = "" if mean.why else f" [{mean.low:.3f}, {mean.high:.3f}]"
+        assert f"{mean.mean:.3f}{interval} n=8" in text
+    assert found.mean("centre", "relevance_mass").why  # the same map and the same mask on every picture
     assert "relevance_mass (^)" in text
-    assert "Means over 8 pictures with 95% bootstrap intervals" in text
+    assert "Means over 8 pictures with 95% intervals" in text
     verdict = re.search(r"relevance_mass: (.*)", text)
     assert verdict is not None
     assert "occlusion(window=8, stride=4) beats" in verdict[1]
 
 
-def test_too_few_pictures_for_the_number_of_pairs_is_said() -> None:
-    """Two pictures that agree have p = 2/4, which is never small; eight and six pairs can be: 6 * 2/256 < .05."""
+def test_what_cannot_be_told_is_said() -> None:
     data = [(x, 1, mask()) for x in inputs(2)]
     few = seewhy.compare(Bright(), data, ["occlusion"], ["relevance_mass"], progress=False)
-    assert "relevance_mass: none (nor could there be: 2 pictures are too few for 3 pairs)" in str(few)
+    assert str(few).endswith("relevance_mass: none (no pair can be told: 2 pictures are too few, 6 are needed)")
     same = seewhy.compare(
         Bright(), [(x, 1, mask()) for x in inputs(8)], {"a": "random_map", "b": "random_map"}, ["relevance_mass"],
         baselines=False, progress=False,
     )  # fmt: skip
-    assert str(same).splitlines()[-1] == "  relevance_mass: none"
+    assert str(same).endswith(
+        "relevance_mass: none (no pair can be told: The two differ on 0 of 8 pictures, 6 are needed)"
+    )
+    twice = {"a": "random_map", "b": "random_map(seed=1)"}
+    noise = seewhy.compare(
+        Bright(), [(x, 1, mask()) for x in inputs(8)], twice, ["relevance_mass"], progress=False
+    )  # fmt: skip
+    assert "centre beats a, b, random (not all pairs, 5 of 6, can be told: The two differ on 0 of 8" in str(noise)
+    assert noise.best("relevance_mass").explainer is None
+    only = seewhy.compare(
+        Bright(), [(x, 1, mask()) for x in inputs(8)], "random_map(seed=1)", ["relevance_mass"], progress=False
+    )  # fmt: skip
+    said = "(random_map(seed=1) has the best mean, but is not shown to be better than chance (random, centre))"
+    assert str(only).endswith(said)
 
 
 def test_the_files_hold_the_same_numbers(found: Comparison, tmp_path: Path) -> None:

@@ -74,7 +74,6 @@ from . import explainers as explainers
 from . import explanation as explanation
 from . import exports as exports
 from . import images as images
-from . import intervals as intervals
 from . import maps as maps
 from . import memory as memory
 from . import metrics as metrics
@@ -85,6 +84,7 @@ from . import progress as progress
 from . import registry as registry
 from . import runs as runs
 from . import specs as specs
+from . import statistics as statistics
 from . import targets as targets
 from . import types as types
 from . import uncertainty as uncertainty

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy import registry, specs
+from seewhy import registry, specs, statistics
 from seewhy.api import Bar, prepare, resolve_labels
 from seewhy.comparison import Comparison, Failure, Floats
 from seewhy.errors import InvalidInput, InvalidType, SeewhyError
@@ -50,8 +50,8 @@ def compare(
             class.
         baselines: adds a random map and a map of the centre as rows.
         confidence: of the intervals, and 1 - confidence the level at which a difference is called real.
-        resamples: of the bootstrap and of the sign-flip test.
-        seed: of both.
+        resamples: how often signs are flipped to test the differences.
+        seed: of the flips.
         progress: a bar on the terminal, False, or a callback (done, total).
 
     Returns:
@@ -61,7 +61,7 @@ def compare(
     Raises:
         SeewhyError: a name or parameter that does not exist, or no pictures.
     """
-    _check_chance(confidence, resamples)
+    statistics.check(confidence, resamples)
     model = load(network)
     methods = specs.explainers(model, explainers, activation_fn)
     known = [] if not baselines else [label for label in BASELINES if label not in methods]
@@ -83,7 +83,8 @@ def compare(
         explainers=tuple(methods), metrics=tuple(judges), better=tuple(m.better for m in judges.values()),
         values=table.values, forward=table.forward, backward=table.backward, seconds=table.seconds,
         judging=table.judging, pictures=tuple(s.name for s in samples), baselines=tuple(known),
-        failures=tuple(table.failures), confidence=confidence, resamples=resamples, seed=seed,
+        failures=tuple(table.failures), ranges=tuple(m.range for m in judges.values()),
+        confidence=confidence, resamples=resamples, seed=seed,
         settings=_settings(model, methods, judges, confidence, resamples, seed),
     )  # fmt: skip
 
@@ -194,13 +195,6 @@ def _sample(one: Any, number: int) -> Sample:
         return sample
     path = sample.image if isinstance(sample.image, str) else getattr(sample.image, "filename", None)
     return replace(sample, name=str(path or getattr(sample.image, "name", None) or f"picture {number}"))
-
-
-def _check_chance(confidence: float, resamples: int) -> None:
-    if not 0 < confidence < 1:
-        raise InvalidInput(f"confidence must lie between 0 and 1, both excluded, got {confidence!r}.")
-    if not isinstance(resamples, int) or resamples < 100:
-        raise InvalidInput(f"resamples must be an integer of at least 100, got {resamples!r}.")
 
 
 def _settings(

@@ -1,7 +1,7 @@
 """What a comparison of explainers found: averages with intervals, differences that are real, costs and failures.
 
 Every number belongs to one explainer, one metric and one picture. Averages leave out what has no data (NaN) and say how
-many pictures they rest on. A difference is taken over the pictures that both explainers have, see `intervals`.
+many pictures they rest on. Intervals and differences are those of `statistics`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,61 +22,11 @@ from PIL import Image
 from seewhy.csv_cells import guarded
 from seewhy.draw import chart
 from seewhy.errors import InvalidInput
-from seewhy.intervals import bootstrap, holm, sign_flip
+from seewhy.statistics import Best, Difference, Judged, Mean
 
 __all__ = ["Comparison", "Difference", "Failure", "Mean"]
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mean:
-    """One explainer's average under one metric.
-
-    Attributes:
-        explainer: its label.
-        metric: its label.
-        mean: NaN where there is no data.
-        low: of the confidence interval; NaN with fewer than two pictures.
-        high: the same.
-        n: pictures with data.
-        missing: pictures without data, failures included.
-    """
-
-    explainer: str
-    metric: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    missing: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Two explainers under one metric, on the pictures that both have; ``better`` has the better mean.
-
-    Attributes:
-        metric: its label.
-        better: explainer.
-        worse: explainer.
-        difference: mean of better minus worse, picture by picture.
-        low: of its confidence interval.
-        high: the same.
-        p: of the sign-flip test, adjusted for all pairs under this metric.
-        n: pictures.
-        real: whether chance alone would make such a difference less often than 1 - confidence.
-    """
-
-    metric: str
-    better: str
-    worse: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    n: int
-    real: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +56,10 @@ class Comparison:
         baselines: labels of the explainers that do not look at the network.
         failures: what could not be done.
         settings: everything that is needed to do it again.
+        ranges: lowest and highest value of each metric, infinite where it has none; () for none at all.
         confidence: of the intervals.
-        resamples: of bootstrap and sign-flip test.
-        seed: of both.
+        resamples: how often signs are flipped to test differences.
+        seed: of the flips.
     """
 
     explainers: tuple[str, ...]
@@ -124,6 +74,7 @@ class Comparison:
     baselines: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    ranges: tuple[tuple[float, float], ...] = ()
     confidence: float = 0.95
     resamples: int = 10_000
     seed: int = 0
@@ -143,57 +94,30 @@ class Comparison:
         return found[0]
 
     @cached_property
+    def judged(self) -> Judged:
+        """The numbers and what they tell."""
+        return Judged(
+            explainers=self.explainers, metrics=self.metrics, better=self.better, values=self.values, ends=self.ranges,
+            baselines=self.baselines, confidence=self.confidence, resamples=self.resamples, seed=self.seed,
+        )  # fmt: skip
+
+    @property
     def means(self) -> list[Mean]:
         """Every explainer under every metric."""
-        return [self._mean(e, m) for m in range(len(self.metrics)) for e in range(len(self.explainers))]
+        return self.judged.means
 
-    @cached_property
+    @property
     def differences(self) -> list[Difference]:
-        """Every pair of explainers under every metric."""
-        return [d for m in range(len(self.metrics)) for d in self._pairs(m)]
-
-    def _mean(self, e: int, m: int) -> Mean:
-        values = self.values[e, m]
-        known = values[~np.isnan(values)]
-        low, high = bootstrap(known[:, None], **self._chance(resampled=True))
-        return Mean(
-            explainer=self.explainers[e], metric=self.metrics[m], mean=float(known.mean()) if len(known) else np.nan,
-            low=float(low[0]), high=float(high[0]), n=len(known), missing=len(values) - len(known),
-        )  # fmt: skip
-
-    def _chance(self, *, resampled: bool) -> dict[str, Any]:
-        chance: dict[str, Any] = {"resamples": self.resamples, "seed": self.seed}
-        return {**chance, "confidence": self.confidence} if resampled else chance
-
-    def _pairs(self, m: int) -> list[Difference]:
-        pairs = list(combinations(range(len(self.explainers)), 2))
-        found = [self._against(m, a, b) for a, b in pairs]
-        kept = [(pair, one) for pair, one in zip(pairs, found, strict=True) if one is not None]
-        adjusted = holm(np.array([one["p"] for _, one in kept]))
-        return [self._difference(m, pair, one, float(p)) for (pair, one), p in zip(kept, adjusted, strict=True)]
-
-    def _against(self, m: int, a: int, b: int) -> dict[str, Any] | None:
-        both = self.values[a, m] - self.values[b, m]
-        known = both[~np.isnan(both)][:, None]
-        if not len(known):
-            return None
-        low, high = bootstrap(known, **self._chance(resampled=True))
-        p = sign_flip(known, **self._chance(resampled=False))
-        return {"mean": float(known.mean()), "low": float(low[0]), "high": float(high[0]), "p": p[0], "n": len(known)}
-
-    def _difference(self, m: int, pair: tuple[int, int], one: dict[str, Any], p: float) -> Difference:
-        wins = (one["mean"] >= 0) == (self.better[m] == "higher")
-        first, second = pair if wins else pair[::-1]
-        turned = -1 if first != pair[0] else 1
-        low, high = sorted((turned * one["low"], turned * one["high"]))
-        return Difference(
-            metric=self.metrics[m], better=self.explainers[first], worse=self.explainers[second],
-            difference=turned * one["mean"], low=low, high=high, p=p, n=one["n"], real=p < 1 - self.confidence,
-        )  # fmt: skip
+        """Every pair of explainers under every metric, adjusted over the whole table."""
+        return self.judged.differences
 
     def beaten(self, explainer: str, metric: str) -> list[str]:
         """The explainers that this one is really better than."""
-        return [d.worse for d in self.differences if d.real and (d.better, d.metric) == (explainer, metric)]
+        return self.judged.beaten(explainer, metric)
+
+    def best(self, metric: str) -> Best:
+        """Which explainer may be called the best under a metric; what does not beat the baselines may not."""
+        return self.judged.best(metric)
 
     def cost(self, explainer: str) -> tuple[float, float, float]:
         """Forward passes, backward passes and seconds of one map, averaged over the pictures; NaN without any."""
@@ -217,26 +141,34 @@ class Comparison:
             "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
         ]
         said = (
-            f"Means over {len(self.pictures)} pictures with {self.confidence:.0%} bootstrap intervals; ^ higher is "
+            f"Means over {len(self.pictures)} pictures with {self.confidence:.0%} intervals; ^ higher is "
             "better, v lower is better; passes and seconds are those of one map."
         )
         return [lines[0], "-" * len(lines[0]), *lines[1:], said]
 
     def _verdicts(self) -> list[str]:
-        lines = [f"Real differences (paired sign-flip test, Holm-adjusted, p < {1 - self.confidence:.2g}):"]
+        lines = [
+            f"Real differences (paired by picture, adjusted over the whole table, level {1 - self.confidence:.2g}):"
+        ]
         for metric in self.metrics:
             beats = {e: self.beaten(e, metric) for e in self.explainers}
             said = [f"{e} beats {', '.join(worse)}" for e, worse in beats.items() if worse]
-            lines += [f"  {metric}: {'; '.join(said) if said else 'none' + self._hopeless(metric)}"]
+            lines += [f"  {metric}: {'; '.join(said) or 'none'}{self._untold(metric) or self._chance(metric)}"]
         return lines
 
-    def _hopeless(self, metric: str) -> str:
-        """Says where even the clearest difference would not be called real: few pictures, many pairs."""
-        counts = [d.n for d in self.differences if d.metric == metric]
-        least = [2 / 2**n if 2**n <= self.resamples else 1 / (self.resamples + 1) for n in counts]
-        if not counts or min(least) * len(counts) < 1 - self.confidence:
+    def _untold(self, metric: str) -> str:
+        """Of which pairs nothing can be told, and why."""
+        every = [d for d in self.differences if d.metric == metric]
+        open_ = [d for d in every if d.verdict == "cannot be told"]
+        if not open_:
             return ""
-        return f" (nor could there be: {max(counts)} pictures are too few for {len(counts)} pairs)"
+        reasons = dict.fromkeys(d.why for d in open_)
+        what = "no pair" if len(open_) == len(every) else f"not all pairs, {len(every) - len(open_)} of {len(every)},"
+        return f" ({what} can be told: {' '.join(list(reasons)[:2]).rstrip('.')})"
+
+    def _chance(self, metric: str) -> str:
+        why = self.best(metric).why if self.baselines and set(self.explainers) - set(self.baselines) else ""
+        return f" ({why.rstrip('.')})" if why else ""
 
     def _failed(self) -> list[str]:
         if not self.failures:
@@ -266,6 +198,7 @@ class Comparison:
             "explainers": self.explainers,
             "baselines": self.baselines,
             "metrics": [{"name": n, "better": b} for n, b in zip(self.metrics, self.better, strict=True)],
+            "ranges": [[end if np.isfinite(end) else None for end in ends] for ends in self.ranges],
             "pictures": self.pictures,
             "means": [vars(m) for m in self.means],
             "differences": [vars(d) for d in self.differences],
@@ -293,7 +226,7 @@ class Comparison:
             for metric, better in zip(self.metrics, self.better, strict=True)
         ]  # fmt: skip
         said = (
-            f"Means over {len(self.pictures)} pictures with {self.confidence:.0%} bootstrap intervals. "
+            f"Means over {len(self.pictures)} pictures with {self.confidence:.0%} intervals. "
             "Grey: baselines, which do not look at the network."
         )
         return chart.draw(panels, footer=said)
@@ -317,7 +250,7 @@ class Comparison:
 def _cell(mean: Mean) -> str:
     if not mean.n:
         return "no data"
-    interval = f" [{mean.low:.3f}, {mean.high:.3f}]" if mean.n > 1 else ""
+    interval = "" if mean.why else f" [{mean.low:.3f}, {mean.high:.3f}]"
     return f"{mean.mean:.3f}{interval} n={mean.n}"
 
 

@@ -28,7 +28,7 @@ class Compare(PictureFlags):
     confidence: float = 0.95
     """Of the intervals; 1 - confidence is the level at which a difference is called real."""
     seed: int = 0
-    """Of the bootstrap and the test."""
+    """Of the test."""
     out: Path = Path("seewhy-compare")
     """Where comparison.csv, .json, .png and .txt are written."""
     strict: bool = False

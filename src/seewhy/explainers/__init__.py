@@ -40,8 +40,8 @@ class Explainer:
 
     A class also says whether its map is the same for every class (``class_agnostic``), whether it has a pixel's
     detail (``pixelwise``), so that it is better looked at beside the picture than over it, whether its raw values
-    lie in [0, 1] and mean the same in every map (``unit``), so that they are shown as they are, and whether it explains
-    classes and no boxes (``classes_only``).
+    lie in [0, 1] and mean the same in every map (``unit``), so that they are shown as they are, whether it explains
+    classes and no boxes (``classes_only``), and whether it looks at nothing and shows what chance gives (``chance``).
     """
 
     network: Any
@@ -51,6 +51,7 @@ class Explainer:
     pixelwise: ClassVar[bool] = False
     unit: ClassVar[bool] = False
     classes_only: ClassVar[bool] = False
+    chance: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
         """Refuses parameters that the method does not have, naming the nearest."""

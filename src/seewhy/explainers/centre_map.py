@@ -35,6 +35,7 @@ class CentreMap(Explainer):
     sigma: float = 0.25
 
     class_agnostic: ClassVar[bool] = True
+    chance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         value = self.sigma

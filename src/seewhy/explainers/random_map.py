@@ -36,6 +36,7 @@ class RandomMap(Explainer):
     seed: int = 0
 
     class_agnostic: ClassVar[bool] = True
+    chance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

@@ -92,13 +92,15 @@ class Metric:
     """What every metric can do.
 
     A class says which end of its scale is ``better``, the scale's ``range``, and whether it ``needs_truth`` (a mask of
-    the object) or ``needs_explainer`` (it explains other images, too).
+    the object) or ``needs_explainer`` (it explains other images, too). ``concision``: it says how few pixels
+    a map needs, be they the right ones or not, and has no weight in a verdict unless it is given one.
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     needs_truth: ClassVar[bool] = False
     needs_explainer: ClassVar[bool] = False
+    concision: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **parameters: Any) -> Metric:
         """Refuses parameters that the metric does not have, naming the nearest."""

@@ -25,6 +25,7 @@ class Complexity(Metric):
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    concision: ClassVar[bool] = True
 
     def _judge(self, case: Case) -> float:
         values = case.saliency.double().abs()

@@ -11,6 +11,7 @@ Source: Chalasani et al., "Concise Explanations of Neural Networks using Adversa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -22,6 +23,8 @@ __all__ = ["Sparseness"]
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sparseness(Metric):
     """Gini index of the map's absolute values (Chalasani 2020); no data where all are zero."""
+
+    concision: ClassVar[bool] = True
 
     def _judge(self, case: Case) -> float:
         values = case.saliency.double().abs().flatten().sort().values

@@ -25,7 +25,10 @@ from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import betaincinv
 from torch import Tensor, nn
 
 from seewhy.checks import check_inputs
@@ -36,10 +39,9 @@ from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 from seewhy.perturbation import batch_size, check_activation, chunked
 from seewhy.types import Activation, Outputs, Passes, activation
-from seewhy.uncertainty._beta import beta_quantile
 from seewhy.uncertainty._dropout import Dropouts, Trunk, idle
 
-__all__ = ["EpistemicUncertainty", "Uncertainty"]
+__all__ = ["EpistemicUncertainty", "Uncertainty", "beta_quantile"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -288,3 +290,21 @@ def _before_last_linear(
         return
     with on(linear[-1][1], before=lambda _module, args: (change(args[0]), *args[1:])):
         yield linear[-1]
+
+
+def beta_quantile(share: float, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The value below which ``share`` of the Beta distribution with this mean and variance lies, elementwise.
+
+    Where the variance is 0 it is the mean. Where it is as large as a mean allows, mean (1 - mean), or larger, all mass
+    is at 0 and 1.
+
+    Args:
+        share: between 0 and 1.
+        mean: in [0, 1], of any shape.
+        variance: not negative, of the same shape.
+    """
+    found, spread = mean.copy(), mean * (1 - mean)
+    wide = (variance > 1e-16) & (spread > 1e-16)
+    size = np.maximum(spread[wide] / variance[wide] - 1, 1e-6)
+    found[wide] = betaincinv(mean[wide] * size, (1 - mean[wide]) * size, share)
+    return found

@@ -1,25 +1,22 @@
-"""The scores page: what each metric gives each explainer, a weighted score of all, and how sure the best is.
+"""The scores page: what each metric gives each explainer, a weighted score of all, and what may be called best.
 
-A metric with a lower and an upper end is brought to 0..1, 1 the better end. The weighted score of an explainer is the
-mean of these over the metrics, weighted; a metric without both ends cannot be part of it. Intervals are mean +- 1.96
-std / sqrt(count), the normal approximation, of the values of single maps, taken as independent of each other. The
-weighted score's deviation takes the metrics as independent, too.
+Every number is that of `seewhy.statistics`; the page shows it. A metric with a lower and an upper end has a place in
+0..1, 1 the better end. The weighted score of a picture is the mean of its places, weighted; a metric without both ends
+cannot be part of it, and one that says how concise a map is has no weight unless the address gives it one.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.query.run import ExplainerCost, Score
+from seewhy.statistics import Best, Difference, Judged, Mean
 from seewhy.web.library import Opened
 from seewhy.web.queries import ScoresQuery
 
-__all__ = ["Best", "Cell", "MetricRow", "ScoresPage", "Weighted", "scores"]
-
-_Z = NormalDist().inv_cdf(0.975)
+__all__ = ["Cell", "MetricRow", "ScoresPage", "Verdict", "Weighted", "scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,25 +24,58 @@ class Cell:
     """What a metric gives an explainer; every number is None where there are no data for it.
 
     Attributes:
-        mean: over all maps.
+        mean: over the pictures.
         low: lower end of its 95 % interval.
         high: upper end.
-        std: deviation of single maps.
+        why: why there is no interval; "" where there is one.
+        std: deviation of single pictures.
+        pictures: with data.
         count: maps that were judged.
         no_data: maps for which the metric found nothing to judge.
         unit: the mean in 0..1, 1 the better end; None where the metric has no such ends.
-        best: whether it is the best of the metric.
+        best: whether it may be called the best of the metric.
+        beats: explainers that it is really better than.
     """
 
     explainer: str
     mean: float | None
     low: float | None
     high: float | None
+    why: str
     std: float | None
+    pictures: int
     count: int
     no_data: int
     unit: float | None
     best: bool
+    beats: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The explainer with the best mean, and whether that is more than chance.
+
+    Attributes:
+        explainer: its label; None where nothing may be called best.
+        leader: the label of the best mean.
+        second: the next one, or None.
+        ahead: by how much, on the pictures that both have; None where there is no second.
+        low: lower end of the interval of that, adjusted for all pairs; None where it cannot be told.
+        high: upper end.
+        p: adjusted for all pairs.
+        verdict: "real", "may be chance" or "cannot be told"; "" where there is no second.
+        why: what stands against a verdict, or against calling it best; "" where nothing does.
+    """
+
+    explainer: str | None
+    leader: str
+    second: str | None
+    ahead: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    verdict: str
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +87,22 @@ class MetricRow:
         better: "higher" or "lower".
         range: lowest and highest value, None where there is no end.
         weight: as asked for.
+        usual: the weight that it has where none is asked for.
         share: of all weights; 0 where it cannot be weighted.
         weighable: whether it has two ends.
         cells: one an explainer.
+        verdict: which is best; None without data.
     """
 
     metric: str
     better: str
     range: tuple[float | None, float | None]
     weight: float
+    usual: float
     share: float
     weighable: bool
     cells: list[Cell]
+    verdict: Verdict | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,44 +111,32 @@ class Weighted:
 
     Attributes:
         explainer: its label.
-        score: in 0..1; None where a weighted metric has no data for it.
-        error: standard error of it.
-        missing: metrics with a weight and without data.
+        score: in 0..1; None where no picture has all weighted metrics.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        pictures: that have all weighted metrics.
+        missing: metrics with a weight and without any data.
     """
 
     explainer: str
     score: float | None
-    error: float | None
+    low: float | None
+    high: float | None
+    pictures: int
     missing: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
-    """The explainer with the highest weighted score.
-
-    Attributes:
-        explainer: its label.
-        second: the next one, or None.
-        ahead: by how much.
-        sure: probability that it is truly ahead of the second, in the normal approximation; None where unknown.
-    """
-
-    explainer: str
-    second: str | None
-    ahead: float | None
-    sure: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class ScoresPage:
-    """All scores of a run."""
+    """All scores of a run; ``baselines`` are explainers that look at nothing and show what chance gives."""
 
     run: str
     version: int
     explainers: list[str]
+    baselines: list[str]
     metrics: list[MetricRow]
     weighted: list[Weighted]
-    best: Best | None
+    best: Verdict | None
     costs: list[ExplainerCost]
 
 
@@ -125,112 +147,99 @@ def scores(opened: Opened, query: ScoresQuery) -> ScoresPage:
         InvalidInput: weights that are no numbers, are negative, or are not one a metric.
     """
     run, version = opened.run, opened.version
+    table: Judged = opened.once("judged", run.judged)
     known = {(one.explainer, one.metric): one for one in opened.once("scores", run.scores)}
-    weights = _weights(query.weights, run.metrics)
-    total = sum(w for m, w in zip(run.metrics, weights, strict=True) if _weighable(known, run.explainers, m))
-    rows = [
-        _row(known, run.explainers, metric, weight, total) for metric, weight in zip(run.metrics, weights, strict=True)
-    ]
-    weighted = [_weighted(rows, number, name) for number, name in enumerate(run.explainers)]
+    usual = [0.0 if run.concise(metric) else 1.0 for metric in run.metrics]
+    weights = _weights(query.weights, usual)
+    rows = [_row(table, known, number, weights, usual) for number in range(len(run.metrics))]
+    whole = _whole(table, [row.share for row in rows])
     return ScoresPage(
-        run=opened.place.key, version=version, explainers=list(run.explainers), metrics=rows, weighted=weighted,
-        best=_best(weighted), costs=opened.once("costs", run.costs),
+        run=opened.place.key, version=version, explainers=list(run.explainers), baselines=list(table.baselines),
+        metrics=rows, weighted=[_weighted(rows, whole, number, name) for number, name in enumerate(run.explainers)],
+        best=None if whole is None else _verdict(whole.best(whole.metrics[0])), costs=opened.once("costs", run.costs),
     )  # fmt: skip
 
 
-def _weights(text: str, metrics: tuple[str, ...]) -> list[float]:
+def _weights(text: str, usual: list[float]) -> list[float]:
     if not text:
-        return [1.0] * len(metrics)
+        return usual
     try:
         found = [float(one) for one in text.split(",")]
     except ValueError as error:
         raise InvalidInput(f"weights must be numbers separated by commas, got {text!r}.") from error
-    if len(found) != len(metrics):
-        raise InvalidInput(f"weights must be one a metric, {len(metrics)}, got {len(found)}.")
+    if len(found) != len(usual):
+        raise InvalidInput(f"weights must be one a metric, {len(usual)}, got {len(found)}.")
     if not all(0 <= one <= 1e6 for one in found):
         raise InvalidInput(f"weights must be from 0 to 1000000, got {text!r}.")
     return found
 
 
-def _weighable(known: dict[tuple[str, str], Score], explainers: tuple[str, ...], metric: str) -> bool:
-    return bool(explainers) and None not in known[explainers[0], metric].range
+def _weighable(table: Judged, number: int) -> bool:
+    low, high = table.range_of(number)
+    return bool(table.explainers) and math.isfinite(low) and math.isfinite(high) and high > low
 
 
 def _row(
-    known: dict[tuple[str, str], Score], explainers: tuple[str, ...], metric: str, weight: float, total: float
+    table: Judged, known: dict[tuple[str, str], Score], number: int, weights: list[float], usual: list[float]
 ) -> MetricRow:
-    found = [known[name, metric] for name in explainers]
-    first, weighable = found[0], _weighable(known, explainers, metric)
-    means = [one.mean for one in found if one.mean is not None]
-    top = (max(means) if first.better == "higher" else min(means)) if len(means) > 1 else None
+    metric, (low, high) = table.metrics[number], table.range_of(number)
+    total = sum(weight for at, weight in enumerate(weights) if _weighable(table, at))
+    best, weighable = table.best(metric), _weighable(table, number)
     return MetricRow(
-        metric=metric, better=first.better, range=first.range, weight=weight, weighable=weighable,
-        share=weight / total if weighable and total > 0 else 0.0, cells=[_cell(one, top) for one in found],
+        metric=metric, better=table.better[number], weight=weights[number], usual=usual[number], weighable=weighable,
+        range=(low if math.isfinite(low) else None, high if math.isfinite(high) else None),
+        share=weights[number] / total if weighable and total > 0 else 0.0, verdict=_verdict(best),
+        cells=[_cell(known[name, metric], table, number, best) for name in table.explainers],
     )  # fmt: skip
 
 
-def _interval(score: Score, error: float | None) -> tuple[float | None, float | None]:
-    """The interval, which ends where the metric does."""
-    if score.mean is None or error is None:
-        return None, None
-    low, high = score.mean - _Z * error, score.mean + _Z * error
-    least, most = score.range
-    return low if least is None else max(low, least), high if most is None else min(high, most)
-
-
-def _cell(score: Score, top: float | None) -> Cell:
-    error = _error(score.std, score.count)
-    ends = _interval(score, error)
+def _cell(score: Score, table: Judged, number: int, best: Best) -> Cell:
+    alone = best.against is None
     return Cell(
-        explainer=score.explainer, mean=score.mean, low=ends[0], high=ends[1], std=score.std, count=score.count,
-        no_data=score.no_data, unit=_unit(score), best=score.mean is not None and score.mean == top,
+        explainer=score.explainer, mean=score.mean, low=score.low, high=score.high, why=score.why, std=score.std,
+        pictures=score.pictures, count=score.count, no_data=score.no_data, beats=table.beaten(score.explainer,
+        score.metric), unit=None if score.mean is None or not _weighable(table, number) else
+        float(table.place(number, score.mean)), best=score.explainer == best.explainer and not alone,
     )  # fmt: skip
 
 
-def _error(std: float | None, count: int) -> float | None:
-    return None if std is None or count < 2 else std / math.sqrt(count)
-
-
-def _unit(score: Score) -> float | None:
-    low, high = score.range
-    if score.mean is None or low is None or high is None or not high > low:
+def _verdict(best: Best) -> Verdict | None:
+    if best.leader is None:
         return None
-    place = min(1.0, max(0.0, (score.mean - low) / (high - low)))
-    return place if score.better == "higher" else 1 - place
+    one = best.against
+    if one is None:
+        return Verdict(
+            explainer=best.explainer, leader=best.leader, second=None, ahead=None, low=None, high=None, p=None,
+            verdict="", why=best.why,
+        )  # fmt: skip
+    ahead, low, high = _ahead(one, best.leader)
+    return Verdict(
+        explainer=best.explainer, leader=best.leader, second=one.worse if one.better == best.leader else one.better,
+        ahead=ahead, low=low, high=high, p=_number(one.p), verdict=one.verdict, why=best.why or one.why,
+    )  # fmt: skip
 
 
-def _weighted(rows: list[MetricRow], number: int, name: str) -> Weighted:
-    parts = [(row, row.cells[number]) for row in rows if row.share > 0]
-    missing = [row.metric for row, cell in parts if cell.unit is None]
-    if missing or not parts:
-        return Weighted(explainer=name, score=None, error=None, missing=missing)
-    variances = [_variance(row, cell) for row, cell in parts]
-    known = [one for one in variances if one is not None]
+def _ahead(one: Difference, leader: str) -> tuple[float | None, float | None, float | None]:
+    """The difference as the leader's; on the pictures that both have, the other may be ahead."""
+    if one.better == leader:
+        return one.difference, _number(one.low), _number(one.high)
+    return -one.difference, _number(-one.high), _number(-one.low)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _whole(table: Judged, shares: list[float]) -> Judged | None:
+    return table.weighted(shares) if sum(shares) > 0 and table.explainers else None
+
+
+def _weighted(rows: list[MetricRow], whole: Judged | None, number: int, name: str) -> Weighted:
+    missing = [row.metric for row in rows if row.share > 0 and row.cells[number].mean is None]
+    if whole is None:
+        return Weighted(explainer=name, score=None, low=None, high=None, pictures=0, missing=missing)
+    one: Mean = whole.means[number]
     return Weighted(
-        explainer=name, score=math.fsum(row.share * (cell.unit or 0.0) for row, cell in parts), missing=[],
-        error=math.sqrt(math.fsum(known)) if len(known) == len(parts) else None,
+        explainer=name, score=_number(one.mean), low=_number(one.low), high=_number(one.high), pictures=one.n,
+        missing=missing,
     )  # fmt: skip
-
-
-def _variance(row: MetricRow, cell: Cell) -> float | None:
-    error = _error(cell.std, cell.count)
-    low, high = row.range
-    return None if error is None or low is None or high is None else (row.share * error / (high - low)) ** 2
-
-
-def _best(weighted: list[Weighted]) -> Best | None:
-    ranked = sorted((one for one in weighted if one.score is not None), key=lambda one: -(one.score or 0.0))
-    if not ranked:
-        return None
-    if len(ranked) == 1:
-        return Best(explainer=ranked[0].explainer, second=None, ahead=None, sure=None)
-    first, second = ranked[:2]
-    ahead = (first.score or 0.0) - (second.score or 0.0)
-    return Best(explainer=first.explainer, second=second.explainer, ahead=ahead, sure=_sure(ahead, first, second))
-
-
-def _sure(ahead: float, first: Weighted, second: Weighted) -> float | None:
-    if first.error is None or second.error is None:
-        return None
-    spread = math.hypot(first.error, second.error)
-    return NormalDist().cdf(ahead / spread) if spread > 0 else (1.0 if ahead > 0 else 0.5)

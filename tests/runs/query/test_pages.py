@@ -156,8 +156,10 @@ def test_means_against_hand_counts(several):
     found = {(s.explainer, s.metric): s for s in several.scores()}
     one = found["one", "up"]
     assert (one.count, one.no_data, one.better, one.range) == (4, 0, "higher", (0.0, 1.0))
-    assert one.mean == pytest.approx((0.5 + 0.1 + 0.4 + 0.3) / 4)
-    assert one.std == pytest.approx(np.std([0.5, 0.1, 0.4, 0.3], ddof=1))
+    assert one.mean == pytest.approx(((0.5 + 0.1) / 2 + (0.4 + 0.3) / 2) / 2)  # two pictures with two labels each
+    assert one.std == pytest.approx(np.std([0.3, 0.35], ddof=1))
+    assert (one.pictures, one.low, one.high) == (2, None, None)
+    assert one.why == "Fewer than 6 pictures tell no interval."
     assert one.macro == pytest.approx((0.5 + (0.1 + 0.4) / 2 + 0.3) / 3)
     two = found["two", "up"]
     assert (two.mean, two.count, two.no_data, two.std) == (0.9, 1, 1, None)

@@ -184,9 +184,13 @@ class Score:
     Attributes:
         explainer: label.
         metric: label.
-        mean: over all values, or None without any.
-        std: their standard deviation (n - 1), or None below two.
-        count: values.
+        mean: over the pictures, each with the mean of its maps; None without any.
+        low: lower end of the mean's 95 % interval, see `statistics`; None where it cannot be told.
+        high: upper end.
+        why: why there is no interval; "" where there is one.
+        std: standard deviation of the pictures' values (n - 1), or None below two.
+        pictures: how many have a value.
+        count: maps that have a value.
         macro: the mean of the labels' means, each label counting once.
         no_data: maps that were judged without there being anything to judge.
         better: "higher" or "lower".
@@ -196,7 +200,11 @@ class Score:
     explainer: str
     metric: str
     mean: float | None
+    low: float | None
+    high: float | None
+    why: str
     std: float | None
+    pictures: int
     count: int
     macro: float | None
     no_data: int

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import MapRow
+from seewhy.runs.query import judged as judging
 from seewhy.runs.query import totals as totals
 from seewhy.runs.query.filters import PICTURE_HAS_TEXT, Asked, Query, sorts
 from seewhy.runs.query.records import (
@@ -38,6 +39,7 @@ from seewhy.runs.query.records import (
     StoredTree,
 )
 from seewhy.runs.query.snapshot import Base, Moment
+from seewhy.statistics import Judged
 
 __all__ = [
     "Counts",
@@ -282,9 +284,18 @@ class Run:
             return totals.counts(now)
 
     def scores(self) -> list[Score]:
-        """What each metric gives each explainer, over all pictures and labels."""
+        """What each metric gives each explainer, over all pictures."""
         with self._base.moment() as now:
             return totals.scores(now)
+
+    def judged(self) -> Judged:
+        """The same numbers picture by picture, for intervals, differences and what may be called best."""
+        with self._base.moment() as now:
+            return judging.judged(now)
+
+    def concise(self, metric: str) -> bool:
+        """Whether a metric says how concise a map is, not how right: it has no weight unless it is given one."""
+        return judging.concise(self.settings["metrics"][metric])
 
     def label_scores(self, *, explainer: str | None = None, metric: str | None = None) -> list[LabelScore]:
         """The same for each label, of one explainer, one metric, or both; mean None where there are no data.

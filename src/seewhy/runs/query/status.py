@@ -80,7 +80,7 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
 
 
 def _table(scores: list[Score]) -> list[str]:
-    """Explainers down, metrics across: means, and over how many maps."""
+    """Explainers down, metrics across: means, their intervals, and over how many pictures."""
     explainers, metrics = (
         list(dict.fromkeys(getattr(one, kind) for one in scores)) for kind in ("explainer", "metric")
     )
@@ -92,4 +92,7 @@ def _table(scores: list[Score]) -> list[str]:
 
 
 def _cell(score: Score) -> str:
-    return "no data" if score.mean is None else f"{score.mean:.3f} (n {score.count})"
+    if score.mean is None:
+        return "no data"
+    interval = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.mean:.3f}{interval} (n {score.pictures})"

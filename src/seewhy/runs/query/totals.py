@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seewhy.errors import UnknownName, nearest
 from seewhy.runs.query.filters import FLAGS
 from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, Score
 from seewhy.runs.query.snapshot import Moment
+from seewhy.runs.query.judged import judged
 
 __all__ = ["costs", "counts", "label_scores", "scores"]
 
@@ -29,25 +33,36 @@ def counts(now: Moment) -> Counts:
 
 
 def scores(now: Moment) -> list[Score]:
-    """Every explainer x metric, over all pictures and labels."""
+    """Every explainer x metric, over all pictures; a picture's value is the mean over its labels."""
     plan = now.state.plan
-    by_label = _by_label(now, range(len(plan.score)))
-    each = [f"count(m{n}), favg(m{n}), stddev_samp(m{n})" for n in range(len(plan.score))]
-    overall = now.fetch(f"SELECT {', '.join(each)} FROM labels")[0] if each else ()
+    by_label, table = _by_label(now, range(len(plan.score))), judged(now)
+    overall = {(one.explainer, one.metric): one for one in table.means}
+    stds = _deviations(table.values)
     empty = dict(now.fetch("SELECT m, count(*) FROM nodata GROUP BY m"))
     found = []
     for number, (explainer, metric) in enumerate(plan.score):
         about = now.state.settings["metrics"][metric]
         means = [mean for _, mean in (of[number] for of in by_label.values()) if mean is not None]
-        count, mean, std = overall[3 * number : 3 * number + 3]
+        one = overall[explainer, metric]
         found.append(
             Score(
-                explainer=explainer, metric=metric, mean=mean, std=std, count=count,
+                explainer=explainer, metric=metric, mean=_known(one.mean), low=_known(one.low), high=_known(one.high),
+                why=one.why, std=stds[number], pictures=one.n, count=sum(of[number][0] for of in by_label.values()),
                 macro=math.fsum(means) / len(means) if means else None, no_data=empty.get(number, 0),
                 better=about.get("better", "higher"), range=tuple(about.get("range") or (None, None)),
             )
         )  # fmt: skip
     return found
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _deviations(values: NDArray[np.float64]) -> list[float | None]:
+    """(explainers, metrics, pictures) -> one for each explainer x metric."""
+    flat = [row[~np.isnan(row)] for of_metrics in values for row in of_metrics]
+    return [float(row.std(ddof=1)) if len(row) > 1 else None for row in flat]
 
 
 def label_scores(now: Moment, explainer: str | None, metric: str | None) -> list[LabelScore]:

@@ -227,13 +227,14 @@ class Tools:
 
     def _explainer(self, label: str) -> dict[str, Any]:
         one = self.explainers[label]
-        about = {"class_agnostic": one.class_agnostic, "pixelwise": one.pixelwise}
+        about = {"class_agnostic": one.class_agnostic, "pixelwise": one.pixelwise, "chance": one.chance}
         return {**_what(one, "explainers"), **about, "id": self.ids["explainer", label]}
 
     def _metric(self, label: str) -> dict[str, Any]:
         one = self.metrics[label]
         ends = [end if abs(end) != float("inf") else None for end in one.range]
-        return {**_what(one, "metrics"), "better": one.better, "range": ends, "id": self.ids["metric", label]}
+        about = {"better": one.better, "range": ends, "concision": one.concision}
+        return {**_what(one, "metrics"), **about, "id": self.ids["metric", label]}
 
 
 def _rows(model: Model, data: Data, limit: Limit) -> Model:

@@ -56,10 +56,11 @@ function weights() {
     const form = event.target.closest("form[data-weights]");
     if (!form) return;
     event.preventDefault();
-    const values = [...form.querySelectorAll("[data-weight]")].map((one) => Math.max(0, Number(one.value) || 0));
+    const boxes = [...form.querySelectorAll("[data-weight]")];
+    const values = boxes.map((one) => Math.max(0, Number(one.value) || 0));
     const url = new URL(form.action);
-    if (values.some((one) => one !== 1)) url.searchParams.set("weights", values.join(","));
-    const at = [...form.querySelectorAll("[data-weight]")].indexOf(event.target);
+    if (values.some((one, at) => one !== Number(boxes[at].dataset.weight))) url.searchParams.set("weights", values.join(","));
+    const at = boxes.indexOf(event.target);
     swaps.swap(url).then(() => document.querySelectorAll("[data-weight]")[at]?.focus());
   });
   document.addEventListener("submit", (event) => { if (event.target.matches("[data-weights]")) event.preventDefault(); });
