@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from seewhy.errors import UnknownName, nearest
 from seewhy.runs.query.filters import FLAGS
+from seewhy.runs.query.judged import judged
 from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, Score
 from seewhy.runs.query.snapshot import Moment
-from seewhy.runs.query.judged import judged
 
 __all__ = ["costs", "counts", "label_scores", "scores"]
 
