@@ -159,7 +159,7 @@ def test_a_picture_that_fails_is_recorded_and_the_others_are_done(tmp_path: Path
     assert found.mean("occlusion", "relevance_mass").n == 1
     assert found.mean("occlusion", "relevance_mass").missing == 3
     reasons = [f.reason for f in found.failures]
-    assert "it is not a picture in any format that Pillow knows" in reasons[0]
+    assert "it is not a picture in a format that seewhy opens" in reasons[0]
     assert reasons[1] == "Target 7 is out of range: the network has 2 classes, 0 to 1."
     assert reasons[2] == "The mask must have the picture's size, (24, 32), got (5, 32)."
     assert "Failures (3):" in str(found)

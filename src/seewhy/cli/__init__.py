@@ -19,6 +19,7 @@ from seewhy.cli.list_ import Demo, List
 from seewhy.cli.runs import Export, Resume, RunCommand, Status, with_config
 from seewhy.cli.view import View
 from seewhy.errors import SeewhyError, storage_error
+from seewhy.images.decoding import allowing
 from seewhy.memory import keep_memory
 
 __all__ = ["main"]
@@ -49,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
             args=with_config(given),
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        code: int = command.run()
+        with allowing(getattr(command, "max_pixels", None)):
+            code: int = command.run()
         return code
     except SeewhyError as error:
         say(f"seewhy: {error}")

@@ -39,6 +39,8 @@ class NetworkFlags:
     """How scores become probabilities."""
     quiet: bool = False
     """No progress bar and no notes."""
+    max_pixels: int | None = None
+    """Pictures and masks with more pixels are not opened (89478485, unless SEEWHY_MAX_PIXELS says otherwise)."""
     size: tuple[int, int] | None = None
     """Height and width of the network's input, if the model does not say."""
     mean: tuple[float, ...] | None = None

@@ -210,7 +210,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _remembered(command: RunCommand) -> dict[str, Any]:
     """What run.json keeps of the command, so that it can be resumed."""
-    how = {f.name for f in dataclasses.fields(_How)} | {"config", "quiet", "out"}
+    how = {f.name for f in dataclasses.fields(_How)} | {"config", "quiet", "out", "max_pixels"}
     fields = [f for f in dataclasses.fields(command) if f.name not in how]
     values = {f.name: getattr(command, f.name) for f in fields if getattr(command, f.name) != f.default}
     plain = {n: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for n, v in values.items()}

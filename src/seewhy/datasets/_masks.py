@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.errors import InvalidInput
+from seewhy.errors import InvalidInput, UnreadableImage
+from seewhy.images.decoding import check_pixels
 
 __all__ = ["Lazily", "decode", "polygon"]
 
@@ -36,6 +37,10 @@ class Lazily(Mapping[int, Mask]):
     where: str
 
     def __getitem__(self, label: int) -> Mask:
+        try:
+            check_pixels(self.size[1], self.size[0])
+        except UnreadableImage as error:
+            raise InvalidInput(f"Cannot use a mask of {self.where}: {error}.") from error
         mask = np.zeros(self.size, bool)
         for part in self.parts[label]:
             try:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from seewhy.datasets._labels import Binding, Label, check_choice
 from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.images.decoding import header
 from seewhy.types import Sample
 
 __all__ = ["Reading", "corners", "to_sample"]
@@ -195,9 +196,9 @@ def _of_tensor(value: Tensor) -> Any:
 
 def _of_bytes(value: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(value))
+        return header(io.BytesIO(value))
     except Exception as error:  # of any kind, as for files
-        raise InvalidInput(f"its {len(value)} bytes are no picture: {error}.") from error
+        raise InvalidInput(f"its {len(value)} bytes are no picture: {str(error).rstrip('.')}.") from error
 
 
 def _size(image: Any) -> tuple[int, int] | None:

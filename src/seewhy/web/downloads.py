@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from seewhy.csv_cells import guarded
 from seewhy.draw import overlay as drawing
+from seewhy.images import decoding
 from seewhy.images.view import View
 from seewhy.web import pictures
 from seewhy.web.colours import COLOUR_MAPS, SIGNED
@@ -90,7 +91,8 @@ def _cells(
     found = pictures.thumbnail(opened.run, sample.sample)
     if found is None:
         return [(Image.new("RGB", (CELL, CELL), drawing.UNSEEN), [clean(sample.name), "no picture"])]
-    picture = Image.open(io.BytesIO(found.data)).convert("RGB")
+    with decoding.opened(io.BytesIO(found.data), formats=("PNG", "JPEG")) as small:
+        picture = small.convert("RGB")
     if label is None:
         return [(picture, [clean(sample.name), "no label"])]
     told = f"{label.flag or ''} {clean(label.name)}".strip()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy.errors import SeewhyError
+from seewhy.images.decoding import opened
 from seewhy.images.images import read
 from seewhy.images.view import View
 from seewhy.maps import FLAT
@@ -32,7 +33,6 @@ __all__ = ["Picture", "flat", "grey", "large", "levels", "map_picture", "thumbna
 FINE = 128  # cells of a long side to which small maps are enlarged
 LARGEST = 1600  # pixels of a large picture's long side
 HEAVIEST = 256 * 1024 * 1024  # bytes of an original that is opened
-PIXELS = 200_000_000  # of an original that is opened
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # 8 bits; deeper ones need a scale
 _TURN = 0x0112  # the tag of EXIF that says how a camera was held
 _STAMP = re.compile(r"\d+:\d+")
@@ -134,7 +134,7 @@ def large(run: Run, record: SampleRecord) -> Picture | None:
     if path is not None:
         try:
             return _opened(path, record.size)
-        except (OSError, ValueError, SyntaxError, SeewhyError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, SeewhyError):
             pass  # gone, changed or damaged since: the thumbnail is what the network saw
     return thumbnail(run, record.sample)
 
@@ -161,11 +161,11 @@ def _unchanged(path: str, stamp: str) -> bool:
 def _opened(path: str, size: tuple[int, int] | None) -> Picture:
     if not os.path.isfile(path) or os.path.getsize(path) > HEAVIEST:
         raise OSError(path)
-    with warnings.catch_warnings(), Image.open(path) as image:
+    with warnings.catch_warnings(), opened(path) as image:
         warnings.simplefilter("ignore")
         turned = image.getexif().get(_TURN, 1) in (5, 6, 7, 8)
         seen = (image.width, image.height) if turned else (image.height, image.width)
-        if image.mode not in _MODES or image.width * image.height > PIXELS or (size is not None and seen != size):
+        if image.mode not in _MODES or (size is not None and seen != size):
             raise OSError(path)
         image.draft("RGB", (LARGEST, LARGEST))
         upright = read(image)

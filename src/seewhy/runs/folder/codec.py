@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy.errors import InvalidInput
+from seewhy.images.decoding import opened
 
 __all__ = ["SMALL", "Encoded", "Precision", "bright", "decode", "encode", "lossless", "thumbnail"]
 
@@ -60,7 +61,7 @@ def bright(values: NDArray[np.float32]) -> float | None:
 def decode(data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float) -> NDArray[np.float32]:
     """The map (h, w) from its bytes."""
     if encoding == "png":
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data), formats=("PNG",)) as image:
             levels = np.asarray(image, dtype=np.float64)
         return (low + levels * ((high - low) / 255.0)).astype(np.float32)
     if encoding not in ("f2", "f4"):

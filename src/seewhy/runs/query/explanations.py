@@ -11,6 +11,7 @@ from PIL import Image
 from seewhy.boxes import Box
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explanation import Explanation
+from seewhy.images.decoding import opened
 from seewhy.images.images import read
 from seewhy.images.view import View
 from seewhy.runs.query.records import SampleRecord
@@ -91,5 +92,5 @@ def _picture(run: Run, record: SampleRecord) -> Image.Image:
     small = run.thumbnail(record.sample)
     if small is None:
         return Image.new("RGB", (width, height), "grey")
-    with Image.open(io.BytesIO(small[0])) as image:
+    with opened(io.BytesIO(small[0]), formats=("PNG", "JPEG")) as image:
         return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)

@@ -18,6 +18,7 @@ from seewhy.api import prepare
 from seewhy.boxes import box_mask
 from seewhy.datasets import Data
 from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.images.decoding import opened
 from seewhy.images.images import read_mask
 from seewhy.images.view import View
 from seewhy.models import Model
@@ -87,7 +88,7 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
 def _check_upright(source: str) -> None:
     """Raises where boxes may be meant for the picture as it is stored or as it is shown."""
     try:
-        with Image.open(source) as image:
+        with opened(source) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # that it cannot be read, reading it will say
         return
