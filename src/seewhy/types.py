@@ -139,6 +139,8 @@ class Sample:
         labels: the classes that are truly there; () says that none is, None that nobody knows.
         boxes: where objects are: (label, x0, y0, x1, y1) in pixels of the picture.
         masks: label -> (H, W) mask of the picture's size, or the path of such a picture.
+        crowds: which of the boxes, by their place, are around many objects (COCO's iscrowd).
+        difficult: which of the boxes, by their place, need not be found (Pascal VOC's difficult).
     """
 
     image: Any
@@ -148,6 +150,8 @@ class Sample:
     labels: tuple[int, ...] | None = None
     boxes: tuple[tuple[int, float, float, float, float], ...] = ()
     masks: Mapping[int, Any] = field(default_factory=dict)
+    crowds: tuple[int, ...] = ()
+    difficult: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

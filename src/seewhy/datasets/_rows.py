@@ -30,6 +30,8 @@ _IMAGE = ("image", "img", "pixel_values")
 _LABELS = ("labels", "label", "target", "targets", "category", "category_id")
 _BOXES = ("boxes", "bbox", "bboxes")
 _MASKS = ("masks", "mask")
+_CROWDS = ("iscrowd", "is_crowd")
+_DIFFICULT = ("difficult",)
 Corners = tuple[float, float, float, float]
 
 
@@ -58,6 +60,8 @@ class _Row(NamedTuple):
     boxes: Any = None
     masks: Any = None
     box_format: str = "xywh"
+    crowds: Any = None
+    difficult: Any = None
 
 
 def to_sample(row: Any, name: str, reading: Reading, binding: Binding) -> Sample:
@@ -78,13 +82,16 @@ def to_sample(row: Any, name: str, reading: Reading, binding: Binding) -> Sample
 
 def _bound(sample: Sample, name: str, binding: Binding) -> Sample:
     labels = binding.labels(sample.labels)
-    boxes = [(binding.of(label), x0, y0, x1, y1) for label, x0, y0, x1, y1 in sample.boxes]
+    boxes = [(n, binding.of(box[0]), box[1:]) for n, box in enumerate(sample.boxes)]
+    kept = [(n, (label, *sides)) for n, label, sides in boxes if label is not None]
     masks = {binding.of(label): mask for label, mask in sample.masks.items()}
     return replace(
         sample,
         name=sample.name or name,
         labels=labels,
-        boxes=tuple((label, x0, y0, x1, y1) for label, x0, y0, x1, y1 in boxes if label is not None),
+        boxes=tuple(box for _, box in kept),
+        crowds=tuple(place for place, (n, _) in enumerate(kept) if n in sample.crowds),
+        difficult=tuple(place for place, (n, _) in enumerate(kept) if n in sample.difficult),
         masks={label: mask for label, mask in masks.items() if label is not None},
     )
 
@@ -96,11 +103,14 @@ def _sample(row: _Row, name: str, reading: Reading, binding: Binding) -> Sample:
     indices = [None if label == -1 else binding.of(label) for label in given or ()]
     mask, masks = _masks(row.masks, indices)
     chosen = reading.box_format or row.box_format
+    kept = list(_boxes(row.boxes, indices, chosen, _size(image)))
     return Sample(
         image=image,
         name=name,
         labels=None if found is None or _scalar_padding(row.labels) else binding.labels(found),
-        boxes=tuple(_boxes(row.boxes, indices, chosen, _size(image))),
+        boxes=tuple(box for _, box in kept),
+        crowds=_flagged(row.crowds, kept, len(indices)),
+        difficult=_flagged(row.difficult, kept, len(indices)),
         mask=mask,
         masks=masks,
     )
@@ -133,7 +143,8 @@ def _from_mapping(row: Mapping[str, Any]) -> _Row:
     if image is None:
         raise InvalidInput(f"A row must have one of {', '.join(map(repr, _IMAGE))}, got {sorted(map(str, row))}.")
     named = "xyxy" if values.get("boxes") is not None else "xywh"
-    return _Row(image, labels, boxes, masks, _own_format(boxes, named))
+    flags = [_first(values, names) for names in (_CROWDS, _DIFFICULT)]
+    return _Row(image, labels, boxes, masks, _own_format(boxes, named), *flags)
 
 
 def _first(values: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -295,18 +306,29 @@ def corners(box: Any, form: str) -> Corners | None:
 
 def _boxes(
     boxes: Any, labels: Sequence[int | None], form: str, size: tuple[int, int] | None
-) -> Iterator[tuple[int, float, float, float, float]]:
+) -> Iterator[tuple[int, tuple[int, float, float, float, float]]]:
+    """Each box with its place among those that were given."""
     if boxes is None:
         return
     rows = np.asarray(_numpy(boxes), np.float64)
     rows = rows.reshape(-1, 4) if rows.size == 0 or rows.shape == (4,) else rows
     if rows.ndim != 2 or rows.shape[1] != 4 or len(rows) != len(labels):
         raise InvalidInput(f"Boxes must be one a label, ({len(labels)}, 4), got {rows.shape}.")
-    for label, row in zip(labels, rows.tolist(), strict=True):
+    for n, (label, row) in enumerate(zip(labels, rows.tolist(), strict=True)):
         box = None if label is None else corners(row, form)
         if label is not None and box is not None:
             _check_inside(box, size, form)
-            yield (label, *box)
+            yield n, (label, *box)
+
+
+def _flagged(flags: Any, kept: Sequence[tuple[int, Any]], count: int) -> tuple[int, ...]:
+    """Which of the boxes that are kept are flagged, of as many flags as there were boxes."""
+    if flags is None or not kept:
+        return ()
+    values = np.atleast_1d(_numpy(flags))
+    if values.shape != (count,):
+        raise InvalidInput(f"Flags of boxes (iscrowd, difficult) must be one a box, ({count},), got {values.shape}.")
+    return tuple(place for place, (n, _) in enumerate(kept) if values[n])
 
 
 def _check_inside(box: Corners, size: tuple[int, int] | None, form: str) -> None:

@@ -105,23 +105,26 @@ class COCO(Labelled):
         objects = self.objects[self.entries[index]["id"]]
         try:
             found = self.binding.labels(self._category(one) for one in objects)
-            boxes = tuple(self._boxes(objects))
+            kept = list(self._boxes(objects))
             masks = self._masks(index, objects)
         except ValueError as error:
             raise InvalidInput(f"Cannot use the annotations of {name!r} in {self.path!r}: {error}") from error
-        return Sample(image=image, name=name, labels=found, boxes=boxes, masks=masks)
+        crowds = tuple(n for n, (one, _) in enumerate(kept) if one.get("iscrowd"))
+        boxes = tuple(box for _, box in kept)
+        return Sample(image=image, name=name, labels=found, boxes=boxes, masks=masks, crowds=crowds)
 
     def _category(self, one: Mapping[str, Any]) -> int:
         if (given := _id(one, "category_id")) not in self.categories:
             raise ValueError(f"there is no category {one.get('category_id')!r}.")
         return self.categories[given]
 
-    def _boxes(self, objects: Sequence[Mapping[str, Any]]) -> Iterator[Box]:
+    def _boxes(self, objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Box]]:
+        """The objects that have a box and are of a class that the network has."""
         for one in objects:
             box = corners(one["bbox"], "xywh") if one.get("bbox") else None
             label = self.binding.of(self._category(one))
             if label is not None and box is not None:
-                yield (label, *box)
+                yield one, (label, *box)
 
     def _masks(self, index: int, objects: Sequence[Mapping[str, Any]]) -> Mapping[int, Any]:
         """Of the labels whose objects all have one: a mask of some of them would call the others background."""

@@ -45,7 +45,7 @@ class VOC(Labelled):
         files: pictures, relative to JPEGImages.
         keys: one a picture.
         set: the list that was chosen, or None for every picture.
-        difficult: whether objects marked as difficult are kept.
+        difficult: whether objects marked as difficult are kept: they are there, but need not be found.
     """
 
     root: str
@@ -106,16 +106,18 @@ class VOC(Labelled):
         things = [thing for thing in _things(path) if self.difficult or not thing.difficult]
         try:
             labels = self.binding.labels([thing.name for thing in things])
-            boxes = tuple(self._boxes(things))
+            kept = list(self._boxes(things))
         except InvalidInput as error:
             raise _bad(path, str(error)) from error
-        return Sample(image=sample.image, name=sample.name, labels=labels, boxes=boxes)
+        hard = tuple(n for n, (thing, _) in enumerate(kept) if thing.difficult)
+        boxes = tuple(box for _, box in kept)
+        return Sample(image=sample.image, name=sample.name, labels=labels, boxes=boxes, difficult=hard)
 
-    def _boxes(self, things: Iterable[_Thing]) -> Iterable[Box]:
+    def _boxes(self, things: Iterable[_Thing]) -> Iterable[tuple[_Thing, Box]]:
         for thing in things:
             label = self.binding.of(thing.name)
             if label is not None and thing.box is not None:
-                yield (label, *thing.box)
+                yield thing, (label, *thing.box)
 
     def describe(self) -> dict[str, Any]:
         """What opens the same data again."""

@@ -95,7 +95,7 @@ class Coco:
                 continue
             image = len(images) + 1
             images.append({"id": image, "file_name": record.source or record.name, "height": size[0], "width": size[1]})
-            boxes += [_true_box(image, *box) for box in record.boxes]
+            boxes += [_true_box(image, record, n) for n in range(len(record.boxes))]
             results += _results(image, record)
             labels.update(map(record.class_of, record.labels), (box[0] for box in record.boxes))
             for label in record.labels:
@@ -173,10 +173,13 @@ def _results(image: int, record: SampleRecord) -> Iterator[dict[str, Any]]:
             yield {"image_id": image, "category_id": one.class_index + 1, "bbox": _xywh(*one.box), "score": score}
 
 
-def _true_box(image: int, label: int, x0: float, y0: float, x1: float, y1: float) -> dict[str, Any]:
+def _true_box(image: int, record: SampleRecord, number: int) -> dict[str, Any]:
+    """As COCO has it; "ignore" marks what need not be found, as Pascal VOC's difficult."""
+    label, x0, y0, x1, y1 = record.boxes[number]
+    hard = {"ignore": 1, "difficult": 1} if number in record.difficult else {}
     return {
-        "image_id": image, "category_id": label + 1, "bbox": _xywh(x0, y0, x1, y1),
-        "area": (x1 - x0) * (y1 - y0), "iscrowd": 0, "segmentation": [],
+        "image_id": image, "category_id": label + 1, "bbox": _xywh(x0, y0, x1, y1), "area": (x1 - x0) * (y1 - y0),
+        "iscrowd": int(number in record.crowds), "segmentation": [], **hard,
     }  # fmt: skip
 
 

@@ -195,6 +195,8 @@ class Row:
         box: x0, y0, x1, y1: which part of the original the input covers, in its pixels.
         truth: classes that are truly there, or None.
         boxes: (label, x0, y0, x1, y1) in pixels of the original.
+        crowds: which of the boxes are around many objects, by their place.
+        difficult: which of the boxes need not be found, by their place.
         detections: of a detector: what it found, and what it did not find of the truth.
         predicted: the likeliest class.
         probability: of it.
@@ -218,6 +220,8 @@ class Row:
     box: tuple[float, float, float, float] | None = None
     truth: tuple[int, ...] | None = None
     boxes: tuple[tuple[int, float, float, float, float], ...] = ()
+    crowds: tuple[int, ...] = ()
+    difficult: tuple[int, ...] = ()
     predicted: int | None = None
     probability: float | None = None
     entropy: float | None = None
@@ -300,6 +304,8 @@ SCHEMA = pa.schema(
                 )
             ),
         ),
+        pa.field("crowds", pa.list_(_WHOLE)),
+        pa.field("difficult", pa.list_(_WHOLE)),
     ]
 )  # fmt: skip
 
@@ -329,9 +335,10 @@ def told(failure: _Told) -> str:
 
 
 def table(rows: list[Row]) -> pa.Table:
-    """The rows in the columns of the run folder; a run over a classifier has no column of detections."""
+    """The rows in the columns of the run folder; of detections, crowds and difficult boxes only where some are."""
     made = pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
-    return made if any(row.detections for row in rows) else made.drop_columns(["detections"])
+    empty = [name for name in ("detections", "crowds", "difficult") if not any(getattr(row, name) for row in rows)]
+    return made.drop_columns(empty)
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class SampleRecord:
         box: x0, y0, x1, y1: which part of the original the input covers, in its pixels, or None.
         truth: classes that are truly there, or None.
         boxes: (label, x0, y0, x1, y1) in pixels of the original.
+        crowds: which of the boxes are around many objects, by their place.
+        difficult: which of the boxes need not be found, by their place.
         predicted: the likeliest class, or None.
         probability: of it.
         entropy: in nats, or None.
@@ -94,6 +96,8 @@ class SampleRecord:
     entropy: float | None
     mutual_information: float | None
     detections: dict[int, DetectionRow] = field(default_factory=dict)
+    crowds: tuple[int, ...] = ()
+    difficult: tuple[int, ...] = ()
     labels: dict[int, LabelRow] = field(default_factory=dict)
     uncertainty: dict[int, UncertaintyRow] = field(default_factory=dict)
     maps: dict[tuple[int, str], StoredMap] = field(default_factory=dict)
@@ -294,6 +298,7 @@ def _record(
         **{name: base[name] for name in ("sample", "position", "name", "source", "stamp", "digest")},
         **{name: _pair(base[name]) for name in ("size", "input", "box", "truth")},
         boxes=tuple(tuple(box.values()) for box in base["boxes"]),
+        crowds=tuple(base["crowds"] or ()), difficult=tuple(base["difficult"] or ()),
         predicted=base["predicted"], probability=base["probability"],
         entropy=unsure["entropy"], mutual_information=unsure["mutual_information"],
         detections={entry["number"]: DetectionRow(**entry) for entry in base["detections"] or ()},

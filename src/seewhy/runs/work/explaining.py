@@ -159,7 +159,12 @@ def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
         one = picture.loaded
         assert one is not None
         size = (one.inputs.shape[2], one.inputs.shape[3])
-        picture.detections, picture.flagged = detecting.found(outputs, i, one.sample, one.view, size, tools.sieve)
+        found = detecting.found(outputs, i, one.sample, one.view, size, tools.sieve)
+        picture.detections, picture.flagged = found.rows, found.labels
+        picture.notes += [
+            f"Box {n + 1} lies on a crowd or on a difficult object: it counts neither as right nor as wrong."
+            for n in found.ignored
+        ]
         picture.classes = tuple(row.number for row in picture.detections)
         picture.probabilities = outputs.classes[i].detach().float().cpu()
         if picture.unfound:

@@ -1,9 +1,8 @@
 """What a detector finds in a picture of a run, and which of it is true.
 
-A box that was found is a true positive where it overlaps a true box of its class by at least one half (intersection
-over union); each true box is matched once, by the best box that overlaps it so, which takes the true box that it
-overlaps most. All others that were found are false positives, and true boxes that nothing matched false negatives:
-they are explained, too. This is the matching of Pascal VOC and COCO at 0.5.
+A box that was found is a true positive where it is a true box of its class (`seewhy.boxes.matched`). All others that
+were found are false positives, and true boxes that nothing matched false negatives: they are explained, too. A box on
+a crowd or on a difficult object counts neither way and has no flag. This is the matching of Pascal VOC and COCO at 0.5.
 
 Source: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", 2010.
 """
@@ -12,19 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-
-from seewhy.boxes import Box, box_iou
-from seewhy.detection import BoxTarget, Detection, detect
+from seewhy.boxes import Box, matched
+from seewhy.detection import BoxTarget, detect
 from seewhy.errors import InvalidTarget
 from seewhy.images.view import View
 from seewhy.runs.folder.rows import DetectionRow, LabelRow
 from seewhy.types import Outputs, Sample
 
-__all__ = ["MATCH", "Sieve", "found", "targets", "true_box"]
+__all__ = ["Found", "Sieve", "found", "targets", "true_box"]
 
-MATCH = 0.5
+
+class Found(NamedTuple):
+    """What a detector finds in a picture, and what it misses.
+
+    Attributes:
+        rows: what was found, the best first, then the true boxes that nothing matched.
+        labels: their scores and flags.
+        ignored: numbers of those that lie on a crowd or a difficult object, which count neither way.
+    """
+
+    rows: list[DetectionRow]
+    labels: list[LabelRow]
+    ignored: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +46,7 @@ class Sieve:
     max_detections: int
 
 
-def found(
-    outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[int, int], sieve: Sieve
-) -> tuple[list[DetectionRow], list[LabelRow]]:
+def found(outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[int, int], sieve: Sieve) -> Found:
     """The boxes of one picture with their scores and flags, what was found first.
 
     Args:
@@ -61,23 +69,23 @@ def found(
     )[0]  # fmt: skip
     _check_truth(sample, outputs.num_classes)
     boxes = [view.box_to_original(one.box, size) for one in there]
-    overlaps, matches = _matched(there, boxes, sample)
-    rows = [
-        DetectionRow(n, one.label, *box, overlap, match)
-        for n, (one, box, overlap, match) in enumerate(zip(there, boxes, overlaps, matches, strict=True))
-    ]
-    labels = []
-    for row, one in zip(rows, there, strict=True):
-        truth = None if row.overlap is None else row.match is not None
-        labels.append(LabelRow(row.number, one.score, truth, None if truth is None else "TP" if truth else "FP"))
-    for n, (label, *box) in enumerate(sample.boxes):
-        if n not in matches:
-            x0, y0, x1, y1 = map(float, box)
+    truth = matched(boxes, [one.label for one in there], sample.boxes, sample.crowds, sample.difficult)
+    rows, labels = [], []
+    for n, (one, box, match) in enumerate(zip(there, boxes, truth, strict=True)):
+        overlap = match.overlap
+        if overlap is None and not match.ignored and _surely_none(one.label, sample):
+            overlap = 0.0
+        rows.append(DetectionRow(n, one.label, *box, overlap, match.true))
+        true = None if overlap is None else match.true is not None
+        labels.append(LabelRow(n, one.score, true, None if true is None else "TP" if true else "FP"))
+    passed = {match.true for match in truth} | set(sample.crowds) | set(sample.difficult)
+    for n, (label, *sides) in enumerate(sample.boxes):
+        if n not in passed:
+            x0, y0, x1, y1 = map(float, sides)
             row = DetectionRow(len(rows), label, x0, y0, x1, y1, 1.0, n)
             rows.append(row)
-            score = float(_target(row, view, size)(own)[0])
-            labels.append(LabelRow(row.number, score, True, "FN"))
-    return rows, labels
+            labels.append(LabelRow(row.number, float(_target(row, view, size)(own)[0]), True, "FN"))
+    return Found(rows, labels, [n for n, match in enumerate(truth) if match.ignored])
 
 
 def targets(rows: Sequence[DetectionRow], view: View, size: tuple[int, int]) -> list[BoxTarget]:
@@ -100,24 +108,6 @@ def _check_truth(sample: Sample, k: int) -> None:
         raise InvalidTarget(f"Class {wrong[0]} is said to be there, but the network has {k} classes, 0 to {k - 1}.")
 
 
-def _matched(
-    there: Sequence[Detection], boxes: Sequence[Box], sample: Sample
-) -> tuple[list[float | None], list[int | None]]:
-    """For each box, the best first: its best overlap, None where that is not known, and the true box that it is."""
-    overlaps: list[float | None] = []
-    matches: list[int | None] = []
-    for one, box in zip(there, boxes, strict=True):
-        shared = {n: _overlap(box, true[1:]) for n, true in enumerate(sample.boxes) if true[0] == one.label}
-        free = {n: value for n, value in shared.items() if n not in matches and value >= MATCH}
-        overlaps.append(max(shared.values()) if shared else 0.0 if _surely_none(one.label, sample) else None)
-        matches.append(max(free, key=lambda n: free[n]) if free else None)
-    return overlaps, matches
-
-
 def _surely_none(label: int, sample: Sample) -> bool:
     """Whether it is known that there is no object of a class that has no true box."""
     return sample.labels is not None and label not in sample.labels
-
-
-def _overlap(a: Box, b: Sequence[float]) -> float:
-    return float(box_iou(torch.tensor([a], dtype=torch.float64), torch.tensor(b, dtype=torch.float64))[0])

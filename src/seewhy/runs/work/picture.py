@@ -120,7 +120,9 @@ class Picture:
             one, view = self.loaded, self.loaded.view
             found |= {
                 "digest": one.digest, "size": view.original, "input": tuple(one.inputs.shape[2:]), "box": view.box,
-                "truth": one.sample.labels, "boxes": one.sample.boxes, "warnings": [*one.warnings, *self.notes],
+                "truth": one.sample.labels, "boxes": one.sample.boxes,
+                "crowds": one.sample.crowds, "difficult": one.sample.difficult,
+                "warnings": [*one.warnings, *self.notes],
             }  # fmt: skip
         return found
 

@@ -113,7 +113,8 @@ def _digest(source: str | None, sample: Sample) -> str:
         image = Path(source).read_bytes()
     elif isinstance(image, Image.Image):
         image = np.asarray(image)
-    return identity(image, sample.labels, sample.boxes)
+    apart = [sample.crowds, sample.difficult] if sample.crowds or sample.difficult else []
+    return identity(image, sample.labels, sample.boxes, *apart)
 
 
 def _original(source: str | None, picture: Image.Image) -> tuple[bytes, str]:
