@@ -199,9 +199,16 @@ def _check(order: Sequence[Node], outputs: Any) -> None:
 _DTYPES = {"float32": torch.float32, "int32": torch.int64, "bool": torch.bool}
 
 
+def _beside(folder: Path, name: str) -> bool:
+    """Whether a file lies in the folder or below it, links followed."""
+    return (folder / name).resolve().is_relative_to(folder.resolve())
+
+
 def _weights(place: Path, groups: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for group in groups:
+        if strange := next((name for name in group["paths"] if not _beside(place.parent, name)), None):
+            raise CheckpointError(f"The weights of {place.name!r} must lie in its folder, {strange!r} does not.")
         files = [place.parent / name for name in group["paths"]]
         if missing := next((file.name for file in files if not file.is_file()), None):
             raise CheckpointError(f"The weights of {place.name!r} are not complete: {missing!r} is not beside it.")
