@@ -21,7 +21,7 @@ from seewhy.errors import InvalidInput, StorageError
 from seewhy.progress import Listener, tell
 from seewhy.runs.folder.rows import FailureRow, told
 from seewhy.runs.folder.store import Store
-from seewhy.runs.query_means import means
+from seewhy.runs.query.means import means
 from seewhy.runs.work.job import Job, Tools
 from seewhy.runs.work.plan import Plan, plan
 from seewhy.runs.work.worker import ChunkWorker, Done

@@ -29,7 +29,8 @@ from seewhy.runs.folder import filesystem
 from seewhy.runs.folder.filesystem import LocalFiles, RemoteFiles
 from seewhy.runs.folder.store import Store
 from seewhy.runs.runner import Summary
-from support.run_jobs import content, run
+from support import SRC
+from support.run_jobs import content, network, run
 
 FAST: dict[str, Any] = {"explainers": ["recipro_cam"], "metrics": ("sparseness",)}
 ROOM = "Make room, then give the same command again: what is finished is not lost."
@@ -365,7 +366,7 @@ def test_output_that_cannot_be_written_anywhere(
 def test_a_full_standard_output(tmp_path: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+    environment = os.environ | {"PYTHONPATH": str(SRC)}
     with open("/dev/full", "w") as full:
         found = subprocess.run(
             [sys.executable, "-m", "seewhy", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
@@ -383,8 +384,6 @@ def test_data_with_links_that_lead_back(tmp_path: Path) -> None:
     (photos / "self.png").symlink_to("self.png")
     (photos / "x").symlink_to("y")
     (photos / "y").symlink_to("x")
-    from support.run_jobs import network
-
     model = {"changes": {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}
     found = run(tmp_path / "run", model=network(), model_options=model, data=str(photos), **FAST)
     assert (found.computed, found.failed) == (2, 1)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ if importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") 
 from seewhy.errors import StorageError
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.run import Run
+from support import SRC, TESTS
 from support.run_jobs import content, run
 
 PICTURES = 16
@@ -83,10 +83,10 @@ def test_a_run_on_s3_is_the_run_on_a_disk(bucket: str, want: list[dict[str, Any]
 
 def test_killed_at_random_moments(bucket: str, want: list[dict[str, Any]]) -> None:
     place: Any = f"{bucket}/torn"
-    here = Path(__file__).parent
-    code = f"import sys; sys.path.insert(0, {str(here)!r}); from run_jobs import run; print('ready', flush=True); "
+    code = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from support.run_jobs import run; "
+    code += "print('ready', flush=True); "
     code += f"print(run({place!r}, {PICTURES}, explainers={EXPLAINERS!r}, chunk=2, batch=2).computed, flush=True)"
-    environment = os.environ | {"PYTHONPATH": str(here.parent / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
     dice, kills = random.Random(3), 0
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -228,16 +229,16 @@ class Store:
         known, parts = self._known(), self.parts()
         covered = {part for one in known for part in one.covers}
         loose = [part for part in parts if part not in covered]
-        old = [one.name for one in known if everything or one.rows < MOST // 2]
-        merge = len(old) > (1 if everything else INDEXES)
+        small = [one for one in known if everything or one.rows < MOST // 2]
+        merge = len(small) > (1 if everything else INDEXES)
         if len(loose) < (1 if everything else LOOSE) and not merge:
             return 0
         if everything:
-            return self._index(self._loose(loose, None), set(parts), old)
+            return self._index(self._loose(loose, None), set(parts), [one.name for one in small])
         groups = [loose[at : at + LOOSE] for at in range(0, len(loose), LOOSE)]
         done = sum(self._index(self._loose(group, None), set(parts), []) for group in groups)
         if merge:
-            self._index([], set(parts), old)
+            self._index([], set(parts), _few(small))
         return done
 
     def _index(self, tables: list[pa.Table], parts: set[str], old: list[str]) -> int:
@@ -295,6 +296,12 @@ class _Known(NamedTuple):
     name: str
     covers: list[str]
     rows: int
+
+
+def _few(small: list[_Known]) -> list[str]:
+    """The first of them, as many as may be put together in memory."""
+    total = np.cumsum([one.rows for one in small])
+    return [one.name for one, rows in zip(small, total, strict=True) if rows <= MOST]
 
 
 def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:

@@ -28,7 +28,7 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
 from seewhy.runs.folder.store import FORMAT, PLAIN, Store
-from seewhy.runs.limits import Limit
+from seewhy.runs.work.limits import Limit
 from seewhy.runs.work.matching import Sieve
 from seewhy.types import Activation, activation
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty

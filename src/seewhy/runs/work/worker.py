@@ -22,10 +22,10 @@ import torch
 
 from seewhy.errors import FAILURES, InvalidInput, out_of_memory
 from seewhy.runs.folder.rows import FailureRow
-from seewhy.runs.limits import Limit, Readers, Reading
 from seewhy.runs.work import explaining as explaining
 from seewhy.runs.work.committing import commit
 from seewhy.runs.work.job import Tools
+from seewhy.runs.work.limits import Limit, Readers, Reading
 from seewhy.runs.work.picture import Picture
 from seewhy.runs.work.plan import Chunk
 from seewhy.runs.work.reading import load

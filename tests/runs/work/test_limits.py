@@ -27,9 +27,10 @@ from seewhy.engines.local import Local
 from seewhy.engines.ray import Ray
 from seewhy.errors import InvalidInput, TimedOut
 from seewhy.metrics import Case, Metric
-from seewhy.runs import limits
-from seewhy.runs.limits import Limit, Readers
 from seewhy.runs.runner import Runner
+from seewhy.runs.work import limits
+from seewhy.runs.work.limits import Limit, Readers
+from support import SRC, TESTS
 from support.run_jobs import content, images, job, network, rows, run
 
 LATE = "It took longer than 0.4 s and was given up."
@@ -237,7 +238,7 @@ def test_in_another_thread_python_code_is_interrupted(tmp_path: Path) -> None:
 def test_a_worker_that_hangs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "ray" and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parent.parent / 'src'}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{SRC}")
     engine: Any = Ray(workers=1) if kind == "ray" else Local(apart=True)
     found = run(tmp_path / "a", explainers=[Sleepy], metrics=(), engine=engine, timeout=2.0, batch=1)
     assert (found.computed, found.failed, found.left) == (12, 0, 0)
