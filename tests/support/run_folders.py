@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,11 @@ class Folder:
             small = ThumbnailRow(pack.tell(), len(data), kind, height, width)
             pack.write(data)
         return replace(one.row, maps=places, thumbnail=small)
+
+
+def overwrite(folder: Folder, run: dict[str, Any]) -> None:
+    """Another run.json, as somebody may write it."""
+    folder.store.files.put("run.json", [json.dumps(run).encode()])
 
 
 def three_pictures(folder: Folder) -> Folder:

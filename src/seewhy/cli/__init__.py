@@ -16,7 +16,8 @@ from seewhy.cli.compare import Compare
 from seewhy.cli.explain import Explain
 from seewhy.cli.flags import say
 from seewhy.cli.list_ import Demo, List
-from seewhy.cli.runs import Export, Resume, RunCommand, Status, with_config
+from seewhy.cli.resume import Resume
+from seewhy.cli.runs import Export, RunCommand, Status, with_config
 from seewhy.cli.view import View
 from seewhy.errors import SeewhyError, storage_error
 from seewhy.images.decoding import allowing
@@ -40,7 +41,6 @@ COMMANDS: dict[str, Any] = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    sys.path.append(_here())  # package.module:factory is looked for beside the user too
     keep_memory()
     try:
         command = tyro.extras.subcommand_cli_from_dict(
@@ -63,14 +63,6 @@ def main(arguments: list[str] | None = None) -> int:
         _give_up_output()
         say(f"seewhy: {storage_error(error)}")
         return 2
-
-
-def _here() -> str:
-    """The working directory, "" where it was removed meanwhile."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return ""
 
 
 def _give_up_output() -> None:

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from seewhy.cli.origin import here, import_from
 from seewhy.datasets import PICTURES
 from seewhy.errors import InvalidInput
 
 __all__ = [
-    "NetworkFlags", "PictureFlags", "SieveFlags", "activation", "changes", "emit", "network", "pictures", "say",
-    "sieve", "source", "split",
+    "NetworkFlags", "PictureFlags", "SieveFlags", "activation", "changes", "emit", "network", "pictures", "printable",
+    "say", "sieve", "source", "split",
 ]  # fmt: skip
 
 
@@ -75,14 +76,19 @@ class PictureFlags(NetworkFlags):
     """Take every picture below this folder."""
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would act on: names come from files and folders of others."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
 def say(line: str) -> None:
     """A note or an error, on stderr."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
 
 
 def emit(line: str) -> None:
     """A result, on stdout."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 
@@ -104,6 +110,7 @@ def network(command: NetworkFlags) -> Any:
     from seewhy.models.loading import load
 
     spec, checkpoint = source(command)
+    import_from(spec, here())
     return load(
         spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,
         changes=changes(command), backend=command.backend,

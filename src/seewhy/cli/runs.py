@@ -1,10 +1,9 @@
-"""``seewhy run``, ``resume``, ``status`` and ``export``: whole data sets."""
+"""``seewhy run``, ``status`` and ``export``: whole data sets."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ import yaml
 from seewhy import registry
 from seewhy.cli.explain import parameter
 from seewhy.cli.flags import NetworkFlags, SieveFlags, activation, changes, emit, sieve, source, split
+from seewhy.cli.origin import here, import_from, noted
 from seewhy.errors import InvalidInput, UnknownParameter, nearest
 
-__all__ = ["Export", "Resume", "RunCommand", "Status", "with_config"]
+__all__ = ["Export", "How", "RunCommand", "Status", "flags", "with_config", "work"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _How:
+class How:
     """How a run is carried out; nothing of this changes a result."""
 
     engine: Literal["local", "ray"] = "local"
@@ -45,7 +45,7 @@ class _How:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunCommand(NetworkFlags, SieveFlags, _How):
+class RunCommand(NetworkFlags, SieveFlags, How):
     """Explain and judge a whole data set into a run folder; what is there already is not computed again."""
 
     config: Path | None = None
@@ -79,35 +79,10 @@ class RunCommand(NetworkFlags, SieveFlags, _How):
 
     def run(self) -> int:
         """The exit code."""
-        return _work(self, self, self.out, _remembered(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resume(_How):
-    """Go on with a run that was interrupted."""
-
-    folder: Annotated[str, tyro.conf.Positional]
-    """The run folder."""
-    quiet: bool = False
-    """No progress bar and no notes."""
-
-    def run(self) -> int:
-        """The exit code."""
-        from seewhy.runs.folder.store import Store
-
-        folder = self.folder if "://" in self.folder else os.path.abspath(self.folder)
-        command = Store(folder).settings()["command"]
-        if command is None:
-            raise InvalidInput(
-                f"The run in {self.folder!r} was started from Python with objects that no file holds. Go on with it by "
-                "the same Python code: it computes only what is missing."
-            )
-        if os.path.isdir(command["cwd"]):
-            os.chdir(command["cwd"])
-        fields = {f.name for f in dataclasses.fields(RunCommand)}
-        values = {name: value for name, value in command.items() if name in fields}
-        asked = RunCommand(**_typed(values) | {"out": folder, "quiet": self.quiet})
-        return _work(asked, self, folder, None)
+        remembered = _remembered(self)
+        noted(self.out, json.loads(json.dumps(remembered)))
+        import_from(self.model, remembered["cwd"])
+        return work(self, self, self.out, remembered)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +133,8 @@ class Export:
         return 0
 
 
-def _work(command: RunCommand, how: _How, place: str, remembered: Mapping[str, Any] | None) -> int:
+def work(command: RunCommand, how: How, place: str, remembered: Mapping[str, Any] | None) -> int:
+    """Carries a run out, and gives the exit code."""
     from seewhy.engines.local import Local
     from seewhy.runs.runner import Runner
     from seewhy.runs.work.job import Job
@@ -210,20 +186,11 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _remembered(command: RunCommand) -> dict[str, Any]:
     """What run.json keeps of the command, so that it can be resumed."""
-    how = {f.name for f in dataclasses.fields(_How)} | {"config", "quiet", "out", "max_pixels"}
+    how = {f.name for f in dataclasses.fields(How)} | {"config", "quiet", "out", "max_pixels"}
     fields = [f for f in dataclasses.fields(command) if f.name not in how]
     values = {f.name: getattr(command, f.name) for f in fields if getattr(command, f.name) != f.default}
     plain = {n: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for n, v in values.items()}
-    return {"cwd": os.getcwd(), **plain}
-
-
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has neither tuples nor paths."""
-    paths = {"checkpoint", "labels"}
-    return {
-        name: Path(value) if name in paths else tuple(value) if isinstance(value, list) else value
-        for name, value in values.items()
-    }
+    return {"cwd": here(), **plain}
 
 
 # -------------------------------------------------------------------------------------------------- config files
@@ -243,7 +210,7 @@ def with_config(arguments: list[str]) -> list[str]:
     if not equals and where + 1 == len(arguments):
         return arguments
     path = Path(value if equals else arguments[where + 1])
-    return ["run", *_flags(_table(path), path), *arguments[1:]]
+    return ["run", *flags(_table(path), path), *arguments[1:]]
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -257,7 +224,8 @@ def _table(path: Path) -> dict[str, Any]:
     return found
 
 
-def _flags(table: Mapping[str, Any], path: Path) -> list[str]:
+def flags(table: Mapping[str, Any], path: Path) -> list[str]:
+    """A table as the words of a command line."""
     known = {f.name for f in dataclasses.fields(RunCommand)} - {"config"}
     found: list[str] = []
     for key, value in table.items():

@@ -6,16 +6,27 @@ import json
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from seewhy.errors import UnknownName, nearest
+from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.images.view import View
 from seewhy.runs.query.run import Run, SampleRecord
 
 __all__ = ["chosen", "dump", "view", "write_list"]
 
 
+MOST_PIXELS = 1 << 28  # of a picture on which maps are laid
+
+
 def view(record: SampleRecord) -> View | None:
-    """Where the network's input lies in the picture; None where that is not known."""
+    """Where the network's input lies in the picture; None where that is not known.
+
+    Raises:
+        InvalidInput: the picture is too large.
+    """
     size = record.size or record.input
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        raise InvalidInput(
+            f"Picture {record.sample!r} has {size[0]} x {size[1]} pixels: maps are laid on up to {MOST_PIXELS}."
+        )
     if size is None or (record.box is None and size != (record.input or size)):
         return None
     return View.identity(*size) if record.box is None else View(original=size, box=record.box)

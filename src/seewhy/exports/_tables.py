@@ -42,9 +42,9 @@ def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
 def _boxes(run: Run, samples: Sequence[str], numbers: Sequence[int]) -> dict[str, pa.Array]:
     """Where the boxes are, in pixels of the picture."""
     known = {key: record for key in dict.fromkeys(samples) if (record := run.sample(key)) is not None}
-    found = [known[key].detections[number] for key, number in zip(samples, numbers, strict=True)]
+    found = [known[key].detections.get(number) for key, number in zip(samples, numbers, strict=True)]
     return {
-        name: pa.array([getattr(one, name) for one in found], kind)
+        name: pa.array([getattr(one, name, None) for one in found], kind)
         for name, kind in BOXES.items()
         if name != "detection"
     }

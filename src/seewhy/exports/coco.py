@@ -167,8 +167,8 @@ def _detection(record: SampleRecord, label: int) -> dict[str, Any]:
 def _results(image: int, record: SampleRecord) -> Iterator[dict[str, Any]]:
     """What a detector found, in the form of COCO's results."""
     for number, one in record.detections.items():
-        about = record.labels[number]
-        if about.flag != "FN":
+        about = record.labels.get(number)
+        if about is not None and about.flag != "FN":
             score = _digits(about.probability)
             yield {"image_id": image, "category_id": one.class_index + 1, "bbox": _xywh(*one.box), "score": score}
 

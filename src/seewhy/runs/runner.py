@@ -29,6 +29,7 @@ from seewhy.runs.work.worker import ChunkWorker, Done
 __all__ = ["ImageClassificationRunner", "Runner", "Summary"]
 
 _SHOWN = 20  # failures that a summary lists
+_TRIES = 64  # to add explainers while others do
 _KEPT = ("chunk", "batch", "precision")  # a run goes on as it began
 
 
@@ -116,7 +117,7 @@ class Runner:
         known = store.settings() if store.exists() else None
         job = self.job if known is None else replace(self.job, **{n: known[n] for n in _KEPT})
         tools = Tools.of(job, known)
-        settings = _settle(tools, known, self.command)
+        tools, settings = _settle(tools, known, self.command)
         store.sweep()
         todo = plan(tools, retry=self.retry, shard=self.shard)
         notes = [*tools.data.notes, *getattr(tools.model, "notes", ())]
@@ -174,34 +175,55 @@ def _on_device(job: Job, lane: int) -> Job:
     return replace(job, device=f"cuda:{lane % count}") if job.device == "cuda" and count > 1 else job
 
 
-def _settle(tools: Tools, known: Mapping[str, Any] | None, command: Mapping[str, Any] | None) -> dict[str, Any]:
-    """run.json, new or with what was added.
+def _settle(
+    tools: Tools, known: dict[str, Any] | None, command: Mapping[str, Any] | None
+) -> tuple[Tools, dict[str, Any]]:
+    """The tools with the labels that they have in the run, and run.json, new or with what was added.
 
     Raises:
         InvalidInput: the folder has a run of another model, activation or threshold.
     """
-    wanted = tools.settings(command)
+    store, wanted = tools.store, tools.settings(command)
     if known is None:
-        if tools.store.create(wanted):
-            return wanted
-        known = tools.store.settings()  # another writer was first
+        if store.create(wanted):
+            return tools, wanted
+        known = store.settings()  # another writer was first
     if known["id"] != wanted["id"]:
         raise InvalidInput(_other(tools, known, wanted))
-    merged = dict(known)
-    for name in ("explainers", "metrics"):
-        merged[name] = {**wanted[name], **known[name]}
+    taken: dict[str, dict[str, Any]] = {"explainers": {}, "metrics": {}}
+    for _ in range(_TRIES):
+        tools = tools.named({kind: known[kind] | labels for kind, labels in taken.items()})
+        wanted = tools.settings(command)
+        if not _add(store, known, wanted, taken):
+            break
+        known = store.settings()  # another writer may have been first with a label, or with the same thing
+    else:
+        raise InvalidInput(f"Too many others add to the run in {store.address!r} at once. Try again.")
+    latest = {name: wanted[name] for name in ("data", "command") if wanted[name] not in (None, known[name])}
+    if latest:
+        store.tell(**latest)
+    return tools, known | latest
+
+
+def _add(store: Store, known: Mapping[str, Any], wanted: Mapping[str, Any], taken: dict[str, dict[str, Any]]) -> bool:
+    """Adds what the run does not have yet, and notes labels that others have; says whether there was anything."""
+    missing = [
+        (kind, label, about)
+        for kind in ("explainers", "metrics")
+        for label, about in wanted[kind].items()
+        if known[kind].get(label, {}).get("id") != about["id"]
+    ]
     for name in ("uncertainty", "counterfactual"):
         if wanted[name] is not None and known[name] is not None and wanted[name]["id"] != known[name]["id"]:
             raise InvalidInput(
-                f"The run in {tools.store.address!r} has {name} with {known[name]['parameters']}, now it is asked for "
+                f"The run in {store.address!r} has {name} with {known[name]['parameters']}, now it is asked for "
                 f"with {wanted[name]['parameters']}. Use the same parameters, or another folder."
             )
-        merged[name] = known[name] or wanted[name]
-    merged["data"] = wanted["data"]
-    merged["command"] = known["command"] if command is None else dict(command)
-    if merged != known:
-        tools.store.update(merged)
-    return merged
+        missing += [(name, "", wanted[name])] if wanted[name] is not None and known[name] is None else []
+    for kind, label, about in missing:
+        if (holder := store.add(kind, label, about)) is not None:
+            taken[kind][label] = {"id": holder}
+    return bool(missing)
 
 
 def _other(tools: Tools, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

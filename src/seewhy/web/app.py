@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteError
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
-from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.errors import InvalidInput, SeewhyError, StorageError
 from seewhy.web import pictures
 from seewhy.web.charts import radar
 from seewhy.web.classes import ClassesPage, classes
@@ -294,4 +294,6 @@ def _reason(error: Exception) -> tuple[int, str]:
         return 422, f"This address cannot be used. {told}"
     if isinstance(error, StarletteError):
         return error.status_code, str(error.detail)
+    if isinstance(error, StorageError):
+        return 503, str(error)
     return (400 if isinstance(error, InvalidInput) else 500), str(error)

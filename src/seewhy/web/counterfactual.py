@@ -15,6 +15,7 @@ from seewhy.runs.query.run import Hit, SampleRecord
 from seewhy.web.library import Opened
 from seewhy.web.queries import CounterfactualQuery
 from seewhy.web.saliency import Choice, frame, picture_urls
+from seewhy.web.trees import checked
 
 __all__ = ["Chosen", "CounterfactualPage", "Layer", "Small", "Step", "TreeLabel", "counterfactual"]
 
@@ -158,15 +159,24 @@ def _chosen(opened: Opened, query: CounterfactualQuery, hit: Hit) -> Chosen:
     order = sorted(record.trees, key=lambda one: (not record.trees[one].found, one not in hit.labels, -_p(record, one)))
     label = query.label if query.label in record.trees else next(iter(order), None)
     labels = [_tree_label(opened, record, one, chosen=one == label) for one in order]
-    tree = opened.run.tree(record.sample, label) if label is not None else None
+    tree, damaged = _stored(opened, record, label)
     small, large = picture_urls(record)
     size, view = frame(record), _view(record)
     return Chosen(
         sample=record.sample, position=record.position, name=record.name, size=size,
         seen=_beside(view.box) if view else None, picture=small, large=large, labels=labels,
         label=next((one for one in labels if one.chosen), None),
-        **_told(tree, view, query.layer),
+        **(_told(tree, view, query.layer) | ({"reason": damaged} if damaged else {})),
     )  # fmt: skip
+
+
+def _stored(opened: Opened, record: SampleRecord, label: int | None) -> tuple[dict[str, Any] | None, str]:
+    """The tree of a label, or why it cannot be drawn."""
+    try:
+        tree = opened.run.tree(record.sample, label) if label is not None else None
+        return (None if tree is None else checked(tree)), ""
+    except InvalidInput as error:
+        return None, str(error)
 
 
 def _p(record: SampleRecord, label: int) -> float:
@@ -246,7 +256,5 @@ def _steps(node: dict[str, Any] | None, size: list[int], view: View, depth: int 
 
 def _placed(box: list[float], size: list[int], view: View) -> Box:
     """A window of the network's input, in pixels of the original."""
-    if not size or min(size) < 1:
-        raise InvalidInput("The stored tree has no size.")
     x, y, width, height = box
     return _beside(view.box_to_original((x, y, x + width, y + height), (size[0], size[1])))

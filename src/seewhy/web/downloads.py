@@ -118,7 +118,9 @@ def _outlined(picture: Image.Image, sample: SampleCard, label: LabelCard, query:
     across, down = small.width / width, small.height / height
 
     def at(box: Any) -> tuple[float, float, float, float]:
-        return box[0] * across, box[1] * down, box[2] * across - 1, box[3] * down - 1
+        x0, x1 = sorted(min(max(x, -1.0), small.width + 1.0) for x in (box[0] * across, box[2] * across - 1))
+        y0, y1 = sorted(min(max(y, -1.0), small.height + 1.0) for y in (box[1] * down, box[3] * down - 1))
+        return x0, y0, x1, y1
 
     draw = ImageDraw.Draw(small)
     for one in sample.labels:

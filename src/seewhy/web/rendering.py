@@ -27,6 +27,7 @@ STATIC = {
     "keys.js": "text/javascript", "combo.js": "text/javascript", "follow.js": "text/javascript",
     "play.js": "text/javascript", "icon.svg": "image/svg+xml",
 }  # fmt: skip
+NAME = 300  # characters of a name on a page
 Inline = Callable[[str], Picture | None]
 
 
@@ -177,6 +178,8 @@ def soft(value: object) -> Markup:
     return Markup("".join(str(escape(c)) + ("<wbr>" if c in "_(,./=-" else "") for c in clean(value)))
 
 
-def clean(value: object) -> str:
-    """Text without control characters, and without those that turn the direction of what follows."""
-    return "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in str(value))
+def clean(value: object, most: int = NAME) -> str:
+    """Text without control characters and those that turn the direction of what follows; cut where it is over-long."""
+    text = str(value)
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return "".join(c if c.isprintable() or c == "\u200d" else "\ufffd" for c in text)

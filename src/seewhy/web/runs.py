@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seewhy.runs.query.run import Failure
@@ -40,6 +40,7 @@ class RunCard:
         metrics: of the run.
         complete: whether all samples are there; None where their number is not known.
         not_read: parts that belong to another run, or are damaged.
+        damaged: why some of the damaged ones cannot be read.
     """
 
     key: str
@@ -61,6 +62,7 @@ class RunCard:
     metrics: list[str]
     complete: bool | None = None
     not_read: int = 0
+    damaged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ def _card(place: Place, opened: Opened | None, reason: str) -> RunCard:
         samples=counts.samples, total=counts.total, failed=counts.failed, failures=counts.failures,
         labels=counts.labels, maps=counts.maps, trees=counts.trees, explainers=list(run.explainers),
         metrics=list(run.metrics), complete=None if counts.total is None else counts.samples >= counts.total,
-        not_read=counts.foreign + counts.unread,
+        not_read=counts.foreign + counts.unread, damaged=[f"{part}: {why}" for part, why in run.damaged.items()][:5],
     )  # fmt: skip
 
 

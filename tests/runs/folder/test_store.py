@@ -41,10 +41,8 @@ def folder(request, tmp_path):
 
 
 def test_only_the_first_run_json_stays(folder):
-    assert not folder.store.create({"id": "later"})
-    assert folder.store.settings()["id"] == RUN
-    folder.store.update({"id": "new"})
-    assert folder.store.settings() == {"id": "new"}
+    assert not folder.store.create(settings(id="later"))
+    assert folder.store.settings() == settings()
 
 
 def test_of_many_that_create_at_once_one_wins(tmp_path):
@@ -52,7 +50,7 @@ def test_of_many_that_create_at_once_one_wins(tmp_path):
 
     def create(number):
         gate.wait()
-        if Store(tmp_path).create({"id": str(number)}):
+        if Store(tmp_path).create(settings(id=str(number))):
             won.append(str(number))
 
     threads = [threading.Thread(target=create, args=(n,)) for n in range(16)]
@@ -72,6 +70,7 @@ def test_of_many_that_create_at_once_one_wins(tmp_path):
         ("[]", " does not describe a run."),
         ("{", " cannot be read: "),
         ('{"id": "x", "format": 3}', " has format 3, this version reads up to 2. "),
+        ('{"id": "x", "format": 1}', " does not describe a run: it has no 'created'."),
     ],
 )
 def test_folders_that_are_no_runs(tmp_path, text, message):

@@ -6,7 +6,7 @@ import pytest
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.query.run import Run
-from support.run_folders import TREES, UNCERTAINTY, Folder, picture, settings, task, tasks_of, three_pictures
+from support.run_folders import TREES, UNCERTAINTY, Folder, overwrite, picture, settings, task, tasks_of, three_pictures
 
 EYE = np.eye(7, dtype=np.float32)
 
@@ -205,9 +205,12 @@ def test_everything_of_a_picture(several, folder):
 
 
 def test_each_picture_of_a_part_has_its_own_tree(folder):
-    folder.add("p", *(picture(name, n, labels={0: (0.9, None)}, trees={0: f'"{name}"'}) for n, name in enumerate("ab")))
+    folder.add(
+        "p",
+        *(picture(name, n, labels={0: (0.9, None)}, trees={0: f'{{"of": "{name}"}}'}) for n, name in enumerate("ab")),
+    )
     run = Run(folder.place)
-    assert (run.tree("a", 0), run.tree("b", 0)) == ("a", "b")
+    assert (run.tree("a", 0), run.tree("b", 0)) == ({"of": "a"}, {"of": "b"})
 
 
 def test_maps_and_thumbnails_come_from_the_pack(folder):
@@ -249,11 +252,11 @@ def test_refresh_reads_new_parts_only_and_run_json_again(folder):
     folder.add("p", picture("a", labels={0: (0.9, None)}, maps={(0, "three"): EYE}))
     run = Run(folder.place)
     assert (run.refresh(), run.explainers, run.sample("a").maps) == (0, ("one", "two"), {})
-    folder.store.update(settings(explainers=("one", "two", "three")))
+    overwrite(folder, settings(explainers=("one", "two", "three")))
     assert run.refresh() == 0
     assert (run.explainers, list(run.sample("a").maps)) == (("one", "two", "three"), [(0, "three")])
     assert run.counts().maps == 1
-    folder.store.update(settings(explainers=("one", "two", "three"), classes=["newt"]))
+    overwrite(folder, settings(explainers=("one", "two", "three"), classes=["newt"]))
     run.refresh()
     assert run.class_name(0) == "newt"
 
@@ -261,7 +264,7 @@ def test_refresh_reads_new_parts_only_and_run_json_again(folder):
 def test_another_run_in_the_same_folder_is_read_from_the_start(folder):
     folder.add("p", picture("a", labels={0: (0.9, None)}))
     run = Run(folder.place)
-    folder.store.update(settings(id="other"))
+    overwrite(folder, settings(id="other"))
     folder.add("q", picture("b", labels={0: (0.9, None)}), run="other")
     run.refresh()
     assert (run.sample("a"), run.counts().samples, run.counts().foreign) == (None, 1, 1)
@@ -322,7 +325,7 @@ def test_readers_see_whole_parts_while_another_thread_reads_on(folder):
         folder.add(str(n), picture(f"s{n % 20}", n % 20, labels=labels))
         run.refresh()
         if n == 12:
-            folder.store.update(settings(explainers=("one",)))
+            overwrite(folder, settings(explainers=("one",)))
     stop.set()
     for reader in readers:
         reader.join()

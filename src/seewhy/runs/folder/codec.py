@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,10 +13,23 @@ from PIL import Image
 from seewhy.errors import InvalidInput
 from seewhy.images.decoding import opened
 
-__all__ = ["SMALL", "Encoded", "Precision", "bright", "decode", "encode", "lossless", "thumbnail"]
+__all__ = [
+    "MOST_CELLS",
+    "SMALL",
+    "Encoded",
+    "Precision",
+    "bright",
+    "check",
+    "check_thumbnail",
+    "decode",
+    "encode",
+    "lossless",
+    "thumbnail",
+]
 
 Precision = Literal["auto", "float32", "float16"]
 SMALL = 1024  # cells: a map of up to 32 x 32 is kept as numbers
+MOST_CELLS = 1 << 26  # of a map that is read
 _SIDE = 256  # pixels of a thumbnail's long side, about
 _PLAIN = 96  # a picture of up to this long side is kept as it is
 
@@ -59,14 +73,60 @@ def bright(values: NDArray[np.float32]) -> float | None:
 
 
 def decode(data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float) -> NDArray[np.float32]:
-    """The map (h, w) from its bytes."""
+    """The map (h, w) from its bytes.
+
+    Raises:
+        InvalidInput: the bytes are not those of a map of this encoding and shape.
+    """
+    check(data, encoding, shape)
     if encoding == "png":
-        with opened(io.BytesIO(data), formats=("PNG",)) as image:
-            levels = np.asarray(image, dtype=np.float64)
-        return (low + levels * ((high - low) / 255.0)).astype(np.float32)
-    if encoding not in ("f2", "f4"):
-        raise InvalidInput(f"Maps are kept as 'f4', 'f2' or 'png', got {encoding!r}: written by a later version?")
+        steps = (low + np.arange(256) * ((high - low) / 255.0)).astype(np.float32)
+        try:
+            with opened(io.BytesIO(data), formats=("PNG",)) as image:
+                made: NDArray[np.float32] = steps[np.asarray(image)]
+                return made
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InvalidInput(f"A stored map is damaged: {error}.") from error
     return np.frombuffer(data, dtype=f"<{encoding}").reshape(shape).astype(np.float32)
+
+
+def check(data: bytes, encoding: str, shape: tuple[int, int]) -> None:
+    """Compares a map's bytes with what its row says, before anything is unpacked.
+
+    Raises:
+        InvalidInput: they are of another size, or the encoding is not known.
+    """
+    if encoding == "png":
+        # Signature, length and kind of the first chunk, width, height, bits, colours: 8 grey bits, not interlaced.
+        if data[:16] != _PNG or data[24:29] != b"\x08\0\0\0\0" or _size(data) != shape:
+            raise InvalidInput(f"A stored map is damaged: it is no grey PNG of {shape[0]} x {shape[1]} cells.")
+    elif encoding not in ("f2", "f4"):
+        raise InvalidInput(f"Maps are kept as 'f4', 'f2' or 'png', got {encoding!r}: written by a later version?")
+    elif len(data) != shape[0] * shape[1] * int(encoding[1]):
+        raise InvalidInput(f"A stored map is damaged: {len(data)} bytes are not {shape[0]} x {shape[1]} cells.")
+
+
+_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack(">II", data[16:24])
+    return height, width
+
+
+def check_thumbnail(data: bytes, kind: str, shape: tuple[int, int]) -> None:
+    """Compares a small picture's bytes with what its row says, before it is unpacked.
+
+    Raises:
+        InvalidInput: they are of another format or size.
+    """
+    try:
+        with opened(io.BytesIO(data), formats=(kind.upper(),)) as image:
+            found = (image.height, image.width)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"A stored picture is damaged: {str(error) or 'it cannot be read'}.") from error
+    if found != shape:
+        raise InvalidInput(f"A stored picture is damaged: it is {found[0]} x {found[1]}, not {shape[0]} x {shape[1]}.")
 
 
 def lossless(encoding: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 __all__ = [
+    "FLAGS",
     "SCHEMA",
     "CostRow",
     "DetectionRow",
@@ -27,6 +28,9 @@ __all__ = [
     "table",
     "told",
 ]
+
+
+FLAGS = ("TP", "FN", "FP", "TN")
 
 
 class LabelRow(NamedTuple):
@@ -101,6 +105,7 @@ class MapRow(NamedTuple):
         high: the map's largest value.
         top: where a pixel's detail leaves few values far above all others, the value from which on the brightest
             colour is used (the 99.5th percentile); else None.
+        checksum: of its bytes (CRC-32); None where an earlier version wrote it.
     """
 
     label: int
@@ -113,6 +118,7 @@ class MapRow(NamedTuple):
     low: float
     high: float
     top: float | None = None
+    checksum: int | None = None
 
 
 class CostRow(NamedTuple):
@@ -170,13 +176,14 @@ class FailureRow(NamedTuple):
 
 
 class ThumbnailRow(NamedTuple):
-    """Where the small picture lies in the pack, its format ("png" or "jpeg") and its size in pixels."""
+    """Where the small picture lies in the pack, its format ("png" or "jpeg"), size in pixels and checksum (CRC-32)."""
 
     offset: int
     size: int
     format: str
     height: int
     width: int
+    checksum: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +272,12 @@ SCHEMA = pa.schema(
         pa.field("probability", _REAL),
         pa.field("entropy", _REAL),
         pa.field("mutual_information", _REAL),
-        pa.field("thumbnail", _record(offset=pa.int64(), size=_WHOLE, format=_TEXT, height=_WHOLE, width=_WHOLE)),
+        pa.field(
+            "thumbnail",
+            _record(
+                offset=pa.int64(), size=_WHOLE, format=_TEXT, height=_WHOLE, width=_WHOLE, checksum=pa.int64()
+            ),
+        ),
         pa.field("labels", pa.list_(_record(**_LABEL, probability=_REAL, truth=pa.bool_(), flag=_TEXT))),
         pa.field("uncertainty", pa.list_(_record(**_LABEL, mean=_REAL, std=_REAL, low=_REAL, high=_REAL))),
         pa.field(
@@ -273,7 +285,7 @@ SCHEMA = pa.schema(
             pa.list_(
                 _record(
                     **_LABEL, explainer=_TEXT, offset=pa.int64(), size=_WHOLE, encoding=_TEXT, height=_WHOLE,
-                    width=_WHOLE, low=_REAL, high=_REAL, top=_REAL,
+                    width=_WHOLE, low=_REAL, high=_REAL, top=_REAL, checksum=pa.int64(),
                 )
             ),
         ),

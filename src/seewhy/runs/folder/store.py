@@ -1,6 +1,7 @@
 """The run folder: immutable parts, one pair of files for each finished chunk of pictures. No server and no lock.
 
     run.json                            what the run is: versions, model, explainers and metrics with their parameters
+    settings/<id>.json                  what was added to it: one file an addition
     parts/<chunk>-<writer>.pack         maps and thumbnails, one after the other
     parts/<chunk>-<writer>.parquet      one row a picture; its appearance commits the chunk
     index/<name>.parquet                the rows of many parts in one file, so that reading stays fast; may be deleted
@@ -13,11 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
-import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -28,7 +28,9 @@ import pyarrow.parquet as pq
 
 from seewhy.errors import InvalidInput, StorageError
 from seewhy.runs.folder.filesystem import LocalFiles, files
+from seewhy.runs.folder.parts import Damaged, as_bytes, checksum, guarded_name, opened, rows_of
 from seewhy.runs.folder.rows import SCHEMA, Row, table
+from seewhy.runs.folder.settings import ADDED, RESERVED, addition, checked, merged, parsed, reservation
 
 __all__ = ["FORMAT", "PLAIN", "Store"]
 
@@ -38,7 +40,7 @@ LOOSE = 128  # parts outside of an index before they are put into one
 INDEXES = 4  # small index files before they become one
 MOST = 16_384  # rows of an index file, about: no more are put together in memory
 _RUN, _CHUNK, _COVERS = b"seewhy.run", b"seewhy.chunk", b"seewhy.covers"
-_PARTS, _INDEX = "parts", "index"
+_PARTS, _INDEX, _SETTINGS = "parts", "index", "settings"
 
 
 class Store:
@@ -46,10 +48,14 @@ class Store:
 
     Args:
         place: a path, or an address that fsspec knows (``s3://...``).
+
+    Attributes:
+        damaged: the parts that could not be read when they were asked for the last time, and why.
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self.files = files(place)
+        self.damaged: dict[str, str] = {}
         self._seen: dict[str, _Known] = {}
 
     @property
@@ -68,33 +74,58 @@ class Store:
         return True
 
     def settings(self) -> dict[str, Any]:
-        """What stands in run.json.
+        """What stands in run.json, with all that was added to it.
 
         Raises:
             InvalidInput: there is none, it cannot be read, or it was written by a later version.
         """
         try:
-            found = json.loads(self.files.get("run.json"))
+            first = self._read_json("run.json")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InvalidInput(f"{self.address!r} is not a run folder: it has no run.json.") from error
-        except ValueError as error:
-            raise InvalidInput(f"run.json in {self.address!r} cannot be read: {error}.") from error
-        if not isinstance(found, dict) or "id" not in found:
-            raise InvalidInput(f"run.json in {self.address!r} does not describe a run.")
-        if found.get("format", 0) > FORMAT:
-            raise InvalidInput(
-                f"The run folder {self.address!r} has format {found['format']}, this version reads up to {FORMAT}. "
-                "Use the version of seewhy that wrote it, or a later one."
-            )
-        return found
+        found = checked(first, f"run.json in {self.address!r}", FORMAT)
+        additions = []
+        for name in self.files.names(_SETTINGS):
+            if name.endswith(".json") and not name.startswith(RESERVED):
+                path = f"{_SETTINGS}/{name}"
+                additions.append((f"{path} in {self.address!r}", self._read_json(path)))
+        return checked(merged(found, additions), f"What was added to the run in {self.address!r}", FORMAT)
+
+    def _read_json(self, name: str) -> Any:
+        try:
+            return parsed(self.files.get(name), f"{name} in {self.address!r}")
+        except (FileNotFoundError, NotADirectoryError, StorageError):
+            raise
+        except OSError as error:
+            raise InvalidInput(f"{name} in {self.address!r} cannot be read: {error}.") from error
 
     def create(self, settings: dict[str, Any]) -> bool:
         """Writes run.json if there is none; False where another writer was first."""
         return self.files.put("run.json", [_json(settings)], replace=False)
 
-    def update(self, settings: dict[str, Any]) -> None:
-        """Replaces run.json in one step."""
-        self.files.put("run.json", [_json(settings)])
+    def add(self, kind: str, label: str, value: Mapping[str, Any]) -> str | None:
+        """Adds an explainer or metric by its label, "uncertainty" or "counterfactual"; of many writers the first does.
+
+        Returns:
+            The id of what has this label already, if that is something else. Which label a thing has got is seen in
+            `settings`: another writer may have added the same under another label.
+        """
+        if kind in ADDED:
+            name, body = reservation(kind, label, value["id"])
+            self.files.put(name, [_json(body)], replace=False)
+            holder = self._read_json(name)
+            if not isinstance(holder, dict) or holder.get("id") != value["id"]:
+                return str(holder.get("id")) if isinstance(holder, dict) else "?"
+        name, body = addition(kind, label, value)
+        self.files.put(name, [_json(body)], replace=False)
+        return None
+
+    def tell(self, **latest: Any) -> None:
+        """Notes what data and command are now; the newest count."""
+        now = time.time()
+        name, body = addition("latest", "", {**latest, "written": now, "id": os.urandom(8).hex()})
+        del body["id"]
+        self.files.put(name, [_json(body)], replace=False)
 
     # ---------------------------------------------------------------------------------------------------- parts
 
@@ -110,11 +141,12 @@ class Store:
         Raises:
             StorageError: it cannot be written; nothing of it is left.
         """
-        part = f"{chunk}-{secrets.token_hex(6)}"
         about = {_RUN: run.encode(), _CHUNK: chunk.encode()}
+        data = as_bytes(table(rows).replace_schema_metadata(about))
+        part = guarded_name(chunk, data)
         self.files.put(f"{_PARTS}/{part}.pack", pack)
         try:
-            self.files.put(f"{_PARTS}/{part}.parquet", [_bytes(table(rows).replace_schema_metadata(about))])
+            self.files.put(f"{_PARTS}/{part}.parquet", [data])
         except StorageError:
             with contextlib.suppress(StorageError):  # a full disk is not to be kept full by what nobody reads
                 self.files.remove([f"{_PARTS}/{part}.pack"])
@@ -132,18 +164,32 @@ class Store:
         return sorted(parts[0] if len(parts) == 1 else self._whole(parts) for parts in attempts.values())
 
     def _whole(self, parts: list[str]) -> str:
-        readable = (part for part in parts if self._open(f"{_PARTS}/{part}.parquet", ["sample"]) is not None)
+        readable = (part for part in parts if self._open(part, None) is not None)
         return next(readable, parts[0])
 
-    def read(self, part: str, offset: int, size: int) -> bytes:
+    def read(self, part: str, offset: int, size: int, wanted: int | None = None) -> bytes:
         """A range of a part's pack.
 
+        Args:
+            part: its name.
+            offset: of the first byte.
+            size: in bytes.
+            wanted: the checksum that stands in the row, where one does.
+
         Raises:
-            InvalidInput: the pack is shorter.
+            InvalidInput: the pack is gone or shorter, or the bytes are not those that were written.
         """
-        found = self.files.read(f"{_PARTS}/{part}.pack", offset, size)
+        name, end = f"{part}.pack in {self.address!r}", offset + size
+        try:
+            found = self.files.read(f"{_PARTS}/{part}.pack", offset, size)
+        except StorageError:
+            raise
+        except (OSError, OverflowError, ValueError) as error:
+            raise InvalidInput(f"{name} cannot be read: {error}.") from error
         if len(found) != size:
-            raise InvalidInput(f"{part}.pack in {self.address!r} is damaged: it ends before byte {offset + size}.")
+            raise InvalidInput(f"{name} is damaged: it ends before byte {end}.")
+        if wanted is not None and checksum(found) != wanted:
+            raise InvalidInput(f"{name} is damaged: bytes {offset} to {end} are not those that were written.")
         return found
 
     def rows(self, run: str, columns: list[str] | None = None, without: Iterable[str] = ()) -> tuple[pa.Table, int]:
@@ -154,11 +200,12 @@ class Store:
             columns: of the rows; None for all.
             without: parts that are known already.
         """
-        wanted = set(self.parts()) - set(without)
+        parts = self.parts()
+        wanted = set(parts) - set(without)
         tables: list[pa.Table] = []
         for one in self._indexes():
             if fresh := wanted.intersection(one.covers):
-                found = _table(one.file, [*columns, "part", "run"] if columns else None)
+                found = _index_rows(one, columns)
                 if found is None:
                     continue  # damaged: its parts are read one by one
                 whole = len(fresh) == len(one.covers)
@@ -178,7 +225,7 @@ class Store:
         for one in self._indexes():
             if fresh := wanted.intersection(one.covers):
                 chosen = pa.array(sorted(fresh))
-                found = _table(one.file, None)
+                found = _index_rows(one, None)
                 if found is not None:
                     wanted -= fresh
                     yield _own(found.filter(pc.is_in(found["part"], chosen)), run)
@@ -198,25 +245,26 @@ class Store:
 
     def _loose(self, parts: list[str], columns: list[str] | None) -> list[pa.Table]:
         def one(part: str) -> pa.Table | None:
-            found = self._open(f"{_PARTS}/{part}.parquet", columns)
-            if found is None:
-                return None
-            run = (found.schema.metadata or {}).get(_RUN, b"").decode()
-            found = found.replace_schema_metadata(None)
-            found = found.append_column("part", pa.array([part] * len(found), pa.string()))
-            return found.append_column("run", pa.array([run] * len(found), pa.string()))
+            return self._open(part, columns)
 
         if len(parts) < 8:
             return [found for found in map(one, parts) if found is not None]
         with ThreadPoolExecutor(4) as pool:
             return [found for found in pool.map(one, parts) if found is not None]
 
-    def _open(self, name: str, columns: list[str] | None) -> pa.Table | None:
-        """A file's rows; None where the file is gone or damaged, which makes its chunk one that is yet to be done."""
+    def _open(self, part: str, columns: list[str] | None) -> pa.Table | None:
+        """A part's rows; None where it is gone or damaged, which makes its chunk one that is yet to be done."""
         try:
-            return _table(pq.ParquetFile(io.BytesIO(self.files.get(name))), columns)
-        except (FileNotFoundError, pa.ArrowInvalid, OSError):
+            file = opened(part, self.files.get(f"{_PARTS}/{part}.parquet"))
+            found = rows_of(file, columns)
+        except (Damaged, OSError) as error:
+            self.damaged[part] = str(error)
             return None
+        self.damaged.pop(part, None)
+        run = (file.schema_arrow.metadata or {}).get(_RUN, b"").decode(errors="replace")
+        for name, text in (("part", part), ("run", run)):
+            found = found.append_column(name, pa.array([text] * len(found), pa.string()))
+        return found
 
     # ---------------------------------------------------------------------------------------------------- index
 
@@ -246,7 +294,7 @@ class Store:
         seen = {part for found in tables for part in found["part"].unique().to_pylist()}
         new = len(seen)
         for one in self._indexes(old):
-            found = _table(one.file, None)
+            found = _index_rows(one, None)
             if found is None:
                 return 0
             fresh = [part for part in one.covers if part not in seen]
@@ -255,9 +303,10 @@ class Store:
         if not (names := sorted(seen & parts)):
             return 0
         together = pa.concat_tables(tables).replace_schema_metadata({_COVERS: json.dumps(names).encode()})
-        name = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
-        self.files.put(f"{_INDEX}/{name}.parquet", [_bytes(together)])
-        self.files.remove(f"{_INDEX}/{one}" for one in old if one != f"{name}.parquet")
+        data = as_bytes(together)
+        name = guarded_name(hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest(), data) + ".parquet"
+        self.files.put(f"{_INDEX}/{name}", [data])
+        self.files.remove(f"{_INDEX}/{one}" for one in old if one != name)
         return new
 
     def sweep(self) -> int:
@@ -275,9 +324,10 @@ class Store:
         """The index files that can be read, one after the other: together they may be more than fits into memory."""
         for name in self.files.names(_INDEX) if names is None else names:
             try:
-                file = pq.ParquetFile(io.BytesIO(self.files.get(f"{_INDEX}/{name}")))
-                covers = json.loads((file.schema_arrow.metadata or {})[_COVERS])
-            except (FileNotFoundError, KeyError, ValueError, OSError):
+                data = self.files.get(f"{_INDEX}/{name}")
+                file = opened(name.removesuffix(".parquet"), data, MOST)
+                covers = [str(part) for part in json.loads((file.schema_arrow.metadata or {})[_COVERS])]
+            except (Damaged, KeyError, TypeError, ValueError, OSError, RecursionError):
                 continue  # replaced or damaged: its parts are read one by one
             yield _Index(name, covers, file)
 
@@ -304,18 +354,13 @@ def _few(small: list[_Known]) -> list[str]:
     return [one.name for one, rows in zip(small, total, strict=True) if rows <= MOST]
 
 
-def _table(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table | None:
-    """The rows; None where they are damaged. A part without a column of detections has none of them."""
+def _index_rows(index: _Index, columns: list[str] | None) -> pa.Table | None:
+    """The rows with "part" and "run"; None where they are damaged."""
     try:
-        found = file.read(columns=columns)
-    except (pa.ArrowInvalid, OSError):
+        found = rows_of(index.file, [*columns, "part", "run"] if columns else None)
+    except Damaged:
         return None
-    for one in SCHEMA:
-        if one.name not in found.schema.names and (columns is None or one.name in columns):
-            nothing: Any = [] if pa.types.is_list(one.type) else None
-            found = found.append_column(one, pa.array([nothing] * len(found), one.type))
-    order = [name for name in SCHEMA.names if name in found.schema.names]
-    return found.select([*order, *(name for name in found.schema.names if name not in order)])
+    return found if {"part", "run"} <= set(found.column_names) else None
 
 
 def _own(rows: pa.Table, run: str) -> pa.Table:
@@ -325,12 +370,6 @@ def _own(rows: pa.Table, run: str) -> pa.Table:
 
 def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _bytes(rows: pa.Table) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(rows, out, compression="zstd")
-    return out.getvalue()
 
 
 def _empty(columns: list[str] | None) -> pa.Table:

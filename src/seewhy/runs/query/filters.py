@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from seewhy.errors import InvalidInput, UnknownName, nearest
+from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.choosing import Plan
 
-__all__ = ["FLAGS", "PICTURE_HAS_TEXT", "Asked", "Query", "sorts"]
+__all__ = ["PICTURE_HAS_TEXT", "Asked", "Query", "sorts"]
 
-FLAGS = ("TP", "FN", "FP", "TN")
 _COLUMNS = {
     "position": "position", "probability": "probability", "uncertainty": "std", "entropy": "entropy",
     "mutual_information": "mutual_information",

@@ -11,7 +11,6 @@ files nor network) do the filtering. A `Run` may be used by several threads whil
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any, Unpack
@@ -21,8 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seewhy.errors import InvalidInput
-from seewhy.runs.folder.codec import decode
+from seewhy.runs.folder.codec import check, check_thumbnail, decode
 from seewhy.runs.folder.rows import MapRow
+from seewhy.runs.folder.settings import parsed
 from seewhy.runs.query import judged as judging
 from seewhy.runs.query import totals as totals
 from seewhy.runs.query.filters import PICTURE_HAS_TEXT, Asked, Query, sorts
@@ -93,6 +93,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """What stands in run.json."""
         return self._base.state.settings
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Parts that could not be read when they were looked at the last time, and why."""
+        return self._base.state.damaged
 
     @property
     def explainers(self) -> tuple[str, ...]:
@@ -232,13 +237,16 @@ class Run:
         """A map as it is kept, and how it is read; None where there is none.
 
         Raises:
-            InvalidInput: its pack is damaged.
+            InvalidInput: its pack is damaged, or it is no map of the size that its row says.
         """
         record = self.sample(sample)
         stored = record.maps.get((label, explainer)) if record else None
         if stored is None:
             return None
-        return self._base.store.read(stored.part, stored.row.offset, stored.row.size), stored.row
+        row = stored.row
+        data = self._base.store.read(stored.part, row.offset, row.size, row.checksum)
+        check(data, row.encoding, (row.height, row.width))
+        return data, row
 
     def map(self, sample: str, label: int, explainer: str) -> NDArray[np.float32] | None:
         """A map (h, w) in its own resolution, raw and signed; None where there is none.
@@ -262,10 +270,16 @@ class Run:
         if record is None or record.thumbnail is None:
             return None
         part, place = record.thumbnail
-        return self._base.store.read(part, place.offset, place.size), place.format
+        data = self._base.store.read(part, place.offset, place.size, place.checksum)
+        check_thumbnail(data, place.format, (place.height, place.width))
+        return data, place.format
 
     def tree(self, sample: str, label: int) -> dict[str, Any] | None:
-        """A hierarchical occlusion (`EditTree.as_dict`); None where there is none."""
+        """A hierarchical occlusion (`EditTree.as_dict`); None where there is none.
+
+        Raises:
+            InvalidInput: what is stored is none.
+        """
         record = self.sample(sample)
         stored = record.trees.get(label) if record else None
         if stored is None:
@@ -273,7 +287,11 @@ class Run:
         rows = self._base.store.rows_of(stored.part, ["sample", "trees"]).to_pylist()
         own = [tree for row in rows if row["sample"] == sample for tree in row["trees"]]
         texts = [tree["tree"] for tree in own if tree["label"] == label]
-        found: dict[str, Any] | None = json.loads(texts[0]) if texts else None
+        if not texts:
+            return None
+        found = parsed(texts[0].encode(), f"The hierarchical occlusion of {sample!r}, class {label},", depth=200)
+        if not isinstance(found, dict):
+            raise InvalidInput(f"The hierarchical occlusion of {sample!r}, class {label}, is none.")
         return found
 
     # ---------------------------------------------------------------------------------------------- all of them

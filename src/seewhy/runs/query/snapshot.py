@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import duckdb
@@ -40,9 +40,8 @@ class State:
         rows: of all parts that were read; ``rid`` is the place in it.
         words: of the rows.
         parts: that were read, and those of other runs.
-        others: how many of those are of other runs.
-        foreign: how many of other runs there are.
-        unread: how many could not be read; they are tried again.
+        foreign: how many of those are of other runs.
+        damaged: those that could not be read, and why; they are tried again.
         pictures: how many numbers of pictures are taken.
     """
 
@@ -51,9 +50,8 @@ class State:
     rows: pa.Table
     words: Words
     parts: frozenset[str] = frozenset()
-    others: int = 0
     foreign: int = 0
-    unread: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
     pictures: int = 0
 
 
@@ -175,13 +173,10 @@ class Base:
         rows = pa.concat_tables([state.rows, fresh])
         if rows["rid"].num_chunks > _CHUNKS:
             rows = rows.combine_chunks()
-        read = set(pc.unique(found["part"]).to_pylist())
-        missing = wanted - read
-        others = missing if len(missing) == strange else set()  # else nobody knows which are damaged
-        known = state.others + len(others)
+        damaged = {part: why for part, why in sorted(self.store.damaged.items()) if part in wanted}
+        read = set(pc.unique(found["part"]).to_pylist()) | (wanted - damaged.keys())
         return replace(
-            state, rows=rows, parts=state.parts | read | others, others=known, unread=max(0, len(missing) - strange),
-            foreign=known if others else known + strange,
+            state, rows=rows, parts=state.parts | read, foreign=state.foreign + strange, damaged=damaged
         ), fresh  # fmt: skip
 
     def _write(self, state: State, rows: pa.Table, *, anew: bool) -> None:

@@ -13,6 +13,8 @@ from seewhy.runs.query.run import Run
 
 __all__ = ["Status", "status"]
 
+_SHOWN = 20  # damaged parts that are listed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
@@ -24,6 +26,7 @@ class Status:
         counts: of pictures, labels, maps, failures.
         scores: of each explainer by each metric.
         failures: some of them.
+        damaged: parts that could not be read -> why.
     """
 
     place: str
@@ -31,12 +34,14 @@ class Status:
     counts: Counts
     scores: list[Score]
     failures: list[Failure]
+    damaged: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "place": self.place, "settings": self.settings, "counts": asdict(self.counts),
             "scores": [asdict(one) for one in self.scores], "failures": [one._asdict() for one in self.failures],
+            "damaged": self.damaged,
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -52,6 +57,7 @@ class Status:
         lines += [f"  {line}" for line in _table(self.scores)]
         if counts.foreign or counts.unread:
             lines.append(f"  not read: {counts.foreign} parts of other settings, {counts.unread} damaged ones")
+            lines += [f"    {part}: {why}" for part, why in list(self.damaged.items())[:_SHOWN]]
         if counts.failures:
             lines.append(f"  {counts.failures} failures; of {counts.failed} pictures nothing is known:")
             lines += [f"    {one.name}: {told(one)}" for one in self.failures]
@@ -75,7 +81,12 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
     run = Run(place)
     listed = run.failures(limit=failures).items if failures else []
     return Status(
-        place=run.address, settings=run.settings, counts=run.counts(), scores=run.scores(), failures=list(listed)
+        place=run.address,
+        settings=run.settings,
+        counts=run.counts(),
+        scores=run.scores(),
+        failures=list(listed),
+        damaged=run.damaged,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seewhy.errors import UnknownName, nearest
-from seewhy.runs.query.filters import FLAGS
+from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.judged import judged
 from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, Score
 from seewhy.runs.query.snapshot import Moment
@@ -27,8 +27,8 @@ def counts(now: Moment) -> Counts:
     return Counts(
         total=(state.settings.get("data") or {}).get("length"), samples=pictures, failed=failed,
         failures=int(failures or 0), labels=labels, maps=int(mapped or 0), trees=trees,
-        flags={flag: flags.get(flag, 0) for flag in FLAGS}, parts=len(state.parts) - state.others,
-        foreign=state.foreign, unread=state.unread,
+        flags={flag: flags.get(flag, 0) for flag in FLAGS}, parts=len(state.parts) - state.foreign,
+        foreign=state.foreign, unread=len(state.damaged),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from seewhy.errors import StorageError
 from seewhy.runs.folder.codec import Precision, bright, encode
+from seewhy.runs.folder.parts import checksum
 from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, readable
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture
@@ -45,7 +46,7 @@ def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]
         extra: dict[str, Any] = {"maps": maps, "written": time.time()}
         if picture.loaded is not None and "predict" in picture.item.tasks:
             data, kind, (height, width) = picture.loaded.small
-            extra["thumbnail"] = ThumbnailRow(pack.add(data), len(data), kind, height, width)
+            extra["thumbnail"] = ThumbnailRow(pack.add(data), len(data), kind, height, width, checksum(data))
         rows.append(_row(tools, picture, extra))
     return tools.store.write(tools.run, chunk, rows, pack.pieces), sum(len(row.maps) for row in rows)
 
@@ -57,7 +58,7 @@ def _maps(picture: Picture, pack: _Pack, precision: Precision) -> list[MapRow]:
         kept = encode(values, precision)
         offset = pack.add(kept.data)
         place = (offset, len(kept.data), kept.encoding, *values.shape, kept.low, kept.high, bright(values))
-        found.append(MapRow(label, explainer, *place))
+        found.append(MapRow(label, explainer, *place)._replace(checksum=checksum(kept.data)))
     return found
 
 

@@ -255,7 +255,7 @@ def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> 
         there = {row.label: (part, row) for part, row in picture.item.maps if row.explainer == label}
         if set(there) == set(picture.classes or ()):
             for target, (part, row) in there.items():
-                data = tools.store.read(part, row.offset, row.size)
+                data = tools.store.read(part, row.offset, row.size, row.checksum)
                 shape = (row.height, row.width)
                 picture.maps[target, label] = decode(data, row.encoding, shape, row.low, row.high)
         else:

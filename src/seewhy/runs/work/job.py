@@ -174,6 +174,18 @@ class Tools:
             metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
         )  # fmt: skip
 
+    def named(self, known: Mapping[str, Any]) -> Tools:
+        """The same, with the labels that run.json has for the same things, and none that it has for others.
+
+        Args:
+            known: what stands in run.json.
+        """
+        explainers, metrics = _labels(self.explainers, known["explainers"]), _labels(self.metrics, known["metrics"])
+        ids = {key: one for key, one in self.ids.items() if key[0] not in ("explainer", "metric")}
+        ids |= {("explainer", label): _id(one) for label, one in explainers.items()}
+        ids |= {("metric", label): _id(one) for label, one in metrics.items()}
+        return dataclasses.replace(self, explainers=explainers, metrics=metrics, ids=ids)
+
     @property
     def threshold(self) -> float:
         """Above which a class, or a detector's box, counts as found."""
@@ -349,6 +361,7 @@ def _labels(made: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         own = given.get(_id(one))
         if own is None and (label in known or label in found):
             own = _longer(one, label)
+            own = f"{own} ({_id(one)})" if own in known or own in found else own
         found[own or label] = one
     if wrong := [label for label in found if "/" in label]:
         raise InvalidInput(
