@@ -17,9 +17,9 @@ from seewhy import boxes as owner
 from seewhy.boxes import box_mask, suppress
 from seewhy.explainers import Explainer
 from seewhy.images.view import View
+from seewhy.judging import truth
 from seewhy.metrics import PointingGame
 from seewhy.runs.query.run import Run
-from seewhy.runs.work.reading import truth
 from seewhy.types import Attribution, Sample
 from support.detection_runs import QUARTERS, Quarters, run
 

@@ -20,9 +20,13 @@ import seewhy
 from seewhy.comparison import Comparison
 from seewhy.draw import chart
 from seewhy.errors import InvalidInput, InvalidType, UnknownName, UnknownParameter
+from seewhy.explainers import Explainer
 from seewhy.explainers.occlusion import Occlusion
 from seewhy.metrics import Case, Metric
 from seewhy.metrics.relevance_mass import RelevanceMass
+from seewhy.runs.query.run import Run
+from seewhy.runs.runner import Runner
+from seewhy.runs.work.job import Job
 
 OBJECT = (slice(4, 12), slice(16, 24))
 
@@ -161,8 +165,51 @@ def test_a_picture_that_fails_is_recorded_and_the_others_are_done(tmp_path: Path
     reasons = [f.reason for f in found.failures]
     assert "it is not a picture in a format that seewhy opens" in reasons[0]
     assert reasons[1] == "Target 7 is out of range: the network has 2 classes, 0 to 1."
-    assert reasons[2] == "The mask must have the picture's size, (24, 32), got (5, 32)."
-    assert "Failures (3):" in str(found)
+    bad = [f for f in found.failures if f.reason == "The mask must have the picture's size, (24, 32), got (5, 32)."]
+    assert [(f.explainer, f.metric) for f in bad] == [(e, "relevance_mass") for e in ("occlusion", "random", "centre")]
+    assert "Failures (5):" in str(found)
+    assert found.failed("occlusion", "relevance_mass") == 3
+    assert re.search(r"occlusion +\d\.\d{3} n=1, 3 failed", str(found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breaking(Metric):
+    """Somebody's metric with a bug, which shows on the map of one class."""
+
+    def _judge(self, case: Case) -> float:
+        if case.target == 1:
+            raise ZeroDivisionError("division by zero")
+        return 0.5
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Falling(Explainer):
+    """Somebody's explainer that calls exit() where a picture is dark."""
+
+    def _explain(self, model: Any, inputs: Tensor, request: Any) -> Any:
+        raise SystemExit("no map today")
+
+
+def test_what_breaks_is_a_row_with_its_reason_in_a_comparison_and_in_a_run(tmp_path: Path) -> None:
+    """Whatever it raises, not our own errors alone; the reasons are the same in both."""
+    methods = {"gradient": "gradient", "falls": Falling}
+    data = [(x, label, mask()) for x, label in zip(inputs(3), (0, 1, 0), strict=True)]
+    found = seewhy.compare(Bright(), data, methods, [Breaking(), "relevance_mass"], baselines=False, progress=False)
+    assert found.mean("gradient", "Breaking").n == 2
+    assert (found.mean("falls", "Breaking").n, found.failed("falls", "Breaking")) == (0, 3)
+    assert found.mean("gradient", "relevance_mass").n == 3
+    told = [(f.explainer, f.metric, f.reason) for f in found.failures]
+    assert told == [
+        ("falls", None, "SystemExit: no map today"),
+        ("gradient", "Breaking", "ZeroDivisionError: division by zero"),
+        ("falls", None, "SystemExit: no map today"), ("falls", None, "SystemExit: no map today"),
+    ]  # fmt: skip
+    job = Job(place=tmp_path, model=Bright(), data=(inputs(3), [0, 1, 0]), explainers=methods,
+              metrics=[Breaking()], threshold=0.99)  # fmt: skip
+    Runner(job=job, progress=False).run()
+    rows = {(f.explainer, f.metric, f.reason) for f in Run(tmp_path).failures(limit=99)}
+    assert ("falls", None, "SystemExit: no map today") in rows
+    assert ("gradient", "Breaking", "ZeroDivisionError: division by zero") in rows
 
 
 def test_without_a_mask_there_is_no_data_and_no_failure() -> None:

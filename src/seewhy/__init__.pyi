@@ -74,6 +74,7 @@ from . import explainers as explainers
 from . import explanation as explanation
 from . import exports as exports
 from . import images as images
+from . import judging as judging
 from . import maps as maps
 from . import memory as memory
 from . import metrics as metrics

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy import registry, specs, statistics
-from seewhy.api import Bar, prepare, resolve_labels
+from seewhy import judging, registry, specs, statistics
+from seewhy.api import Bar, Batch, prepare, resolve_labels
 from seewhy.comparison import Comparison, Failure, Floats
-from seewhy.errors import InvalidInput, InvalidType, SeewhyError
+from seewhy.errors import FAILURES, InvalidInput, InvalidType
 from seewhy.explainers import Explainer
-from seewhy.images.images import read_mask
-from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric, explaining
+from seewhy.metrics import Metric
 from seewhy.models import Model, at, bound
 from seewhy.models.loading import load
 from seewhy.progress import Listener
@@ -114,40 +110,33 @@ class _Table:
     def fill(self, model: Model, i: int, sample: Sample) -> None:
         """One picture: every explainer's map of it, judged by every metric."""
         try:
-            inputs, target, truth = _ready(model, sample)
-        except (SeewhyError, OSError) as error:
-            self.failures.append(Failure(picture=sample.name, reason=str(error)))
+            batch, target = _ready(model, sample)
+        except FAILURES as error:
+            self._failed(sample, error)
             return
+        inputs, view = batch.inputs, batch.views[0]
+        size = (inputs.shape[2], inputs.shape[3])
+        needed = any(metric.needs_truth for metric in self.judges.values())
         for e, (label, method) in enumerate(self.methods.items()):
             explainer = replace(method, network=model)
             try:
-                saliency = self._explain(e, i, explainer, inputs, target)
-            except SeewhyError as error:
-                self.failures.append(Failure(picture=sample.name, explainer=label, reason=str(error)))
+                found, self.seconds[e, i] = judging.explain(explainer, inputs, target)
+            except FAILURES as error:
+                self._failed(sample, error, explainer=label)
                 continue
-            case = Case(model=model, image=inputs[0], target=target, saliency=saliency, truth=truth,
-                        explain=explaining(explainer, model))  # fmt: skip
-            self._judge(e, i, case, sample.name)
+            self.forward[e, i], self.backward[e, i] = found.passes.forward, found.passes.backward
+            about = judging.case(
+                model, explainer, inputs, target, found.raw[0, 0],
+                lambda: judging.truth_of_target(sample, view, target, size) if needed else None,
+            )  # fmt: skip
+            for m, one in enumerate(judging.judge(about, self.judges)):
+                self.values[e, m, i] = one.value
+                self.judging[m] += one.forward
+                if one.error is not None:
+                    self._failed(sample, one.error, explainer=label, metric=one.metric)
 
-    def _explain(self, e: int, i: int, explainer: Explainer, inputs: Tensor, target: Any) -> Tensor:
-        began = time.perf_counter()
-        found = explainer.run(inputs, target)
-        saliency = upsample(found.raw, (inputs.shape[2], inputs.shape[3]))[0, 0]
-        self.seconds[e, i] = time.perf_counter() - began
-        self.forward[e, i], self.backward[e, i] = found.passes.forward, found.passes.backward
-        return saliency
-
-    def _judge(self, e: int, i: int, case: Case, picture: str) -> None:
-        for m, (label, metric) in enumerate(self.judges.items()):
-            if metric.needs_truth and case.truth is None:
-                continue  # no data
-            before = replace(case.model.passes)
-            try:
-                self.values[e, m, i] = metric(case)
-            except SeewhyError as error:
-                explainer = list(self.methods)[e]
-                self.failures.append(Failure(picture=picture, explainer=explainer, metric=label, reason=str(error)))
-            self.judging[m] += case.model.passes.since(before).forward
+    def _failed(self, sample: Sample, error: BaseException, **about: str) -> None:
+        self.failures.append(Failure(picture=sample.name, reason=judging.reason(error), **about))
 
 
 def _bound(model: Model, samples: list[Sample]) -> Model:
@@ -155,24 +144,19 @@ def _bound(model: Model, samples: list[Sample]) -> Model:
     for sample in samples if getattr(model, "forward_kwargs", None) else ():
         try:
             inputs = prepare(model, sample.image).inputs
-        except (SeewhyError, OSError):  # the others are compared
+        except FAILURES:  # the others are compared
             continue
         with model.opened():
             return bound(model, inputs[:1], len(samples))
     return model
 
 
-def _ready(model: Model, sample: Sample) -> tuple[Tensor, Any, Tensor | None]:
-    """The network's input (1, C, H, W), the one target, and the mask (H, W) as the network sees it."""
+def _ready(model: Model, sample: Sample) -> tuple[Batch, Any]:
+    """The network's input and the one target."""
     batch = prepare(model, sample.image)
     if len(batch.inputs) != 1:
         raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")
-    target = _target(model, batch.inputs, sample.target)
-    size = (batch.inputs.shape[2], batch.inputs.shape[3])
-    if sample.mask is None:
-        return batch.inputs, target, None
-    mask = read_mask(sample.mask) if isinstance(sample.mask, str | Path) else sample.mask
-    return batch.inputs, target, torch.from_numpy(batch.views[0].to_input(mask, size)).to(batch.inputs.device)
+    return batch, _target(model, batch.inputs, sample.target)
 
 
 def _target(model: Model, inputs: Tensor, asked: Any) -> Any:

@@ -115,6 +115,11 @@ class Comparison:
         """The explainers that this one is really better than."""
         return self.judged.beaten(explainer, metric)
 
+    def failed(self, explainer: str, metric: str) -> int:
+        """How many pictures have no number because something failed, rather than because there was nothing to judge."""
+        about = ((None, None), (explainer, None), (explainer, metric))
+        return len({f.picture for f in self.failures if (f.explainer, f.metric) in about})
+
     def best(self, metric: str) -> Best:
         """Which explainer may be called the best under a metric; what does not beat the baselines may not."""
         return self.judged.best(metric)
@@ -135,7 +140,9 @@ class Comparison:
     def _table(self) -> list[str]:
         head = ["explainer", *(f"{m} ({'^' if b == 'higher' else 'v'})" for m, b in zip(self.metrics, self.better,
                 strict=True)), "forward", "backward", "seconds"]  # fmt: skip
-        rows = [[e, *(_cell(self.mean(e, m)) for m in self.metrics), *_spent(self.cost(e))] for e in self.explainers]
+        rows = [
+            [e, *(self._cell(self.mean(e, m)) for m in self.metrics), *_spent(self.cost(e))] for e in self.explainers
+        ]
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = [
             "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
@@ -145,6 +152,14 @@ class Comparison:
             "better, v lower is better; passes and seconds are those of one map."
         )
         return [lines[0], "-" * len(lines[0]), *lines[1:], said]
+
+    def _cell(self, mean: Mean) -> str:
+        failed = self.failed(mean.explainer, mean.metric)
+        lost = f", {failed} failed" if failed else ""
+        if not mean.n:
+            return f"no data{lost}"
+        interval = "" if mean.why else f" [{mean.low:.3f}, {mean.high:.3f}]"
+        return f"{mean.mean:.3f}{interval} n={mean.n}{lost}"
 
     def _verdicts(self) -> list[str]:
         lines = [
@@ -181,14 +196,15 @@ class Comparison:
     def to_csv(self, path: str | Path) -> Path:
         """Writes one row a cell of the table; returns the path."""
         out = io.StringIO()
-        names = ["explainer", "metric", "better", "mean", "low", "high", "n", "missing", "forward", "backward",
-                 "seconds"]  # fmt: skip
+        names = ["explainer", "metric", "better", "mean", "low", "high", "n", "missing", "failed", "forward",
+                 "backward", "seconds"]  # fmt: skip
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(names)
         better = dict(zip(self.metrics, self.better, strict=True))
         for m in self.means:
             writer.writerow(map(guarded, [m.explainer, m.metric, better[m.metric], m.mean, m.low, m.high, m.n,
-                                          m.missing, *self.cost(m.explainer)]))  # fmt: skip
+                                          m.missing, self.failed(m.explainer, m.metric),
+                                          *self.cost(m.explainer)]))  # fmt: skip
         return _write(path, out.getvalue())
 
     def to_json(self, path: str | Path) -> Path:
@@ -200,7 +216,7 @@ class Comparison:
             "metrics": [{"name": n, "better": b} for n, b in zip(self.metrics, self.better, strict=True)],
             "ranges": [[end if np.isfinite(end) else None for end in ends] for ends in self.ranges],
             "pictures": self.pictures,
-            "means": [vars(m) for m in self.means],
+            "means": [{**vars(m), "failed": self.failed(m.explainer, m.metric)} for m in self.means],
             "differences": [vars(d) for d in self.differences],
             "cost": {e: dict(zip(("forward", "backward", "seconds"), self.cost(e), strict=True)) for e in
                      self.explainers},
@@ -245,13 +261,6 @@ class Comparison:
             self.to_csv(stem.with_suffix(".csv")), self.to_json(stem.with_suffix(".json")),
             self.to_png(stem.with_suffix(".png")), _write(stem.with_suffix(".txt"), str(self) + "\n"),
         ]  # fmt: skip
-
-
-def _cell(mean: Mean) -> str:
-    if not mean.n:
-        return "no data"
-    interval = "" if mean.why else f" [{mean.low:.3f}, {mean.high:.3f}]"
-    return f"{mean.mean:.3f}{interval} n={mean.n}"
 
 
 def _spent(cost: Sequence[float]) -> list[str]:

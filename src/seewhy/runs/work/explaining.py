@@ -9,20 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy.errors import FAILURES, BadOutput, InvalidTarget, SeewhyError
+from seewhy import judging
+from seewhy.errors import FAILURES, BadOutput, InvalidTarget
 from seewhy.explainers import Explainer
-from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric, explaining
+from seewhy.judging import Judgement
+from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.perturbation import check_activation
 from seewhy.runs.folder.codec import decode
@@ -30,7 +30,6 @@ from seewhy.runs.folder.rows import CostRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture, choose, exclusive, said
-from seewhy.runs.work.reading import truth, truth_of_boxes
 from seewhy.targets import BoxTarget, Chosen
 from seewhy.types import Attribution, Outputs, activation
 
@@ -112,10 +111,8 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
     def work(batch: list[Picture]) -> None:
         inputs = _together(batch)
         if first is not None:
-            began = time.perf_counter()
             chosen = Chosen(choose=lambda outputs: _chosen(tools, batch, outputs))
-            found = _explainer(tools, first, batch).run(inputs, chosen)
-            _keep(tools, batch, first, found, time.perf_counter() - began)
+            _keep(tools, batch, first, *judging.explain(_explainer(tools, first, batch), inputs, chosen))
             return
         with tools.model.opened():
             tools.model.check(inputs)
@@ -191,10 +188,8 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
         alike[len(picture.classes or ())].append(picture)
 
     def work(batch: list[Picture]) -> None:
-        began = time.perf_counter()
-        explainer = _explainer(tools, label, batch)
-        found = explainer.run(_together(batch), torch.tensor([p.classes for p in batch]))
-        _keep(tools, batch, label, found, time.perf_counter() - began)
+        asked = torch.tensor([p.classes for p in batch])
+        _keep(tools, batch, label, *judging.explain(_explainer(tools, label, batch), _together(batch), asked))
 
     def failed(picture: Picture, error: BaseException) -> None:
         judged = [tools.score_task(label, metric) for metric in tools.metrics]
@@ -202,9 +197,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
 
     def boxes(batch: list[Picture]) -> None:
         for picture in batch:
-            began = time.perf_counter()
-            found = _of_boxes(picture, _explainer(tools, label, [picture]))
-            _keep(tools, [picture], label, found, time.perf_counter() - began)
+            _keep(tools, [picture], label, *_of_boxes(picture, _explainer(tools, label, [picture])))
 
     if tools.sieve is not None:  # each picture has boxes of its own
         replace(batches, size=1).each([p for n in alike if n for p in alike[n]], boxes, failed)
@@ -214,17 +207,19 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
             batches.each(group, work, failed)
 
 
-def _of_boxes(picture: Picture, explainer: Explainer) -> Attribution:
+def _of_boxes(picture: Picture, explainer: Explainer) -> tuple[Attribution, float]:
     """One map for each of a detector's boxes, all from the same passes; of its class, where a method knows no boxes."""
     inputs, found = _together([picture]), picture.detections or []
     if not explainer.classes_only:
-        maps = explainer.run(inputs, _targets(picture))
-        return replace(maps, warnings=tuple(_TARGET.sub(lambda m: f"box {int(m[1]) + 1}", t) for t in maps.warnings))
+        maps, seconds = judging.explain(explainer, inputs, _targets(picture))
+        told = tuple(_TARGET.sub(lambda m: f"box {int(m[1]) + 1}", text) for text in maps.warnings)
+        return replace(maps, warnings=told), seconds
     labels = sorted({row.class_index for row in found})
-    of_classes = explainer.run(inputs, torch.tensor([labels]))
+    of_classes, seconds = judging.explain(explainer, inputs, torch.tensor([labels]))
     rows = [labels.index(row.class_index) for row in found]
     note = f"{type(explainer).__name__} explains classes: boxes of one class share a map."
-    return replace(of_classes, raw=of_classes.raw[:, rows], targets=None, warnings=(*of_classes.warnings, note))
+    told = (*of_classes.warnings, note)
+    return replace(of_classes, raw=of_classes.raw[:, rows], targets=None, warnings=told), seconds
 
 
 def _targets(picture: Picture) -> list[BoxTarget]:
@@ -268,35 +263,33 @@ def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> 
 
 def _judge_all(tools: Tools, batches: Batches, picture: Picture) -> None:
     for e in tools.explainers:
-        wanted = [m for m in tools.metrics if picture.wants(tools.score_task(e, m))]
-        if not wanted:
-            continue
+        wanted = {m: metric for m, metric in tools.metrics.items() if picture.wants(tools.score_task(e, m))}
         for label in picture.classes or ():
-            if (label, e) not in picture.maps:
-                continue
-            case = _case(tools, picture, (label, e), wanted)
-            for m in wanted:
-                _judge(tools, batches, picture, case, (label, e, m))
+            if wanted and (label, e) in picture.maps:
+                for one in judging.judge(_case(tools, picture, (label, e), wanted), wanted, batches.limit):
+                    _judged(tools, picture, one, (label, e, one.metric))
 
 
-def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: list[str]) -> Case | Exception:
+def _judged(tools: Tools, picture: Picture, one: Judgement, about: tuple[int, str, str]) -> None:
+    label, e, m = about
+    if one.error is not None:
+        picture.fail_judging([tools.score_task(e, m)], one.error, about)
+        return
+    picture.scores.append(ScoreRow(label, e, m, one.value if one.value == one.value else None))
+
+
+def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: Mapping[str, Metric]) -> Case | BaseException:
     """The map of a class by an explainer with what metrics need, or what stands against it."""
     assert picture.loaded is not None
-    (label, e), model = about, _model(tools, [picture])
-    explainer = _explainer(tools, e, [picture])
-    inputs = picture.loaded.inputs
+    label, e = about
+    inputs, needed = picture.loaded.inputs, any(one.needs_truth for one in wanted.values())
     size = (inputs.shape[2], inputs.shape[3])
-    raw = torch.from_numpy(picture.maps[label, e]).to(inputs.device)
-    try:
-        needed = any(tools.metrics[m].needs_truth for m in wanted)
-        mask = _truth(picture, label, size) if needed else None
-        return Case(
-            model=model, image=inputs[0], saliency=upsample(raw[None, None], size)[0, 0],
-            target=label if picture.detections is None else _targets(picture)[label],
-            truth=None if mask is None else mask.to(inputs.device), explain=_again(explainer, model),
-        )  # fmt: skip
-    except (SeewhyError, OSError) as error:
-        return error
+    return judging.case(
+        _model(tools, [picture]), _explainer(tools, e, [picture]), inputs,
+        label if picture.detections is None else _targets(picture)[label],
+        torch.from_numpy(picture.maps[label, e]).to(inputs.device),
+        lambda: _truth(picture, label, size) if needed else None,
+    )  # fmt: skip
 
 
 def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None:
@@ -304,36 +297,10 @@ def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None
     assert picture.loaded is not None
     sample, view = picture.loaded.sample, picture.loaded.view
     if picture.detections is None:
-        return truth(sample, view, label, size)
+        return judging.truth(sample, view, label, size)
     box = detecting.true_box(picture.detections[label], sample)
-    found = None if box is None else truth_of_boxes([box], view, size)
+    found = None if box is None else judging.truth_of_boxes([box], view, size)
     return found if found is not None and bool(found.any()) else None
-
-
-def _again(explainer: Explainer, model: Model) -> Callable[[Tensor, Any], Tensor]:
-    """Explains other images for a metric; a box's class, where the method knows no boxes."""
-    explain = explaining(explainer, model)
-
-    def classes(images: Tensor, target: Any) -> Tensor:
-        return explain(images, target.label if isinstance(target, BoxTarget) else target)
-
-    return classes if explainer.classes_only else explain
-
-
-def _judge(
-    tools: Tools, batches: Batches, picture: Picture, case: Case | Exception, about: tuple[int, str, str]
-) -> None:
-    label, e, m = about
-    metric: Metric = tools.metrics[m]
-    try:
-        if isinstance(case, Exception):
-            raise case
-        with batches.limit():
-            value = float("nan") if metric.needs_truth and case.truth is None else metric(case)
-    except FAILURES as error:  # the other metrics' results are not lost
-        picture.fail_judging([tools.score_task(e, m)], error, about)
-        return
-    picture.scores.append(ScoreRow(label, e, m, value if value == value else None))
 
 
 # ------------------------------------------------------------------------------- uncertainty and counterfactuals

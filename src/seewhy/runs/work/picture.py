@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seewhy.errors import InvalidTarget
+from seewhy.judging import reason
 from seewhy.runs.folder.rows import CostRow, DetectionRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work.plan import Item
-from seewhy.runs.work.reading import Loaded, reason
+from seewhy.runs.work.reading import Loaded
 
 __all__ = ["Picture", "choose", "exclusive", "flag", "said"]
 

@@ -1,33 +1,28 @@
-"""A picture of the data as the worker wants it: the network's input, a thumbnail, and where its objects are."""
+"""A picture of the data as the worker wants it: the network's input and a thumbnail."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
 from seewhy.api import prepare
-from seewhy.boxes import box_mask
 from seewhy.datasets import Data
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.images.decoding import opened
-from seewhy.images.images import read_mask
 from seewhy.images.view import View
 from seewhy.models import Model
 from seewhy.runs.folder.codec import thumbnail
 from seewhy.runs.folder.identity import identity
-from seewhy.runs.folder.rows import readable
 from seewhy.types import Sample
 
-__all__ = ["Loaded", "digest", "load", "reason", "truth", "truth_of_boxes"]
+__all__ = ["Loaded", "digest", "load"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,37 +118,3 @@ def _original(source: str | None, picture: Image.Image) -> tuple[bytes, str]:
     out = BytesIO()
     picture.save(out, format="PNG")
     return out.getvalue(), ".png"
-
-
-def reason(error: BaseException) -> str:
-    """What a failure row says: our own messages as they are, others with their kind."""
-    text = str(error).strip() or "no message"
-    return readable(text if isinstance(error, SeewhyError) else f"{type(error).__name__}: {text}")
-
-
-def truth(sample: Sample, view: View, label: int, size: tuple[int, int]) -> Tensor | None:
-    """(H, W) bool: where a class is, as the network's input sees it; None where that is not known.
-
-    Args:
-        sample: with masks or boxes.
-        view: which part of the picture the input covers.
-        label: the class.
-        size: height and width of the input.
-    """
-    if label in sample.masks:
-        return _of_mask(sample.masks[label], view, size)
-    boxes = [box[1:] for box in sample.boxes if box[0] == label]
-    if boxes:
-        return truth_of_boxes(boxes, view, size)
-    only = sample.labels is not None and set(sample.labels) == {label}
-    return _of_mask(sample.mask, view, size) if sample.mask is not None and only else None
-
-
-def _of_mask(mask: Any, view: View, size: tuple[int, int]) -> Tensor:
-    found = read_mask(mask) if isinstance(mask, str | os.PathLike) else mask
-    return torch.from_numpy(view.to_input(found, size))
-
-
-def truth_of_boxes(boxes: Sequence[Sequence[float]], view: View, size: tuple[int, int]) -> Tensor:
-    """(H, W) bool: pixels of the input that lie in a box (x0, y0, x1, y1 in the picture's pixels)."""
-    return box_mask([view.box_to_input(box, size) for box in boxes], size)

@@ -1,0 +1,156 @@
+"""One picture's maps, made and judged: what `compare` and runs have in common.
+
+A sample, an explainer and metrics become rows: a map with what it cost, then one `Judgement` for each metric. Whatever
+an explainer or a metric raises is a row with its reason, and the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from seewhy.boxes import box_mask
+from seewhy.errors import FAILURES, SeewhyError
+from seewhy.explainers import Explainer
+from seewhy.images.images import read_mask
+from seewhy.images.view import View
+from seewhy.maps import upsample
+from seewhy.metrics import Case, Metric, explaining
+from seewhy.models import Model
+from seewhy.targets import BoxTarget
+from seewhy.types import Attribution, Sample
+
+__all__ = ["Judgement", "case", "explain", "judge", "reason", "truth", "truth_of_boxes", "truth_of_target"]
+
+
+class Judgement(NamedTuple):
+    """What a metric made of one map.
+
+    Attributes:
+        metric: its label.
+        value: NaN where there was nothing to judge, and where it failed.
+        forward: images that went through the network for it.
+        error: what stood against it; None where nothing did.
+    """
+
+    metric: str
+    value: float
+    forward: float
+    error: BaseException | None = None
+
+
+def reason(error: BaseException) -> str:
+    """How a failure is told: our own messages as they are, others with their kind; always valid Unicode."""
+    text = str(error).strip() or "no message"
+    told = text if isinstance(error, SeewhyError) else f"{type(error).__name__}: {text}"
+    return told.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def explain(explainer: Explainer, inputs: Tensor, targets: Any) -> tuple[Attribution, float]:
+    """The maps of ``inputs`` (N, C, H, W), and the seconds that they took."""
+    began = time.perf_counter()
+    found = explainer.run(inputs, targets)
+    return found, time.perf_counter() - began
+
+
+def case(
+    model: Model, explainer: Explainer, inputs: Tensor, target: Any, raw: Tensor, find: Callable[[], Tensor | None]
+) -> Case | BaseException:
+    """One map with what metrics need, or what stands against it.
+
+    Args:
+        model: what was explained.
+        explainer: what made the map, for metrics that have other images explained.
+        inputs: (1, C, H, W).
+        target: a class index or a `Target`.
+        raw: (h, w) in the explainer's own resolution.
+        find: gives (H, W) bool, where the object is, or None where that is not known.
+    """
+    try:
+        found, size = find(), (inputs.shape[2], inputs.shape[3])
+        return Case(
+            model=model, image=inputs[0], target=target, saliency=upsample(raw[None, None], size)[0, 0],
+            truth=None if found is None else found.to(inputs.device), explain=_again(explainer, model),
+        )  # fmt: skip
+    except FAILURES as error:
+        return error
+
+
+def _again(explainer: Explainer, model: Model) -> Callable[[Tensor, Any], Tensor]:
+    """Explains other images for a metric; a box's class, where the method knows no boxes."""
+    explain = explaining(explainer, model)
+
+    def classes(images: Tensor, target: Any) -> Tensor:
+        return explain(images, target.label if isinstance(target, BoxTarget) else target)
+
+    return classes if explainer.classes_only else explain
+
+
+def judge(
+    about: Case | BaseException, metrics: Mapping[str, Metric],
+    limit: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[Judgement]:  # fmt: skip
+    """Each metric's number of a map; without truth, metrics that need it have nothing to judge.
+
+    Args:
+        about: as `case` gives it.
+        metrics: label -> metric.
+        limit: wraps the work of each.
+    """
+    for label, metric in metrics.items():
+        if isinstance(about, BaseException):
+            yield Judgement(label, float("nan"), 0, about)
+            continue
+        before, value, failed = replace(about.model.passes), float("nan"), None
+        try:
+            if about.truth is not None or not metric.needs_truth:
+                with limit():
+                    value = metric(about)
+        except FAILURES as error:  # the other metrics' results are not lost
+            failed = error
+        yield Judgement(label, value, about.model.passes.since(before).forward, failed)
+
+
+# --------------------------------------------------------------------------------------------- where the object is
+
+
+def truth_of_target(sample: Sample, view: View, target: Any, size: tuple[int, int]) -> Tensor | None:
+    """(H, W) bool: where the one object of a sample is: its mask, else what `truth` knows of its class."""
+    if sample.mask is not None:
+        return _of_mask(sample.mask, view, size)
+    return truth(sample, view, target, size) if isinstance(target, int) else None
+
+
+def truth(sample: Sample, view: View, label: int, size: tuple[int, int]) -> Tensor | None:
+    """(H, W) bool: where a class is, as the network's input sees it; None where that is not known.
+
+    Args:
+        sample: with masks or boxes.
+        view: which part of the picture the input covers.
+        label: the class.
+        size: height and width of the input.
+    """
+    if label in sample.masks:
+        return _of_mask(sample.masks[label], view, size)
+    boxes = [box[1:] for box in sample.boxes if box[0] == label]
+    if boxes:
+        return truth_of_boxes(boxes, view, size)
+    only = sample.labels is not None and set(sample.labels) == {label}
+    return _of_mask(sample.mask, view, size) if sample.mask is not None and only else None
+
+
+def _of_mask(mask: Any, view: View, size: tuple[int, int]) -> Tensor:
+    found = read_mask(mask) if isinstance(mask, str | os.PathLike) else mask
+    return torch.from_numpy(view.to_input(found, size))
+
+
+def truth_of_boxes(boxes: Sequence[Sequence[float]], view: View, size: tuple[int, int]) -> Tensor:
+    """(H, W) bool: pixels of the input that lie in a box (x0, y0, x1, y1 in the picture's pixels)."""
+    return box_mask([view.box_to_input(box, size) for box in boxes], size)
