@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seewhy.runs.folder.codec import MOST_CELLS
-from seewhy.runs.folder.rows import FLAGS, SCHEMA
+from seewhy.runs.folder.rows import FLAGS, SCHEMA, SELDOM
 
 __all__ = ["Damaged", "as_bytes", "checksum", "file_sum", "guarded_name", "opened", "rows_of"]
 
@@ -136,7 +136,7 @@ def _tried(work: Callable[[], Any]) -> Any:
 def _column(found: pa.Table, one: pa.Field) -> pa.ChunkedArray:
     if one.name in found.column_names:
         return _typed(found[one.name], one.type, one.name)
-    if one.name != "detections":  # a run over a classifier has none
+    if one.name not in SELDOM:
         raise Damaged(f"it has no column {one.name!r}")
     return pa.chunked_array([pa.array([[]] * len(found), one.type)])
 
@@ -236,7 +236,7 @@ _OF: dict[str, Any] = {
     "detections": (_Rule(), {
         "number": _INDEX, "class_index": _INDEX, **_CORNERS, "overlap": _MAYBE, "match": _ANY_INDEX
     }),
-    "part": _TEXT, "run": _TEXT,
+    "crowds": (_Rule(), _INDEX), "difficult": (_Rule(), _INDEX), "part": _TEXT, "run": _TEXT,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 __all__ = [
     "FLAGS",
     "SCHEMA",
+    "SELDOM",
     "CostRow",
     "DetectionRow",
     "FailureRow",
@@ -31,6 +32,7 @@ __all__ = [
 
 
 FLAGS = ("TP", "FN", "FP", "TN")
+SELDOM = ("detections", "crowds", "difficult")  # columns that a part has only where some row has an entry
 
 
 class LabelRow(NamedTuple):
@@ -349,7 +351,7 @@ def told(failure: _Told) -> str:
 def table(rows: list[Row]) -> pa.Table:
     """The rows in the columns of the run folder; of detections, crowds and difficult boxes only where some are."""
     made = pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
-    empty = [name for name in ("detections", "crowds", "difficult") if not any(getattr(row, name) for row in rows)]
+    empty = [name for name in SELDOM if not any(getattr(row, name) for row in rows)]
     return made.drop_columns(empty)
 
 
