@@ -17,6 +17,7 @@ from typing import Any
 
 _PLACES = {
     "BoxTarget": "targets",
+    "DRISETarget": "targets",
     "Comparison": "comparison",
     "ClassTarget": "targets",
     "Detection": "detection",

@@ -48,6 +48,7 @@ from seewhy.ood.ood_net import OoDNet as OoDNet
 from seewhy.runs.runner import ImageClassificationRunner as ImageClassificationRunner
 from seewhy.targets import BoxTarget as BoxTarget
 from seewhy.targets import ClassTarget as ClassTarget
+from seewhy.targets import DRISETarget as DRISETarget
 from seewhy.targets import MaskTarget as MaskTarget
 from seewhy.targets import SimilarityTarget as SimilarityTarget
 from seewhy.types import Outputs as Outputs

@@ -383,9 +383,11 @@ def _said(network: Model, found: Attribution, request: Request, activation_fn: A
     else:
         names = [[_label(c, labels) for c in row] for row in targets.classes.tolist()]
     boxes = [getattr(target, "box", None) for target in targets.targets]
+    plain = tuple(one.box_target if isinstance(one, Detection) else one for one in targets.targets)
+    shown = replace(targets, targets=plain)  # a detection's number is its probability, not a similarity
     return {
         "labels": names,
-        "probabilities": targets.values(activated if targets.activates else found.outputs),
+        "probabilities": shown.values(activated if targets.activates else found.outputs),
         "predicted": [(_label(c, labels), p) for c, p in zip(predicted, best, strict=True)],
         "preprocessing": str(preprocessing) if preprocessing else None,
         "boxes": [boxes] * n if any(box is not None for box in boxes) else [],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.boxes import Box, box_iou, box_mask, suppress
@@ -21,8 +22,8 @@ from seewhy.images.view import View
 from seewhy.types import Outputs
 
 __all__ = [
-    "BoxTarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label", "check_thresholds", "detect",
-    "in_range",
+    "BoxTarget", "DRISETarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label",
+    "check_thresholds", "detect", "in_range",
 ]  # fmt: skip
 
 SCORE, OVERLAP, MOST = 0.5, 0.5, 20
@@ -101,8 +102,50 @@ class MaskTarget:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class DRISETarget:
+    """D-RISE's similarity: the best product of overlap with a box, cosine of class vectors, and objectness.
+
+    Unlike `BoxTarget` it asks for all classes at once: a candidate counts as far as its whole row of scores points the
+    way of the detection's own. Where a head has no objectness of its own, which is how sure it is that there is
+    anything at all, the probability of the candidate's likeliest class stands for it.
+
+    Source: Petsiuk et al., "Black-box Explanation of Object Detectors via Saliency Maps", 2021 (arXiv 2006.03204).
+
+    Attributes:
+        box: x0, y0, x1, y1 in input pixels.
+        scores: (K,) the class vector.
+        label: the class index.
+    """
+
+    box: Box
+    scores: Tensor
+    label: int
+
+    def __post_init__(self) -> None:
+        check_label(self.label)
+        _check_box(self.box)
+        if self.scores.ndim != 1 or not bool(self.scores.any()):
+            raise InvalidTarget(f"A class vector is (K,) and not zero, got shape {tuple(self.scores.shape)}.")
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """(N,) similarities of the most similar candidate."""
+        if outputs.boxes is None:
+            raise InvalidTarget("DRISETarget needs a detector: this model's outputs have no boxes. Use ClassTarget.")
+        if len(self.scores) != outputs.num_classes:
+            raise InvalidTarget(
+                f"The class vector must be as long as the model's rows of scores, {outputs.num_classes}, got "
+                f"{len(self.scores)}."
+            )
+        label = in_range(self.label, outputs)
+        boxes = outputs.boxes if outputs.boxes.ndim == 3 else outputs.boxes[:, :, label]
+        alike = F.cosine_similarity(outputs.scores, self.scores.to(outputs.scores), dim=-1)
+        sure = outputs.scores.amax(-1) if outputs.objectness is None else outputs.objectness
+        return (box_iou(boxes, boxes.new_tensor(self.box)) * alike * sure).amax(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Detection:
-    """One object that a detector found; as a target it is its box.
+    """One object that a detector found; as a target it is D-RISE's similarity with it.
 
     Attributes:
         label: the class index.
@@ -110,6 +153,7 @@ class Detection:
         box: x0, y0, x1, y1 in input pixels.
         mask: (h, w) in [0, 1] at the resolution of the model's masks, or None.
         name: of the class, where the model has names.
+        scores: (K,) the candidate's row of class scores; without it the target is the box alone.
     """
 
     label: int
@@ -117,14 +161,22 @@ class Detection:
     box: Box
     mask: Tensor | None = field(default=None, repr=False)
     name: str = ""
+    scores: Tensor | None = field(default=None, repr=False)
 
     def __call__(self, outputs: Outputs) -> Tensor:
-        """(N,) scores of the box."""
-        return self.box_target(outputs)
+        """(N,) similarities with this detection; scores of the box where its class vector is not known."""
+        return (self.box_target if self.scores is None else self.similarity_target)(outputs)
+
+    @property
+    def similarity_target(self) -> DRISETarget:
+        """Asks for this box with its class vector, as D-RISE does; raises InvalidTarget where there is none."""
+        if self.scores is None:
+            raise InvalidTarget("This detection has no class vector: it was made without scores. Use its box_target.")
+        return DRISETarget(box=self.box, scores=self.scores, label=self.label)
 
     @property
     def box_target(self) -> BoxTarget:
-        """Asks for this box."""
+        """Asks for its class in this box: class probability times overlap."""
         return BoxTarget(box=self.box, label=self.label)
 
     @property
@@ -170,7 +222,7 @@ def _one(outputs: Outputs, i: int, least: float, overlap: float | None, most: in
     return [
         Detection(
             label=int(labels[j]), score=float(found[j]), box=tuple(boxes[j].tolist()),
-            mask=None if outputs.masks is None else outputs.masks[i, rows[j]].detach(),
+            mask=None if outputs.masks is None else outputs.masks[i, rows[j]].detach(), scores=scores[rows[j]].clone(),
         )
         for j in suppress(boxes, found, labels, overlap, most)
     ]  # fmt: skip

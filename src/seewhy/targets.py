@@ -1,7 +1,7 @@
 """What is explained: a target turns a model's outputs into one number an image.
 
 Because the target carries the task, a method that can explain a class can explain a detected box, an instance mask
-or a direction in an embedding with no code of its own for them (RISE with a `BoxTarget` is D-RISE, Petsiuk 2021).
+or a direction in an embedding with no code of its own for them (RISE with a `DRISETarget` is D-RISE, Petsiuk 2021).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy.detection import SCORE, BoxTarget, Detection, MaskTarget, check_label, detect, in_range
+from seewhy.detection import SCORE, BoxTarget, Detection, DRISETarget, MaskTarget, check_label, detect, in_range
 from seewhy.errors import InvalidTarget
 from seewhy.types import Outputs
 
 __all__ = [
-    "BoxTarget", "Chosen", "ClassTarget", "Detection", "MaskTarget", "Request", "SimilarityTarget", "Target",
-    "TargetSet", "one_at_a_time",
+    "BoxTarget", "Chosen", "ClassTarget", "DRISETarget", "Detection", "MaskTarget", "Request", "SimilarityTarget",
+    "Target", "TargetSet", "one_at_a_time",
 ]  # fmt: skip
 
 

@@ -390,7 +390,7 @@ def test_explaining_a_picture_writes_one_overlay_a_box(tmp_path: Path, capsys: p
         "explain",
         str(tmp_path / "a.png"),
         "--model",
-        "detection_runs:model",
+        "support.detection_runs:model",
         "--method",
         "occlusion",
         "--quiet",
@@ -413,7 +413,14 @@ def test_explaining_a_picture_writes_one_overlay_a_box(tmp_path: Path, capsys: p
 def test_running_and_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pictures").mkdir()
     scene(q0=(0, 0.8), q3=(0, 0.6)).save(tmp_path / "pictures" / "a.png")
-    command = ["--model", "detection_runs:model", "--data", str(tmp_path / "pictures"), "--explainers", "gradient"]
+    command = [
+        "--model",
+        "support.detection_runs:model",
+        "--data",
+        str(tmp_path / "pictures"),
+        "--explainers",
+        "gradient",
+    ]
     config = tmp_path / "run.yaml"
     config.write_text("score_threshold: 0.7\nnms_threshold: null\n")
     out = str(tmp_path / "out")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from seewhy.boxes import share_inside
 from seewhy.maps import FLAT
-from seewhy.targets import BoxTarget, Detection, MaskTarget, Request, TargetSet
+from seewhy.targets import BoxTarget, Detection, DRISETarget, MaskTarget, Request, TargetSet
 from seewhy.types import Attribution
 
-__all__ = ["beyond", "lost", "name", "review", "unmatched", "unmoved"]
+__all__ = ["beyond", "lost", "name", "review", "stepped", "unmatched", "unmoved"]
 
 OUTSIDE = 0.1  # share of a box's area; detectors' own boxes often end a few pixels outside
+STEPS, SOME = 3, 32  # so few values of a score are said, of so many masks or more
 MOST = 8  # sentences of one kind; the rest is counted
 _SENTENCES = (
     "the map is constant, nothing stands out",
@@ -50,12 +53,40 @@ def unmoved(changes: Tensor, what: str, targets: TargetSet) -> tuple[str, ...]:
     return tuple(said + ([f"... and {len(where) - MOST} more."] if len(where) > MOST else []))
 
 
+def stepped(scores: Sequence[Tensor], targets: TargetSet) -> list[str]:
+    """Says which scores have three values or fewer under all random masks, as those of a network of 8 bits.
+
+    Args:
+        scores: (n, T, M) under M masks each, of one image after the other.
+        targets: how the targets are called.
+    """
+    rows = [row for some in scores for row in some]  # (T, M) of each image
+    where = [
+        (i, t, count)
+        for i, row in enumerate(rows)
+        if row.shape[1] >= SOME
+        for t in (_levels(row[:, :SOME]) <= STEPS).nonzero().flatten().tolist()
+        if 1 < (count := int(_levels(row[t : t + 1]))) <= STEPS
+    ]
+    said = [
+        f"Image {i}, {targets.names(i)[t]}: its score has {count} values under all {rows[i].shape[1]} masks, as where "
+        "a network is rounded to 8 bits. The map cannot be finer than that."
+        for i, t, count in where[:MOST]
+    ]
+    return said + ([f"... and {len(where) - MOST} more scores of so few values."] if len(where) > MOST else [])
+
+
+def _levels(rows: Tensor) -> Tensor:
+    """How many values each row has."""
+    return (rows.sort(1).values.diff(dim=1) > 0).sum(1) + 1
+
+
 def unmatched(request: Request, found: Attribution) -> list[str]:
     """Says which boxes and masks no candidate of the untouched image overlaps: their maps show nothing."""
     places = [
         (t, target)
         for t, target in enumerate(request.targets)
-        if isinstance(target, BoxTarget | MaskTarget | Detection)
+        if isinstance(target, BoxTarget | DRISETarget | MaskTarget | Detection)
     ]
     said = []
     for t, target in places:

@@ -14,7 +14,7 @@ a random offset of less than a cell. With f_i the probability under mask M_i, fo
 Masks come in pairs: what one shows the other hides, so that both sides of every cell are seen equally often.
 
 Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018 (arXiv
-1806.07421); with a BoxTarget it is D-RISE, Petsiuk et al. 2021. How many masks are enough: docs/cutouts.md.
+1806.07421); with a DRISETarget it is D-RISE, Petsiuk et al. 2021. How many masks are enough: docs/cutouts.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import MOST, unmoved
+from seewhy.explainers._checks import MOST, stepped, unmoved
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import regress
 from seewhy.maps import full_precision
@@ -174,7 +174,7 @@ class RISE(Explainer):
 
     def _said(self, scores: list[Tensor], made: list[_Map], targets: TargetSet) -> tuple[str, ...]:
         changes = torch.cat([(s - s[..., :1]).abs().amax(2, keepdim=True) for s in scores])
-        said = list(unmoved(changes, "mask", targets))
+        said = [*unmoved(changes, "mask", targets), *stepped(scores, targets)]
         if self.tolerance is not None:
             short = [i for i, s in enumerate(scores) if s.shape[2] == self.num_masks]
             said += [
