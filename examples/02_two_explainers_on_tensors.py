@@ -17,6 +17,6 @@ print("GradCAM of the predicted class:", tuple(saliency.shape), "in [0, 1]")
 print("ReciproCAM of all classes from one pass:", tuple(everything.shape))
 
 found = recipro.run(inputs)
-assert found.targets is not None
+assert found.targets.classes is not None
 same = torch.nn.functional.cosine_similarity(saliency.flatten(2), recipro(inputs).flatten(2), dim=2)
 print("agreement of the two (cosine):", [round(v, 2) for v in same.flatten().tolist()])

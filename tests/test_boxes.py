@@ -14,13 +14,14 @@ from torch import Tensor
 
 import seewhy
 from seewhy import boxes as owner
+from seewhy.attribution import Attribution
 from seewhy.boxes import box_mask, suppress
 from seewhy.explainers import Explainer
 from seewhy.images.view import View
 from seewhy.judging import truth
 from seewhy.metrics import PointingGame
 from seewhy.runs.query.run import Run
-from seewhy.types import Attribution, Sample
+from seewhy.types import Sample
 from support.detection_runs import QUARTERS, Quarters, run
 
 
@@ -68,9 +69,10 @@ class Points(Explainer):
 
     def _explain(self, model: Any, inputs: Tensor, request: Any) -> Attribution:
         outputs = model(inputs)
-        raw = torch.zeros(len(inputs), request.resolve(outputs).count, *inputs.shape[2:])
+        targets = request.resolve(outputs)
+        raw = torch.zeros(len(inputs), targets.count, *inputs.shape[2:])
         raw[..., self.place[0], self.place[1]] = 1
-        return Attribution(raw=raw, outputs=outputs)
+        return Attribution(raw=raw, outputs=outputs, targets=targets)
 
 
 @pytest.mark.parametrize("place", [(4, 3), (4, 4), (3, 4), (4, 22), (4, 23), (14, 9), (15, 9), (16, 24)])

@@ -76,7 +76,7 @@ FOUND = registry.names("explainers")
 NEW = '''"""Brightness, as an example. Source: Nobody, 2026."""
 from dataclasses import dataclass
 from seewhy.explainers import Explainer
-from seewhy.types import Attribution
+from seewhy.attribution import Attribution
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -89,7 +89,7 @@ class BrightSpot(Explainer):
         outputs = model(inputs)
         targets = request.resolve(outputs)
         raw = self.gain * inputs.mean(1, keepdim=True).expand(-1, targets.count, -1, -1)
-        return Attribution(raw=raw, outputs=outputs, targets=targets.classes)
+        return Attribution(raw=raw, outputs=outputs, targets=targets)
 '''
 
 

@@ -57,6 +57,7 @@ from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty as Epi
 from seewhy.web.notebook import show as show
 
 from . import api as api
+from . import attribution as attribution
 from . import baseline as baseline
 from . import boxes as boxes
 from . import checks as checks

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seewhy import registry
+from seewhy.attribution import Attribution, about_all
 from seewhy.checks import check_inputs
 from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, detect
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
@@ -28,8 +29,8 @@ from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at,
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
 from seewhy.progress import Listener, listening
-from seewhy.targets import Request, TargetSet, one_at_a_time
-from seewhy.types import Activation, Attribution, activation
+from seewhy.targets import Request, one_at_a_time
+from seewhy.types import Activation, activation
 
 __all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels", "together"]
 
@@ -127,12 +128,13 @@ def _explained(
     """Pictures of one input size."""
     size = (batch.inputs.shape[2], batch.inputs.shape[3])
     asked = _placed_boxes(asked, batch.views[0], size)
-    chosen, reason = _choose(network, batch.inputs, method, Request.parse(asked, len(batch.inputs)))
+    request = Request.parse(asked, len(batch.inputs))
+    chosen, reason = _choose(network, batch.inputs, method, request)
     explainer = build(chosen, network, activation_fn, parameters)
     started = time.perf_counter()
     with Bar(type(explainer).__name__, progress) as listener, listening(listener):
         try:
-            found = explainer.run(batch.inputs, asked)
+            found = explainer.run(batch.inputs, request)
         except NoSpatialOutput as error:  # of tokens or candidates that no method above RISE can place
             if not isinstance(method, str) or method != "auto":
                 raise
@@ -140,25 +142,25 @@ def _explained(
                 (f"Method 'auto' chose RISE. {error}",),
                 build("rise", network, activation_fn, parameters),
             )
-            found = explainer.run(batch.inputs, asked)
+            found = explainer.run(batch.inputs, request)
     seconds = time.perf_counter() - started
-    notes = (*getattr(network, "notes", ()), *reason, *batch.warnings, *found.warnings)
+    notes = (*about_all((*getattr(network, "notes", ()), *reason, *batch.warnings)), *found.notes)
     return Explanation(
         raw=found.raw,
         size=size,
-        targets=found.targets,
+        targets=found.targets.classes,
         method=_registered(explainer),
         parameters=explainer.parameters,
         model=network.name,
         layer=found.layer,
         passes=found.passes,
         seconds=seconds,
-        warnings=notes,
+        notes=notes,
         pictures=batch.pictures,
         views=batch.views,
         names=batch.names,
         unit=explainer.unit,
-        **_said(network, found, Request.parse(asked, len(batch.inputs)), activation_fn),
+        **_said(network, found, activation_fn),
     )
 
 
@@ -370,11 +372,11 @@ def build(method: Any, network: Model, activation_fn: Any, parameters: dict[str,
     return made
 
 
-def _said(network: Model, found: Attribution, request: Request, activation_fn: Any) -> dict[str, Any]:
+def _said(network: Model, found: Attribution, activation_fn: Any) -> dict[str, Any]:
     """What the network says about the pictures and the targets, in names and probabilities."""
     labels: Sequence[str] | None = getattr(network, "labels", None)
     activated = found.outputs.activate(activation(activation_fn))
-    targets = TargetSet(classes=found.targets) if found.targets is not None else request.resolve(found.outputs)
+    targets = found.targets
     best, predicted = (v.tolist() for v in activated.classes.max(1))
     preprocessing = getattr(network, "preprocessing", None)
     n = len(found.raw)

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from seewhy.attribution import sentences
 from seewhy.boxes import Box
 from seewhy.draw import overlay
 from seewhy.draw import sheet as sheets
 from seewhy.images.view import View
 from seewhy.maps import scale, upsample
-from seewhy.types import Passes
+from seewhy.types import Note, Passes
 
 __all__ = ["COLOURS", "Explanation", "joined"]
 
@@ -49,7 +50,7 @@ class Explanation:
         layer: the layer that was explained, or None.
         passes: images that went forward and backward through the network.
         seconds: wall-clock time of the maps.
-        warnings: what the reader should know; empty when nothing is suspicious.
+        notes: what the reader should know; empty when nothing is suspicious. `warnings` gives them as sentences.
         preprocessing: how the pictures became the input, in words.
         pictures: the originals.
         views: where each picture was seen by the network.
@@ -70,7 +71,7 @@ class Explanation:
     layer: str | None
     passes: Passes
     seconds: float
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     preprocessing: str | None = None
     pictures: list[Image.Image] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
@@ -83,6 +84,14 @@ class Explanation:
         """(N, T, H, W) in [0, 1] at the input's size; made when it is looked at."""
         raw = upsample(self.raw, self.size)
         return raw if self.unit else scale(raw)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes as sentences; of many of one kind the first, and how many more there are."""
+        return sentences(self.notes, self._target_name)
+
+    def _target_name(self, i: int, t: int) -> str:
+        return f"target {t}" if self.targets is None else f"class {int(self.targets[i, t])}"
 
     def overlay(
         self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str = "inferno", clip: float = CLIP
@@ -258,7 +267,7 @@ def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Exp
     size = (max(part.size[0] for part in parts), max(part.size[1] for part in parts))
     maps = [_on_canvas(part, size) for part in parts]
     targets = [part.targets for part in parts]
-    said = [_numbered(text, some) for part, some in zip(parts, places, strict=True) for text in part.warnings]
+    notes = [_renumbered(note, some) for part, some in zip(parts, places, strict=True) for note in part.notes]
 
     def each(name: str) -> list[Any]:
         return [getattr(parts[p], name)[i] for p, i in order if getattr(parts[p], name)]
@@ -271,7 +280,7 @@ def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Exp
         probabilities=torch.stack([parts[p].probabilities[i] for p, i in order]),
         passes=Passes(sum(part.passes.forward for part in parts), sum(part.passes.backward for part in parts)),
         seconds=sum(part.seconds for part in parts),
-        warnings=tuple(dict.fromkeys(said)),
+        notes=tuple(dict.fromkeys(notes)),
         views=[_wider(parts[p].views[i], parts[p].size, size) for p, i in order],
         labels=each("labels"),
         predicted=each("predicted"),
@@ -299,9 +308,9 @@ def _wider(view: View, size: tuple[int, int], canvas: tuple[int, int]) -> View:
     return View(original=view.original, box=view.box_to_original(corners, size))
 
 
-def _numbered(text: str, places: Sequence[int]) -> str:
-    """A warning of a part, with the image's number in the whole."""
-    return re.sub(r"^([Ii]mage )(\d+)", lambda m: f"{m[1]}{places[int(m[2])]}", text)
+def _renumbered(note: Note, places: Sequence[int]) -> Note:
+    """A note of a part, with the image's number in the whole."""
+    return note if note.image is None else replace(note, image=places[note.image])
 
 
 def _stem(name: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.boxes import box_mask
 from seewhy.errors import FAILURES, SeewhyError
 from seewhy.explainers import Explainer
@@ -25,7 +26,7 @@ from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining
 from seewhy.models import Model
 from seewhy.targets import BoxTarget
-from seewhy.types import Attribution, Sample
+from seewhy.types import Sample
 
 __all__ = ["Judgement", "case", "explain", "judge", "reason", "truth", "truth_of_boxes", "truth_of_target"]
 

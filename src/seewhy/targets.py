@@ -141,11 +141,13 @@ class Request:
 
     @classmethod
     def parse(cls, targets: Any, n: int) -> Request:
-        """Reads every documented form of ``targets`` for a batch of ``n`` images.
+        """Reads every documented form of ``targets`` for a batch of ``n`` images; what is parsed already stays so.
 
         Raises:
             InvalidTarget: negative, of the wrong length or type, a float.
         """
+        if isinstance(targets, Request):
+            return targets
         if targets is None:
             return cls(kind="predicted", n=n)
         if isinstance(targets, Chosen):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput, raised_by
 
-__all__ = ["Activation", "Attribution", "Grid", "Outputs", "Passes", "Sample", "activation"]
+__all__ = ["Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation"]
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -154,25 +154,21 @@ class Sample:
     difficult: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Attribution:
-    """What one explainer found on one batch.
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Something that the reader of a result should know, as data: sentences are made of it at the end.
 
     Attributes:
-        raw: (N, T, h, w) float32, signed and unscaled, at the method's own resolution.
-        outputs: the model's outputs on the unperturbed images.
-        targets: (N, T) class indices, or None where the targets are not classes.
-        layer: the layer that was explained, or None.
-        passes: what it cost.
-        warnings: what the reader of the maps should know.
+        text: what is said; where it is about one image or target, without naming it ("the map is constant.").
+        kind: by which notes of one kind are counted, in a few words ("constant map").
+        image: the index of the image in its batch, or None where it is about all.
+        target: the index of the image's target, or None where it is about the whole image.
     """
 
-    raw: Tensor
-    outputs: Outputs
-    targets: Tensor | None = None
-    layer: str | None = None
-    passes: Passes = field(default_factory=Passes)
-    warnings: tuple[str, ...] = ()
+    text: str
+    kind: str = "remark"
+    image: int | None = None
+    target: int | None = None
 
 
 def activation(function: str | Activation | None) -> Activation | None:

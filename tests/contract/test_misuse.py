@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seewhy.attribution import Attribution
 from seewhy.errors import (
     InputRefused,
     InvalidInput,
@@ -34,7 +36,8 @@ from seewhy.explainers import (
     ReciproCAM,
 )
 from seewhy.explainers._checks import review
-from seewhy.types import Attribution, Outputs
+from seewhy.targets import TargetSet
+from seewhy.types import Outputs
 from support import networks
 from support.networks import CLASSES, build, pictures
 
@@ -217,8 +220,8 @@ def test_unknown_keywords() -> None:
 def test_without_targets_the_predicted_class_is_explained(method: Any) -> None:
     network, x = build(networks.Pooled), pictures(3)
     found = method(network).run(x)
-    assert found.targets.tolist() == network(x).argmax(1, keepdim=True).tolist()
-    close(found.raw, method(network).run(x, found.targets).raw)
+    assert found.targets.classes.tolist() == network(x).argmax(1, keepdim=True).tolist()
+    close(found.raw, method(network).run(x, found.targets.classes).raw)
 
 
 @every
@@ -248,7 +251,8 @@ def said(
 ) -> list[str]:
     outputs = Outputs.of_classes(torch.zeros(len(raw), CLASSES) if scores is None else scores)
     targets = torch.zeros(raw.shape[:2]).long() if targets is None else targets
-    return review(Attribution(raw=raw, outputs=outputs, targets=targets), kind, class_agnostic=False)
+    found = Attribution(raw=raw, outputs=outputs, targets=TargetSet(classes=targets))
+    return list(replace(found, notes=tuple(review(found, kind, class_agnostic=False))).warnings)
 
 
 def test_degenerate_maps_are_named() -> None:
@@ -266,7 +270,7 @@ def test_degenerate_maps_are_named() -> None:
     assert said(torch.zeros(1, 1, 1, 1)) == []
     many = said(torch.zeros(2, 6, 8, 8))
     assert len(many) == 9
-    assert many[-1] == "... and 4 more maps: the map is constant, nothing stands out."
+    assert many[-1] == "... and 4 more: constant map."
     assert many[7] == "Image 1, class 0: the map is constant, nothing stands out."
 
 

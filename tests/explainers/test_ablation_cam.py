@@ -171,7 +171,7 @@ def test_a_direction_of_an_embedding() -> None:
             after = torch.cosine_similarity(network.fc(without.mean((2, 3))), target.embedding[None])
             weights[:, k] = (before - after) / before.abs()
     close(found.raw[:, 0], torch.einsum("nc,nchw->nhw", weights, maps).relu(), atol=1e-5, rtol=1e-4)
-    assert found.targets is None
+    assert found.targets.classes is None
 
 
 def test_its_weights_are_grad_cams_after_a_relu() -> None:

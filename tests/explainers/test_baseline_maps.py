@@ -70,7 +70,7 @@ def test_they_cost_one_pass_and_say_what_they_are(method: Any) -> None:
     found = method(build(networks.Pooled)).run(pictures(3), [ClassTarget(label=1), ClassTarget(label=2)])
     assert found.passes.forward == 3
     assert found.raw.shape == (3, 2, 32, 32)
-    assert found.targets.tolist() == [[1, 2]] * 3
+    assert found.targets.classes.tolist() == [[1, 2]] * 3
     said = f"{method.__name__} is a baseline: its map says nothing about the picture or the network."
     assert found.warnings[0] == said
     assert "The map is the same for every class: this method does not look at the target." in found.warnings

@@ -92,7 +92,7 @@ def test_targets_that_are_not_classes(method: type) -> None:
     close(got, want, atol=1e-6, rtol=1e-4)
     direction = SimilarityTarget(embedding=torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0]))
     found = method(network).run(x, direction)
-    assert found.targets is None
+    assert found.targets.classes is None
     assert found.raw.shape == (2, 1, 8, 8)
 
 
@@ -192,7 +192,7 @@ def test_only_the_first_empty_maps_are_named() -> None:
         network.weight.abs_()
     said = LayerCAM(network, layer="").run(x, "all").warnings
     assert sum("its CAM is negative everywhere" in w for w in said) == 8
-    assert "... and 7 more CAMs are negative everywhere." in said
+    assert "... and 7 more: CAM negative everywhere." in said
     nothing = LayerCAM(network, layer="").run(torch.zeros_like(x), "all").warnings
     assert not any("negative everywhere" in w for w in nothing)
 

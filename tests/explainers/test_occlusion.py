@@ -150,7 +150,7 @@ def test_scores_that_no_window_changes() -> None:
         f"Image {i}, class 1: its score did not change under any window." for i in (0, 1)
     ]
     many = Occlusion(build(networks.Constant), window=8).run(pictures(3), "all")
-    assert "... and 7 more." in many.warnings
+    assert "... and 7 more: score that did not change." in many.warnings
 
 
 WRONG = [

@@ -287,7 +287,7 @@ def test_boxes_of_a_detector() -> None:
     red, green = BoxTarget(box=(0, 0, 24, 16), label=0), BoxTarget(box=(24, 16, 48, 32), label=1)
     found = RISE(detector, num_masks=500).run(_scene(), [red, green])
     assert found.passes.forward == 501
-    assert found.targets is None
+    assert found.targets.classes is None
     maps = found.raw[0]
     corners = {"red": maps[0, :16, :24], "green": maps[1, 16:, 24:]}
     assert float(corners["red"].mean()) > 5 * float(maps[0, 20:, 28:].mean().abs())

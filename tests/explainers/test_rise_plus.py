@@ -18,6 +18,7 @@ from seewhy.explainers.rise_plus import _inlier_scores, _regressed
 from seewhy.models import as_model
 from seewhy.ood.ood_net import OoDNet
 from seewhy.targets import BoxTarget, ClassTarget
+from seewhy.types import Note
 from support import networks
 from support.networks import CLASSES, build, detector, pictures
 
@@ -231,7 +232,7 @@ def test_many_blind_images_are_counted() -> None:
     dark = knowing(Bright(), [0.0, 1.0], classes=2)
     found = RISEPlus(dark, num_masks=4).run(torch.rand(11, 1, 16, 24), 0)
     assert sum("no more familiar" in w for w in found.warnings) == 8
-    assert "... and 3 more." in found.warnings
+    assert "... and 3 more: image that is not familiar." in found.warnings
 
 
 def test_it_says_so_when_few_copies_count() -> None:
@@ -240,10 +241,11 @@ def test_it_says_so_when_few_copies_count() -> None:
     familiar[0, :20] = 0.5
     weights, said = _inlier_scores(familiar, photo, blank)
     assert float(weights.sum()) == 20
-    assert said == [
-        "Image 0: its masked copies are so unfamiliar that only about 20 of 1000 count, and the map is noisy. Use more "
-        "masks, or a larger p."
-    ]
+    text = (
+        "its masked copies are so unfamiliar that only about 20 of 1000 count, and the map is noisy. Use more masks, "
+        "or a larger p."
+    )
+    assert said == [Note(text=text, kind="few masked copies count", image=0)]
     familiar[0, :60] = 0.5
     assert _inlier_scores(familiar, photo, blank)[1] == []
     assert len(_inlier_scores(familiar[:, 57:67], photo, blank)[1]) == 1  # three of ten

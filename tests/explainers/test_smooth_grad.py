@@ -107,7 +107,7 @@ def test_the_target_is_that_of_the_picture_without_noise() -> None:
     predictions = network(noisy(x, 50, 0.15, 0)[:, 0]).argmax(1)
     assert 0 < int(predictions.sum()) < 50
     found = SmoothGrad(network).run(x)
-    assert found.targets.tolist() == [[0]]
+    assert found.targets.classes.tolist() == [[0]]
     close(found.raw[0, 0], torch.tensor([1.0] * 4 + [0.0] * 4).expand(8, -1))
 
 
@@ -119,7 +119,7 @@ def test_boxes_of_a_black_box() -> None:
     found = SmoothGrad(detector, inner=inner, samples=6).run(x, boxes)
     want = torch.stack([inner.attribute(one, boxes) for one in noisy(x, 6, 0.15, 0)]).mean(0)
     close(found.raw, want, atol=1e-6, rtol=1e-4)
-    assert found.targets is None
+    assert found.targets.classes is None
     assert float(found.raw[0, 0, :16, :24].mean()) > 5 * float(found.raw[0, 0, 16:, 24:].abs().mean())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 import seewhy
 from seewhy import BoxTarget, Occlusion, cli, registry
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.metrics import InsertionAUC, Metric
@@ -23,7 +24,7 @@ from seewhy.runs.folder.store import Store
 from seewhy.runs.query.explanations import explanation
 from seewhy.runs.query.run import Run
 from seewhy.runs.query.status import status
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Outputs
 from support.detection_runs import HALF_TRUE, OCCLUSION, QUARTERS, Quarters, data, model, run, scene, tensor
 from support.networks import detector
 from support.run_folders import Folder, three_pictures
@@ -155,7 +156,7 @@ class FirstQuarter(Explainer):
         outputs = model(inputs)
         found = request.resolve(outputs)
         raw = torch.tensor([[3.0, 2.0], [1.0, 0.0]]).expand(len(inputs), found.count, 2, 2)
-        return Attribution(raw=raw.clone(), outputs=outputs)
+        return Attribution(raw=raw.clone(), outputs=outputs, targets=found)
 
 
 class LastQuarter(FirstQuarter):
@@ -163,7 +164,7 @@ class LastQuarter(FirstQuarter):
 
     def _explain(self, model: Any, inputs: Any, request: Any) -> Attribution:
         found = super()._explain(model, inputs, request)
-        return Attribution(raw=3 - found.raw, outputs=found.outputs)
+        return replace(found, raw=3 - found.raw)
 
 
 def judged(place: Path, metric: str) -> dict[str, list[float | None]]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from seewhy import registry
+from seewhy.attribution import Attribution
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
@@ -26,7 +27,6 @@ from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, as_model, bound
 from seewhy.models.turns import Clash, alone, busy, network_of
 from seewhy.targets import Request
-from seewhy.types import Attribution
 
 __all__ = ["Explainer"]
 
@@ -113,11 +113,11 @@ class Explainer:
             found = self._explain(bound(model, own), own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
-            said = (
-                *found.warnings, *review(found, request.kind, self.class_agnostic), *beyond(request, inputs),
+            notes = (
+                *found.notes, *review(found, request.kind, self.class_agnostic), *beyond(request, inputs),
                 *lost(found), *unmatched(request, found),
             )  # fmt: skip
-            return replace(found, warnings=said)
+            return replace(found, notes=notes)
 
     @property
     def parameters(self) -> dict[str, Any]:

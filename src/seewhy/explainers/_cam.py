@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from seewhy.explainers._checks import MOST
+from seewhy.attribution import Attribution, about_all
+from seewhy.explainers._checks import at_places
 from seewhy.explainers._pixel_gradient import pick
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features, GradientModel, Gradients, TokenModel, TransformerModel
 from seewhy.perturbation import chunked
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Note, Outputs
 
 __all__ = [
     "Weigh",
@@ -96,24 +97,21 @@ def channel_scores(
     return scores.transpose(1, 2)
 
 
-def rectified(cam: Tensor, found: Features | Gradients, targets: TargetSet, said: Iterable[str] = ()) -> Attribution:
+def rectified(cam: Tensor, found: Features | Gradients, targets: TargetSet, notes: Iterable[Note] = ()) -> Attribution:
     """ReLU(cam) with everything about it; says where nothing was left."""
-    where = ((cam.amax((2, 3)) <= 0) & (cam.amin((2, 3)) < 0)).nonzero().tolist()
-    empty = [
-        f"Image {i}, {targets.names(i)[t]}: its CAM is negative everywhere at layer {found.layer!r}, so the map is "
-        "empty."
-        for i, t in where[:MOST]
-    ]
-    rest = [f"... and {len(where) - MOST} more CAMs are negative everywhere."] if len(where) > MOST else []
-    return attribution(cam.relu(), found, targets, [*said, *empty, *rest])
+    nothing = (cam.amax((2, 3)) <= 0) & (cam.amin((2, 3)) < 0)
+    text = f"its CAM is negative everywhere at layer {found.layer!r}, so the map is empty."
+    return attribution(cam.relu(), found, targets, [*notes, *at_places(nothing, "CAM negative everywhere", text)])
 
 
-def attribution(raw: Tensor, found: Features | Gradients, targets: TargetSet, said: Iterable[str] = ()) -> Attribution:
+def attribution(
+    raw: Tensor, found: Features | Gradients, targets: TargetSet, notes: Iterable[Note] = ()
+) -> Attribution:
     """The maps of a layer with what is known about the pass that made them."""
     return Attribution(
         raw=raw,
         outputs=found.outputs,
-        targets=targets.classes,
+        targets=targets,
         layer=found.layer,
-        warnings=(*found.warnings, *said),
+        notes=(*about_all(found.warnings), *notes),
     )

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.boxes import share_inside
 from seewhy.maps import FLAT
-from seewhy.targets import BoxTarget, Detection, DRISETarget, MaskTarget, Request, TargetSet
-from seewhy.types import Attribution
+from seewhy.targets import BoxTarget, Detection, DRISETarget, MaskTarget, Request
+from seewhy.types import Note
 
-__all__ = ["beyond", "lost", "name", "review", "stepped", "unmatched", "unmoved"]
+__all__ = ["at_places", "beyond", "lost", "review", "stepped", "unmatched", "unmoved"]
 
 OUTSIDE = 0.1  # share of a box's area; detectors' own boxes often end a few pixels outside
 STEPS, SOME = 3, 32  # so few values of a score are said, of so many masks or more
-MOST = 8  # sentences of one kind; the rest is counted
-_SENTENCES = (
-    "the map is constant, nothing stands out",
-    "nearly all of the map's energy is in one position",
-    "the map is strong at the border only, which is often an artefact of padding",
+_DEGENERATE = (
+    ("constant map", "the map is constant, nothing stands out."),
+    ("one position", "nearly all of the map's energy is in one position."),
+    ("border only", "the map is strong at the border only, which is often an artefact of padding."),
 )
 
 
-def review(found: Attribution, kind: str, class_agnostic: bool) -> list[str]:
-    """Warnings about the maps of one call, each a sentence.
+def review(found: Attribution, kind: str, class_agnostic: bool) -> list[Note]:
+    """Notes about the maps of one call.
 
     Args:
         found: the maps.
@@ -33,47 +33,60 @@ def review(found: Attribution, kind: str, class_agnostic: bool) -> list[str]:
         class_agnostic: True when the method gives every class the same map.
     """
     same = "The map is the same for every class: this method does not look at the target."
-    warnings = [same] if class_agnostic else []
+    notes = [Note(text=same, kind="same for every class")] if class_agnostic else []
     degenerate = _degenerate(found.raw)
-    for flags, sentence in zip(degenerate, _SENTENCES, strict=True) if bool(degenerate.any()) else ():
-        warnings += _listed(flags, found, sentence)
-    return warnings + (_unlikely(found) if kind in ("classes", "chosen") else [])
+    if bool(degenerate.any()):
+        for flags, (name, text) in zip(degenerate, _DEGENERATE, strict=True):
+            notes += at_places(flags, name, text)
+    return notes + (_unlikely(found) if kind in ("classes", "chosen") else [])
 
 
-def unmoved(changes: Tensor, what: str, targets: TargetSet) -> tuple[str, ...]:
+def at_places(flags: Tensor, kind: str, text: str | Callable[[int, int], str]) -> list[Note]:
+    """A note for each place that is set.
+
+    Args:
+        flags: (N, T) bool, or (N,) where it is about whole images.
+        kind: of the notes.
+        text: what is said, or (image, target) -> what is said.
+    """
+    found = []
+    for image, *target in flags.nonzero().tolist():
+        said = text if isinstance(text, str) else text(image, *(target or [0]))
+        found.append(Note(text=said, kind=kind, image=image, target=target[0] if target else None))
+    return found
+
+
+def unmoved(changes: Tensor, what: str) -> tuple[Note, ...]:
     """Says for which targets no perturbation changed the score.
 
     Args:
         changes: (N, T, P) by how much each perturbation changed the score.
         what: the name of one perturbation.
-        targets: how the targets are called.
     """
-    where = (changes.abs().amax(2) <= 1e-7).nonzero().tolist()
-    said = [f"Image {i}, {targets.names(i)[t]}: its score did not change under any {what}." for i, t in where[:MOST]]
-    return tuple(said + ([f"... and {len(where) - MOST} more."] if len(where) > MOST else []))
+    still = changes.abs().amax(2) <= 1e-7
+    return tuple(at_places(still, "score that did not change", f"its score did not change under any {what}."))
 
 
-def stepped(scores: Sequence[Tensor], targets: TargetSet) -> list[str]:
+def stepped(scores: Sequence[Tensor]) -> list[Note]:
     """Says which scores have three values or fewer under all random masks, as those of a network of 8 bits.
 
     Args:
         scores: (n, T, M) under M masks each, of one image after the other.
-        targets: how the targets are called.
     """
     rows = [row for some in scores for row in some]  # (T, M) of each image
-    where = [
-        (i, t, count)
+    return [
+        Note(
+            text=f"its score has {count} values under all {row.shape[1]} masks, as where a network is rounded to 8 "
+            "bits. The map cannot be finer than that.",
+            kind="score of few values",
+            image=i,
+            target=t,
+        )
         for i, row in enumerate(rows)
         if row.shape[1] >= SOME
         for t in (_levels(row[:, :SOME]) <= STEPS).nonzero().flatten().tolist()
         if 1 < (count := int(_levels(row[t : t + 1]))) <= STEPS
     ]
-    said = [
-        f"Image {i}, {targets.names(i)[t]}: its score has {count} values under all {rows[i].shape[1]} masks, as where "
-        "a network is rounded to 8 bits. The map cannot be finer than that."
-        for i, t, count in where[:MOST]
-    ]
-    return said + ([f"... and {len(where) - MOST} more scores of so few values."] if len(where) > MOST else [])
 
 
 def _levels(rows: Tensor) -> Tensor:
@@ -81,60 +94,45 @@ def _levels(rows: Tensor) -> Tensor:
     return (rows.sort(1).values.diff(dim=1) > 0).sum(1) + 1
 
 
-def unmatched(request: Request, found: Attribution) -> list[str]:
+def unmatched(request: Request, found: Attribution) -> list[Note]:
     """Says which boxes and masks no candidate of the untouched image overlaps: their maps show nothing."""
-    places = [
-        (t, target)
-        for t, target in enumerate(request.targets)
-        if isinstance(target, BoxTarget | DRISETarget | MaskTarget | Detection)
-    ]
-    said = []
-    for t, target in places:
-        what = "mask" if isinstance(target, MaskTarget) else "box"
-        said += [
-            f"Image {i}, target {t}: no {what} matched. No candidate of the network with a score for class "
-            f"{target.label} overlaps it, so the map shows nothing."
-            for i in (target(found.outputs) <= 0).nonzero().flatten().tolist()
-        ]
-    return said[:MOST] + ([f"... and {len(said) - MOST} more that nothing matched."] if len(said) > MOST else [])
+    notes = []
+    for t, target in enumerate(request.targets):
+        if isinstance(target, BoxTarget | DRISETarget | MaskTarget | Detection):
+            what = "mask" if isinstance(target, MaskTarget) else "box"
+            text = (
+                f"no {what} matched. No candidate of the network with a score for class {target.label} overlaps it, so "
+                "the map shows nothing."
+            )
+            missed = (target(found.outputs) <= 0).nonzero().flatten().tolist()
+            notes += [Note(text=text, kind="nothing matched", image=i, target=t) for i in missed]
+    return notes
 
 
-def lost(found: Attribution) -> list[str]:
+def lost(found: Attribution) -> list[Note]:
     """Says how many candidates of a detector were left out, because their boxes are NaN or infinite."""
-    if found.outputs.dropped is None:
+    if (dropped := found.outputs.dropped) is None:
         return []
     q = found.outputs.scores.shape[1]
-    return [
-        f"Image {i}: {count} of {q} boxes are NaN or infinite and were left out."
-        for i, count in enumerate(found.outputs.dropped.tolist())
-        if count
-    ]
+    text = "{} of {} boxes are NaN or infinite and were left out."
+    return at_places(dropped > 0, "boxes that were left out", lambda i, _: text.format(int(dropped[i]), q))
 
 
-def beyond(request: Request, inputs: Tensor) -> list[str]:
+def beyond(request: Request, inputs: Tensor) -> list[Note]:
     """Says which boxes reach out of the input by a tenth of their area or more: they may be meant in other pixels."""
     height, width = inputs.shape[2:]
     frame = torch.tensor([0.0, 0.0, width, height])
     boxes = [(t, getattr(target, "box", None)) for t, target in enumerate(request.targets)]
     out = [(t, box) for t, box in boxes if box is not None and share_inside(torch.tensor(box), frame) < 1 - OUTSIDE]
     return [
-        f"Target {t}: its box ({', '.join(f'{side:g}' for side in box)}) leaves the input of {width} x {height} pixels "
-        "(width x height). Boxes are in pixels of the input; for pixels of the picture pass BoxTarget(picture_box=...)."
-        for t, box in out[:MOST]
-    ] + ([f"... and {len(out) - MOST} more boxes that leave the input."] if len(out) > MOST else [])
-
-
-def name(found: Attribution, image: int, target: int) -> str:
-    """How one map is called."""
-    if found.targets is None:
-        return f"image {image}, target {target}"
-    return f"image {image}, class {int(found.targets[image, target])}"
-
-
-def _listed(flags: Tensor, found: Attribution, sentence: str) -> list[str]:
-    where = flags.nonzero().tolist()
-    named = [f"{name(found, i, t).capitalize()}: {sentence}." for i, t in where[:MOST]]
-    return named + ([f"... and {len(where) - MOST} more maps: {sentence}."] if len(where) > MOST else [])
+        Note(
+            text=f"Target {t}: its box ({', '.join(f'{side:g}' for side in box)}) leaves the input of {width} x "
+            f"{height} pixels (width x height). Boxes are in pixels of the input; for pixels of the picture pass "
+            "BoxTarget(picture_box=...).",
+            kind="box that leaves the input",
+        )
+        for t, box in out
+    ]
 
 
 def _degenerate(raw: Tensor) -> Tensor:
@@ -151,23 +149,20 @@ def _degenerate(raw: Tensor) -> Tensor:
     return torch.stack([flat if h * w > 1 else never, spike, border]).view(3, *raw.shape[:2])
 
 
-def _unlikely(found: Attribution) -> list[str]:
-    if found.targets is None or found.outputs.num_classes == 1:
+def _unlikely(found: Attribution) -> list[Note]:
+    asked = found.targets.classes
+    if asked is None or found.outputs.num_classes == 1:
         return []
     scores = found.outputs.classes
     likely = scores if found.outputs.activated else scores.softmax(1)
-    asked = likely.gather(1, found.targets)
+    chances = likely.gather(1, asked)
     best, predicted = likely.max(1)
-    where = ((asked < 0.01) & (found.targets != predicted[:, None])).nonzero().tolist()
-    if not where:
-        return []
     kind = "probability" if found.outputs.activated else "softmax probability"
-    winners = list(zip(predicted.tolist(), best.tolist(), strict=True))
-    classes, chances = found.targets.tolist(), asked.tolist()
-    sentences = [
-        f"Image {i}, class {classes[i][t]}: its {kind} is {chances[i][t]:.2g}; the network says class "
-        f"{winners[i][0]} ({winners[i][1]:.2f})."
-        for i, t in where[:MOST]
-    ]
-    rest = [f"... and {len(where) - MOST} more targets that the network does not see."] if len(where) > MOST else []
-    return sentences + rest
+
+    def text(i: int, t: int) -> str:
+        return (
+            f"its {kind} is {float(chances[i, t]):.2g}; the network says class {int(predicted[i])} "
+            f"({float(best[i]):.2f})."
+        )
+
+    return at_places((chances < 0.01) & (asked != predicted[:, None]), "unlikely target", text)

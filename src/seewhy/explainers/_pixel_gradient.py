@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution, about_all
 from seewhy.errors import InvalidInput
 from seewhy.models import GradientModel
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["Reduce", "check_reduce", "lost", "pick", "pixel_gradients", "underflow"]
 
@@ -41,7 +42,7 @@ def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:
 
 def pixel_gradients(
     model: GradientModel, inputs: Tensor, request: Request, reduce: str, *,
-    times: Tensor | None = None, prepare: Callable[[Tensor], list[str]] = lambda _: [],
+    times: Tensor | None = None, prepare: Callable[[Tensor], list[Note]] = lambda _: [],
 ) -> Attribution:  # fmt: skip
     """One forward pass and one backward pass a target, down to the pixels and nowhere else.
 
@@ -51,7 +52,7 @@ def pixel_gradients(
         request: the targets.
         reduce: how the channels become one map.
         times: (N, C, H, W) with which the gradient is multiplied before that.
-        prepare: called with the (N, T) values before anything is differentiated; returns warnings.
+        prepare: called with the (N, T) values before anything is differentiated; returns notes.
     """
     chosen: list[TargetSet] = []
     gradients = model.gradients(inputs, pick(request, chosen), "")
@@ -61,10 +62,8 @@ def pixel_gradients(
         gradient = gradients.of(t)
         share = max(share, lost(gradient, inputs))
         maps.append(_REDUCTIONS[reduce](gradient if times is None else gradient * times.float()))
-    warnings = [*gradients.warnings, *said, *underflow(share)]
-    return Attribution(
-        raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0].classes, warnings=tuple(warnings)
-    )
+    notes = (*about_all(gradients.warnings), *said, *underflow(share))
+    return Attribution(raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0], notes=notes)
 
 
 def lost(gradient: Tensor, inputs: Tensor) -> float:
@@ -72,8 +71,9 @@ def lost(gradient: Tensor, inputs: Tensor) -> float:
     return float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0
 
 
-def underflow(share: float) -> list[str]:
-    """A warning where much of a gradient is exactly zero."""
+def underflow(share: float) -> list[Note]:
+    """A note where much of a gradient is exactly zero."""
     if share < 0.2:
         return []
-    return [f"{share:.0%} of the gradient is exactly zero in float16. Use a float32 or bfloat16 network to be sure."]
+    text = f"{share:.0%} of the gradient is exactly zero in float16. Use a float32 or bfloat16 network to be sure."
+    return [Note(text=text, kind="underflow")]

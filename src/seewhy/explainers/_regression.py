@@ -14,7 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Fit", "regress"]
+from seewhy.explainers._checks import at_places
+from seewhy.types import Note
+
+__all__ = ["Fit", "noisy", "regress"]
+
+LEAST = 0.02  # share of the scores' variance below which a map is hardly more than noise
 
 STRENGTHS = torch.logspace(-4, 4, 33, dtype=torch.float64)  # as shares of the mean squared singular value
 
@@ -49,3 +54,20 @@ def regress(masks: Tensor, scores: Tensor) -> Fit:
     total = y.square().sum(1) / m / ((m - 1) / m) ** 2
     explained = torch.where(total > 0, 1 - errors / total.where(total > 0, torch.ones_like(total)), 0.0)
     return Fit(weights.float().to(scores.device), explained.float().to(scores.device))
+
+
+def noisy(explained: Tensor, moves: Tensor) -> list[Note]:
+    """Says which maps are hardly more than noise.
+
+    Args:
+        explained: (N, T) the share of the scores' variance that the map explains.
+        moves: (N, T) bool, whether the score changes at all.
+    """
+
+    def text(i: int, t: int) -> str:
+        return (
+            f"the masks explain {max(0.0, float(explained[i, t])):.0%} of how its score changes, so the map is hardly "
+            "more than noise. Use more masks or a coarser grid."
+        )
+
+    return at_places((explained < LEAST) & moves, "noisy map", text)

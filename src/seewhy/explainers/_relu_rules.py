@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from seewhy.errors import NoReLURule
+from seewhy.types import Note
 
 __all__ = ["put_rule"]
 
@@ -36,7 +37,7 @@ _OTHER = {
 }  # fmt: skip
 
 
-def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: str, allow_other: bool) -> list[str]:
+def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: str, allow_other: bool) -> list[Note]:
     """Puts the rule on every ReLU and ReLU6 in the graph of ``values``.
 
     Args:
@@ -58,7 +59,7 @@ def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: s
     for node in relus:
         node.register_hook(_guided if rule == "guided" else _deconvolution)
     switches = any("MaxPool" in n.name() for n in nodes)
-    return [_NO_SWITCHES] if rule == "deconvolution" and not switches else []
+    return [Note(text=_NO_SWITCHES, kind="same for every picture")] if rule == "deconvolution" and not switches else []
 
 
 def _guided(downward: tuple[Tensor, ...], _upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

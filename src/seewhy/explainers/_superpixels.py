@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from seewhy import baseline as baselines
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput, MissingDependency
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Attribution, activation
+from seewhy.types import Activation, activation
 
 __all__ = [
     "OverSuperpixels", "Plan", "all_coalitions", "cell_of", "check_count", "check_grid", "check_seed", "grid_sides",
@@ -99,8 +100,8 @@ class OverSuperpixels(Explainer):
         return Attribution(
             raw=raw,
             outputs=outputs,
-            targets=targets.classes,
-            warnings=unmoved(moved.unsqueeze(2), "coalition", targets),
+            targets=targets,
+            notes=unmoved(moved.unsqueeze(2), "coalition"),
         )
 
 

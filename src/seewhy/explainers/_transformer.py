@@ -6,6 +6,7 @@ from torch import Tensor
 
 from seewhy.errors import MissingCapability
 from seewhy.models import Model, Transformer, TransformerModel
+from seewhy.types import Note
 
 __all__ = ["bypassed", "inside"]
 
@@ -25,11 +26,12 @@ def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
     return model.transformer(inputs)
 
 
-def bypassed(body: Transformer) -> tuple[str, ...]:
+def bypassed(body: Transformer) -> tuple[Note, ...]:
     """Says where the head reads the picture's tokens themselves, so that attention is not all that counts."""
     if not bool(body.reads[body.prefix :].any()):
         return ()
-    return (
+    text = (
         "The head reads the picture's own tokens: what they tell it without attention is not in this map. "
-        "ViTReciproCAM and GradCAM see it.",
+        "ViTReciproCAM and GradCAM see it."
     )
+    return (Note(text=text, kind="head that reads tokens"),)

@@ -22,6 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import channel_scores, combine, rectified
 from seewhy.explainers._checks import unmoved
@@ -29,7 +30,7 @@ from seewhy.maps import FLAT
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Outputs
 
 __all__ = ["AblationCAM"]
 
@@ -63,8 +64,8 @@ class AblationCAM(Explainer):
             closed_form(found, targets) if closed else rerun(model, found, targets, before, self.perturbation_per_eval)
         )
         weights = falls / _size(before, falls).unsqueeze(2)
-        said = unmoved(falls, "channel set to 0", targets)
-        return rectified(combine(weights[..., None, None], found.maps.float()), found, targets, said)
+        notes = unmoved(falls, "channel set to 0")
+        return rectified(combine(weights[..., None, None], found.maps.float()), found, targets, notes)
 
 
 def closed_form(found: Features, targets: TargetSet) -> Tensor:

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seewhy.attribution import Attribution, about_all
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import active_layer
 from seewhy.models import FeatureModel
 from seewhy.targets import Request
-from seewhy.types import Attribution
 
 __all__ = ["ActivationMap"]
 
@@ -43,7 +43,7 @@ class ActivationMap(Explainer):
         return Attribution(
             raw=one.expand(-1, targets.count, -1, -1).contiguous(),
             outputs=found.outputs,
-            targets=targets.classes,
+            targets=targets,
             layer=found.layer,
-            warnings=tuple(found.warnings),
+            notes=tuple(about_all(found.warnings)),
         )

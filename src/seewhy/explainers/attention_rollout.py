@@ -18,13 +18,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import bypassed, inside
 from seewhy.maps import full_precision
 from seewhy.models import GradientModel, Transformer
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Note, Outputs
 
 __all__ = ["AttentionRollout"]
 
@@ -65,8 +66,8 @@ class AttentionRollout(Explainer):
                 [(w * g).relu().mean(1) for w, g in zip(weights, found.of(t), strict=True)] for t in range(found.count)
             )
             maps = torch.stack([_rolled(relevant, body, half=False) for relevant in each], 1)
-        said = (*bypassed(body), *((_SAME,) if self.relevance == "attention" else ()))
-        return Attribution(raw=maps, outputs=found.outputs, targets=chosen[0].classes, warnings=said)
+        same = (Note(text=_SAME, kind="same for every class"),) if self.relevance == "attention" else ()
+        return Attribution(raw=maps, outputs=found.outputs, targets=chosen[0], notes=(*bypassed(body), *same))
 
 
 def _rolled(blocks: list[Tensor], body: Transformer, half: bool) -> Tensor:

@@ -15,13 +15,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.models import Model
 from seewhy.targets import Request
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["CentreMap"]
+
+_BASELINE = Note(
+    text="CentreMap is a baseline: its map says nothing about the picture or the network.", kind="baseline"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -50,8 +55,8 @@ class CentreMap(Explainer):
         return Attribution(
             raw=(down.unsqueeze(1) * across).expand(n, targets.count, -1, -1).contiguous(),
             outputs=outputs,
-            targets=targets.classes,
-            warnings=("CentreMap is a baseline: its map says nothing about the picture or the network.",),
+            targets=targets,
+            notes=(_BASELINE,),
         )
 
     def _profile(self, length: int, device: torch.device) -> Tensor:

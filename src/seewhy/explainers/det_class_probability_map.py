@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.models import FeatureModel, Model
 from seewhy.models.torch.levels import levels
 from seewhy.perturbation import check_activation
 from seewhy.targets import Request
-from seewhy.types import Activation, Attribution, Grid, Outputs, activation
+from seewhy.types import Activation, Grid, Note, Outputs, activation
 
 __all__ = ["DetClassProbabilityMap"]
 
@@ -75,9 +76,9 @@ class DetClassProbabilityMap(Explainer):
         return Attribution(
             raw=torch.stack([_resized(level, shown, reach, self.antialias) for level in picked]).mean(0),
             outputs=outputs,
-            targets=targets.classes,
+            targets=targets,
             layer=None if self.layers is None else ", ".join(self.layers),
-            warnings=() if self.antialias else _skipped(picked, shown),
+            notes=() if self.antialias else _skipped(picked, shown),
         )
 
     def _own(self, model: Model, inputs: Tensor) -> tuple[Outputs, list[Tensor], tuple[float, float]]:
@@ -150,16 +151,17 @@ def _resized(level: Tensor, size: tuple[int, int], reach: tuple[float, float], a
     return F.grid_sample(level, places, padding_mode="border", align_corners=False)
 
 
-def _skipped(found: list[Tensor], size: tuple[int, int]) -> tuple[str, ...]:
+def _skipped(found: list[Tensor], size: tuple[int, int]) -> tuple[Note, ...]:
     """Says where the resize does not look at every position."""
     largest = max((tuple(level.shape[2:]) for level in found), key=lambda s: s[0] * s[1])
     if largest[0] <= 2 * size[0] and largest[1] <= 2 * size[1]:
         return ()
     shown, wide = (f"{s[0]} x {s[1]}" for s in (size, largest))
-    return (
+    text = (
         f"The map has the middle level's {shown} positions; of the {wide} of the finest level it samples some. Use "
-        "antialias=True to look at all.",
+        "antialias=True to look at all."
     )
+    return (Note(text=text, kind="positions that are skipped"),)
 
 
 def _is_count(value: object) -> bool:

@@ -17,13 +17,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import active_layer, attribution
-from seewhy.explainers._checks import MOST
+from seewhy.explainers._checks import at_places
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel
 from seewhy.targets import Request
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["EigenCAM"]
 
@@ -45,9 +46,9 @@ class EigenCAM(Explainer):
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
         found = model.features(inputs, active_layer(model, inputs, self.layer))
         targets = request.resolve(found.outputs)
-        one, said = _signed(_first_component(found.maps.double()))
+        one, notes = _signed(_first_component(found.maps.double()))
         raw = one.float().unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous()
-        return attribution(raw, found, targets, said)
+        return attribution(raw, found, targets, notes)
 
 
 def _first_component(maps: Tensor) -> Tensor:
@@ -61,12 +62,9 @@ def _first_component(maps: Tensor) -> Tensor:
         return (flat.mT @ direction).view(len(maps), *maps.shape[2:])
 
 
-def _signed(maps: Tensor) -> tuple[Tensor, list[str]]:
-    """The maps with the sign that makes more of their energy light, and a warning where both sides are alike."""
+def _signed(maps: Tensor) -> tuple[Tensor, list[Note]]:
+    """The maps with the sign that makes more of their energy light, and a note where both sides are alike."""
     lean, energy = (maps * maps.abs()).sum((1, 2)), maps.square().sum((1, 2))
-    unsure = ((lean.abs() < 0.1 * energy) & (energy > 0)).nonzero().flatten().tolist()
-    said = [
-        f"Image {i}: the light and the dark side of its map are equally strong, so which is light means nothing."
-        for i in unsure[:MOST]
-    ]
-    return torch.where((lean < 0)[:, None, None], -maps, maps), said
+    unsure = (lean.abs() < 0.1 * energy) & (energy > 0)
+    text = "the light and the dark side of its map are equally strong, so which is light means nothing."
+    return torch.where((lean < 0)[:, None, None], -maps, maps), at_places(unsure, "sign that means nothing", text)

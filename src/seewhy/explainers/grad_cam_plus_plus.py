@@ -18,11 +18,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import differentiate, gradient_cam, rectified
 from seewhy.models import GradientModel, Gradients
 from seewhy.targets import Request
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["GradCAMPlusPlus"]
 
@@ -51,11 +52,12 @@ def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
     return (positive / (2 + positive * total)).mean((3, 4), keepdim=True) * positions  # g^2 divided out
 
 
-def _below_zero(found: Gradients) -> list[str]:
+def _below_zero(found: Gradients) -> list[Note]:
     count, total = int((found.maps.float().sum((2, 3)) < 0).any(0).sum()), found.maps.shape[1]
     if count == 0:
         return []
-    return [
+    text = (
         f"{count} of {total} channels of layer {found.layer!r} sum to less than 0. GradCAM++ is defined for a layer "
         "after a ReLU; their sums were taken as 0."
-    ]
+    )
+    return [Note(text=text, kind="negative channels")]

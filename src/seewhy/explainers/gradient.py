@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._pixel_gradient import Reduce, check_reduce, pixel_gradients
 from seewhy.models import GradientModel
 from seewhy.targets import Request
-from seewhy.types import Attribution
 
 __all__ = ["Gradient"]
 

@@ -12,12 +12,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._pixel_gradient import Reduce, check_reduce, pixel_gradients
 from seewhy.explainers._relu_rules import put_rule
 from seewhy.models import GradientModel
 from seewhy.targets import Request
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["GuidedBackprop"]
 
@@ -41,7 +42,7 @@ class GuidedBackprop(Explainer):
         check_reduce(self.reduce)
 
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        def prepare(values: Tensor) -> list[str]:
+        def prepare(values: Tensor) -> list[Note]:
             return put_rule(values, "guided", "GuidedBackprop", self.allow_other_activations)
 
         return pixel_gradients(model, inputs, request, self.reduce, prepare=prepare)

@@ -27,14 +27,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy import baseline as baselines
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import MOST, unmoved
+from seewhy.explainers._checks import at_places, unmoved
 from seewhy.explainers._superpixels import cell_of, check_count, check_grid, grid_sides
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
-from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Attribution, activation
+from seewhy.targets import Request
+from seewhy.types import Activation, Note, activation
 
 __all__ = ["HierarchicalPerturbation"]
 
@@ -85,8 +86,8 @@ class HierarchicalPerturbation(Explainer):
         for _ in grids[1:]:
             maps = maps.repeat_interleave(2, 2).repeat_interleave(2, 3)
             maps += _on_cells(self._drops(drop, _salient(maps), inputs.shape[2:]))
-        said = (*unmoved(first.flatten(2), "window", targets), *_only_raised(first, targets))
-        return Attribution(raw=maps, outputs=outputs, targets=targets.classes, warnings=said)
+        notes = (*unmoved(first.flatten(2), "window"), *_only_raised(first))
+        return Attribution(raw=maps, outputs=outputs, targets=targets, notes=notes)
 
     def _grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """(down, across) of every level.
@@ -138,9 +139,6 @@ def _salient(maps: Tensor) -> Tensor:
     return (F.max_pool2d(maps, 2, stride=1, padding=1) >= (low + high) / 2) & (high > low)
 
 
-def _only_raised(drops: Tensor, targets: TargetSet) -> list[str]:
-    where = ((drops.amax((2, 3)) <= 0) & (drops.amin((2, 3)) < -1e-7)).nonzero().tolist()
-    return [
-        f"Image {i}, {targets.names(i)[t]}: covering any part only raises its score, so the map is empty."
-        for i, t in where[:MOST]
-    ]
+def _only_raised(drops: Tensor) -> list[Note]:
+    raised = (drops.amax((2, 3)) <= 0) & (drops.amin((2, 3)) < -1e-7)
+    return at_places(raised, "score that only rises", "covering any part only raises its score, so the map is empty.")

@@ -16,11 +16,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import attribution, differentiate, gradient_cam
 from seewhy.models import GradientModel
 from seewhy.targets import Request
-from seewhy.types import Attribution
 
 __all__ = ["HiResCAM"]
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from seewhy import baseline as baselines
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
@@ -40,7 +41,7 @@ from seewhy.maps import FLAT, full_precision
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, check_activation
 from seewhy.targets import Request
-from seewhy.types import Activation, Attribution, activation
+from seewhy.types import Activation, activation
 
 __all__ = ["HSIC"]
 
@@ -106,8 +107,8 @@ class HSIC(Explainer):
         return Attribution(
             raw=raw.view(*scores.shape[:2], *grid_sides(self.grid)),
             outputs=outputs,
-            targets=targets.classes,
-            warnings=unmoved(scores - scores[..., :1], "mask", targets),
+            targets=targets,
+            notes=unmoved(scores - scores[..., :1], "mask"),
         )
 
     @property

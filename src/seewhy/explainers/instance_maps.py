@@ -18,12 +18,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.detection import OVERLAP, check_thresholds, detect
 from seewhy.errors import BadOutput, InvalidTarget
 from seewhy.explainers import Explainer
+from seewhy.explainers._checks import at_places
 from seewhy.models import Model
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Outputs
 
 __all__ = ["InstanceMaps"]
 
@@ -59,15 +61,13 @@ class InstanceMaps(Explainer):
             raise BadOutput(f"InstanceMaps needs probabilities: {model.name} must return Outputs(activated=True, ...).")
         targets = request.classes_only(outputs, type(self).__name__)
         raw, counts = self._maps(outputs, targets)
-        where = (counts == 0).nonzero().tolist() if request.kind != "all" else []
+        none = (counts == 0) if request.kind != "all" else torch.zeros_like(counts, dtype=torch.bool)
+        text = f"no object has a score above {self.score_threshold:g}."
         return Attribution(
             raw=raw,
             outputs=outputs,
-            targets=targets.classes,
-            warnings=tuple(
-                f"Image {i}, {targets.names(i)[t]}: no object has a score above {self.score_threshold:g}."
-                for i, t in where
-            ),
+            targets=targets,
+            notes=tuple(at_places(none, "no object", text)),
         )
 
     def _maps(self, outputs: Outputs, targets: TargetSet) -> tuple[Tensor, Tensor]:

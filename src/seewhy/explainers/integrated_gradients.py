@@ -27,15 +27,16 @@ import torch
 from torch import Tensor
 
 from seewhy import baseline as covers
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import MOST
+from seewhy.explainers._checks import at_places
 from seewhy.explainers._pixel_gradient import lost, underflow
 from seewhy.maps import full_precision
 from seewhy.models import GradientModel, at, varies
 from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["IntegratedGradients"]
 
@@ -92,8 +93,8 @@ class IntegratedGradients(Explainer):
             shares.append(share)
 
         chunked(work, n * self.steps, self.perturbation_per_eval)
-        said = [*underflow(max(shares)), *self._gaps(raw, change, targets)]
-        return Attribution(raw=raw, outputs=outputs, targets=targets.classes, warnings=tuple(said))
+        notes = (*underflow(max(shares)), *self._gaps(raw, change))
+        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes)
 
     def _path(self, inputs: Tensor) -> _Path:
         host = torch.device("cpu")
@@ -116,17 +117,18 @@ class IntegratedGradients(Explainer):
     def _per_pass(self) -> int:
         return 32 if self.perturbation_per_eval == "auto" else int(self.perturbation_per_eval)
 
-    def _gaps(self, raw: Tensor, change: Tensor, targets: TargetSet) -> list[str]:
+    def _gaps(self, raw: Tensor, change: Tensor) -> list[Note]:
         """Says which maps do not add up to the change of the score."""
         total = raw.sum((2, 3))
         size = torch.maximum(change.abs(), 0.01 * raw.abs().sum((2, 3)))  # a change near 0 is no measure of anything
-        where = ((total - change).abs() > self.tolerance * size).nonzero().tolist()
-        said = [
-            f"Image {i}, {targets.names(i)[t]}: the map adds up to {float(total[i, t]):.3g}, but the score changes by "
-            f"{float(change[i, t]):.3g} from the baseline to the image. Use more than {self.steps} steps."
-            for i, t in where[:MOST]
-        ]
-        return said + ([f"... and {len(where) - MOST} more maps with a gap."] if len(where) > MOST else [])
+
+        def text(i: int, t: int) -> str:
+            return (
+                f"the map adds up to {float(total[i, t]):.3g}, but the score changes by {float(change[i, t]):.3g} from "
+                f"the baseline to the image. Use more than {self.steps} steps."
+            )
+
+        return at_places((total - change).abs() > self.tolerance * size, "map that does not add up", text)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import differentiate, gradient_cam, rectified
 from seewhy.models import GradientModel
 from seewhy.targets import Request
-from seewhy.types import Attribution
 
 __all__ = ["LayerCAM"]
 

@@ -19,12 +19,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import bypassed, inside
 from seewhy.models import GradientModel
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Outputs
 
 __all__ = ["LeGrad"]
 
@@ -59,7 +60,7 @@ class LeGrad(Explainer):
         found = body.attentions(inputs, pick, alone=True)
         maps = [self._mean(found.of(t)) for t in range(found.count)]
         raw = torch.stack(maps, 1)[:, :, body.prefix :].unflatten(2, body.grid)
-        return Attribution(raw=raw, outputs=found.outputs, targets=chosen[0].classes, warnings=bypassed(body))
+        return Attribution(raw=raw, outputs=found.outputs, targets=chosen[0], notes=bypassed(body))
 
     def _mean(self, gradients: list[Tensor]) -> Tensor:
         """(N, L): the mean over blocks, heads and queries."""

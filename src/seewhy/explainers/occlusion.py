@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seewhy import baseline as baselines
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
@@ -21,7 +22,7 @@ from seewhy.maps import full_precision
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, check_activation, perturbed_scores, probabilities
 from seewhy.targets import Request
-from seewhy.types import Activation, Attribution, activation
+from seewhy.types import Activation, activation
 
 __all__ = ["Occlusion"]
 
@@ -70,8 +71,7 @@ class Occlusion(Explainer):
         before = targets.values(probabilities(outputs, targets, activate))
         drops = (before.unsqueeze(1) - after).transpose(1, 2).unflatten(2, (len(rows), len(columns)))
         raw = _mean_over_windows(drops, rows.float(), columns.float())
-        warnings = unmoved(drops.flatten(2), "window", targets)
-        return Attribution(raw=raw, outputs=outputs, targets=targets.classes, warnings=warnings)
+        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=unmoved(drops.flatten(2), "window"))
 
     def _windows(self, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """(side of the picture, window, step) down and right.

@@ -16,13 +16,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._superpixels import check_seed
 from seewhy.models import Model
 from seewhy.targets import Request
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["RandomMap"]
+
+_BASELINE = Note(
+    text="RandomMap is a baseline: its map says nothing about the picture or the network.", kind="baseline"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -48,8 +53,8 @@ class RandomMap(Explainer):
         return Attribution(
             raw=noise.unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous(),
             outputs=outputs,
-            targets=targets.classes,
-            warnings=("RandomMap is a baseline: its map says nothing about the picture or the network.",),
+            targets=targets,
+            notes=(_BASELINE,),
         )
 
     def _noise(self, picture: Tensor) -> Tensor:

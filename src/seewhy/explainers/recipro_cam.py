@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.attribution import Attribution, about_all
 from seewhy.errors import NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution
 
 __all__ = ["ReciproCAM"]
 
@@ -57,9 +57,9 @@ class ReciproCAM(Explainer):
         return Attribution(
             raw=raw,
             outputs=found.outputs,
-            targets=targets.classes,
+            targets=targets,
             layer=found.layer,
-            warnings=tuple(found.warnings),
+            notes=tuple(about_all(found.warnings)),
         )
 
 

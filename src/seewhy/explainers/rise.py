@@ -25,23 +25,23 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import MOST, stepped, unmoved
+from seewhy.explainers._checks import at_places, stepped, unmoved
 from seewhy.explainers._masks import Masks
-from seewhy.explainers._regression import regress
+from seewhy.explainers._regression import noisy, regress
 from seewhy.maps import full_precision
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, check_activation, perturbed_scores
 from seewhy.progress import part_of, report
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Attribution, activation
+from seewhy.types import Activation, Note, activation
 
 __all__ = ["RISE"]
 
 ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}  # and the fewest masks that each can do with
 ROUND = 64  # masks between two looks at whether the map has converged
-LEAST = 0.02  # share of the scores' variance below which a map is hardly more than noise
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -113,8 +113,8 @@ class RISE(Explainer):
         return Attribution(
             raw=torch.cat([m.raw for m in made]),
             outputs=outputs,
-            targets=targets.classes,
-            warnings=self._said(found, made, targets),
+            targets=targets,
+            notes=self._notes(found, made),
         )
 
     def _scores(self, model: Model, inputs: Tensor, masks: Masks, targets: TargetSet) -> Tensor:
@@ -172,25 +172,16 @@ class RISE(Explainer):
             return _Map(total.mul_(1 / (scores.shape[2] * self.p)).view(size), None)
         return _Map(total.div_(scores.shape[2] * masks.variance()).view(size), None)
 
-    def _said(self, scores: list[Tensor], made: list[_Map], targets: TargetSet) -> tuple[str, ...]:
+    def _notes(self, scores: list[Tensor], made: list[_Map]) -> tuple[Note, ...]:
         changes = torch.cat([(s - s[..., :1]).abs().amax(2, keepdim=True) for s in scores])
-        said = [*unmoved(changes, "mask", targets), *stepped(scores, targets)]
+        notes = [*unmoved(changes, "mask"), *stepped(scores)]
         if self.tolerance is not None:
-            short = [i for i, s in enumerate(scores) if s.shape[2] == self.num_masks]
-            said += [
-                f"Image {i}: its map may not have converged after {self.num_masks} masks. Raise num_masks."
-                for i in short
-            ]
-        if self.estimator != "regression":
-            return tuple(said)
-        explained = torch.cat([m.explained for m in made if m.explained is not None])
-        noisy = ((explained < LEAST) & (changes[..., 0] > 1e-7)).nonzero().tolist()
-        said += [
-            f"Image {i}, {targets.names(i)[t]}: the masks explain {max(0.0, float(explained[i, t])):.0%} of how its "
-            "score changes, so the map is hardly more than noise. Use more masks or a coarser grid."
-            for i, t in noisy[:MOST]
-        ]
-        return tuple(said + ([f"... and {len(noisy) - MOST} more noisy maps."] if len(noisy) > MOST else []))
+            short = torch.tensor([s.shape[2] == self.num_masks for s in scores], device="cpu")
+            text = f"its map may not have converged after {self.num_masks} masks. Raise num_masks."
+            notes += at_places(short, "map that may not have converged", text)
+        if self.estimator == "regression":
+            notes += noisy(torch.cat([m.explained for m in made if m.explained is not None]), changes[..., 0] > 1e-7)
+        return tuple(notes)
 
 
 class _Map(NamedTuple):

@@ -30,11 +30,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput, InvalidType
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import MOST, unmoved
+from seewhy.explainers._checks import at_places, unmoved
 from seewhy.explainers._masks import Masks
-from seewhy.explainers._regression import Fit, regress
+from seewhy.explainers._regression import Fit, noisy, regress
 from seewhy.explainers._superpixels import check_count, check_grid, check_seed, grid_sides
 from seewhy.maps import full_precision
 from seewhy.models import Model, at, varies
@@ -42,13 +43,12 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.ood.ood_net import OoDNet
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Attribution, Outputs, activation
+from seewhy.types import Activation, Note, Outputs, activation
 
 __all__ = ["RISEPlus"]
 
 MARGIN = 1e-3  # cosines that differ by less tell nothing
 ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}  # and the fewest masks that each can do with
-LEAST = 0.02  # share of the scores' variance below which a map is hardly more than noise
 FEW = 0.05  # share of the masks below which the reader is told that few count
 
 
@@ -109,12 +109,12 @@ class RISEPlus(Explainer):
         targets = request.resolve(outputs)
         _, blank = look(torch.zeros_like(inputs if varies(model) else inputs[:1]))
         scores, familiar = self._scores(look, inputs, masks, targets)
-        weights, warnings = _inlier_scores(familiar, photo, blank)
+        weights, unlike = _inlier_scores(familiar, photo, blank)
         moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
         raw, explained = self._estimate(masks, scores if self.estimator == "plain" else moved, weights)
-        noisy = (explained < LEAST) & (moved.abs().amax(2) > 1e-7) & (weights.sum(1, keepdim=True) > 0)
-        said = (*warnings, *unmoved(moved, "mask", targets), *_noise(noisy, explained, targets))
-        return Attribution(raw=raw, outputs=outputs, targets=targets.classes, warnings=said)
+        moves = (moved.abs().amax(2) > 1e-7) & (weights.sum(1, keepdim=True) > 0)
+        notes = (*unlike, *unmoved(moved, "mask"), *noisy(explained, moves))
+        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes)
 
     def _masks(self, inputs: Tensor) -> Masks:
         paired = self.estimator != "plain" if self.paired is None else self.paired
@@ -213,7 +213,7 @@ class _Eyes:
         return torch.equal(self._features(model, images), self._once(model, images)[1])
 
 
-def _inlier_scores(familiar: Tensor, photo: Tensor, blank: Tensor) -> tuple[Tensor, list[str]]:
+def _inlier_scores(familiar: Tensor, photo: Tensor, blank: Tensor) -> tuple[Tensor, list[Note]]:
     """(N, masks) in [0, 1], and what is wrong with them; all 0 where photo and blank picture cannot be told apart."""
     blank = blank.expand_as(photo)
     span = (photo - blank).unsqueeze(1)
@@ -221,29 +221,22 @@ def _inlier_scores(familiar: Tensor, photo: Tensor, blank: Tensor) -> tuple[Tens
     weights = torch.where(told, (familiar - blank.unsqueeze(1)) / span, 0.0).clamp(0, 1)
     count = weights.sum(1).square() / weights.square().sum(1).clamp_min(1e-12)
     enough = max(FEW * weights.shape[1], min(4, weights.shape[1]))
-    blind = [
-        f"Image {i}: to the out-of-distribution network it is no more familiar ({float(photo[i]):.3f}) than a blank "
-        f"one ({float(blank[i]):.3f}), so no masked copy can be weighted and its maps are zero. Train that network on "
-        "such pictures, or use RISE."
-        for i in (~told).flatten().nonzero().flatten().tolist()
+
+    def blind(i: int, _: int) -> str:
+        return (
+            f"to the out-of-distribution network it is no more familiar ({float(photo[i]):.3f}) than a blank one "
+            f"({float(blank[i]):.3f}), so no masked copy can be weighted and its maps are zero. Train that network on "
+            "such pictures, or use RISE."
+        )
+
+    def few(i: int, _: int) -> str:
+        return (
+            f"its masked copies are so unfamiliar that only about {float(count[i]):.0f} of {weights.shape[1]} count, "
+            "and the map is noisy. Use more masks, or a larger p."
+        )
+
+    seen = told.flatten()
+    return weights, [
+        *at_places(~seen, "image that is not familiar", blind),
+        *at_places(seen & (count < enough), "few masked copies count", few),
     ]
-    few = [
-        f"Image {i}: its masked copies are so unfamiliar that only about {float(count[i]):.0f} of {weights.shape[1]} "
-        "count, and the map is noisy. Use more masks, or a larger p."
-        for i in (told.flatten() & (count < enough)).nonzero().flatten().tolist()
-    ]
-    return weights, _first(blind) + _first(few)
-
-
-def _noise(noisy: Tensor, explained: Tensor, targets: TargetSet) -> list[str]:
-    sentences = [
-        f"Image {i}, {targets.names(i)[t]}: the masks explain {max(0.0, float(explained[i, t])):.0%} of how its score "
-        "changes, so the map is hardly more than noise. Use more masks or a coarser grid."
-        for i, t in noisy.nonzero().tolist()
-    ]
-    return _first(sentences)
-
-
-def _first(sentences: list[str]) -> list[str]:
-    rest = len(sentences) - MOST
-    return sentences[:MOST] + ([f"... and {rest} more."] if rest > 0 else [])

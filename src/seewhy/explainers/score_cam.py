@@ -20,14 +20,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import channel_scores, combine, rectified
-from seewhy.explainers._checks import MOST
+from seewhy.explainers._checks import at_places
 from seewhy.maps import FLAT, scale, upsample
 from seewhy.models import FeatureModel, at
 from seewhy.perturbation import batch_size
-from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution, Outputs
+from seewhy.targets import Request
+from seewhy.types import Note, Outputs
 
 __all__ = ["ScoreCAM"]
 
@@ -65,8 +66,7 @@ class ScoreCAM(Explainer):
         scores = channel_scores(targets, live, run, self.perturbation_per_eval)
         shown = live.unsqueeze(1)
         weights = torch.where(shown, scores.masked_fill(~shown, -torch.inf).softmax(2), 0.0)
-        said = _alike(scores, live, targets)
-        return rectified(combine(weights[..., None, None], maps), found, targets, said)
+        return rectified(combine(weights[..., None, None], maps), found, targets, _alike(scores, live))
 
 
 def _varies(maps: Tensor) -> Tensor:
@@ -75,14 +75,15 @@ def _varies(maps: Tensor) -> Tensor:
     return (high - low) > FLAT * torch.maximum(high.abs(), low.abs())
 
 
-def _alike(scores: Tensor, live: Tensor, targets: TargetSet) -> list[str]:
+def _alike(scores: Tensor, live: Tensor) -> list[Note]:
     """Says where all channels have the same weight."""
     gone = ~live.unsqueeze(1)
     spread = scores.masked_fill(gone, -torch.inf).amax(2) - scores.masked_fill(gone, torch.inf).amin(2)
-    where = ((spread < _ALIKE) & (live.sum(1, keepdim=True) > 1)).nonzero().tolist()
-    said = [
-        f"Image {i}, {targets.names(i)[t]}: its score is the same under all channels to within "
-        f"{float(spread[i, t]):.2g}, so they weigh alike and the map hardly depends on the target."
-        for i, t in where[:MOST]
-    ]
-    return said + ([f"... and {len(where) - MOST} more maps with equal weights."] if len(where) > MOST else [])
+
+    def text(i: int, t: int) -> str:
+        return (
+            f"its score is the same under all channels to within {float(spread[i, t]):.2g}, so they weigh alike and "
+            "the map hardly depends on the target."
+        )
+
+    return at_places((spread < _ALIKE) & (live.sum(1, keepdim=True) > 1), "equal weights", text)

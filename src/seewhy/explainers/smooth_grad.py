@@ -16,7 +16,6 @@ Deep Neural Networks Lack Sensitivity to Parameter Values", 2018.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -25,14 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import registry
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput, InvalidType
 from seewhy.explainers import Explainer
-from seewhy.explainers._checks import MOST
+from seewhy.explainers._checks import at_places
 from seewhy.models import GradientModel, Model, at
 from seewhy.perturbation import batch_size, chunked
 from seewhy.progress import listening
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Attribution
+from seewhy.types import Note
 
 __all__ = ["SmoothGrad"]
 
@@ -106,18 +106,17 @@ class SmoothGrad(Explainer):
                 copies = (inputs[rows] + added).to(inputs.dtype)
                 found = method._explain(at(model, rows), copies, _asked(targets, rows))
             sums.add(found.raw, rows, which)
-            said.add(found.warnings, rows.tolist())
+            said.add(found.notes, rows.tolist())
             layers.append(found.layer)
 
         chunked(work, len(inputs) * self.samples, self.perturbation_per_eval)
-        flat_ones = (deviation == 0).nonzero().flatten().tolist()[:MOST]
-        plain = [f"Image {i}: all its values are equal, so no noise was added." for i in flat_ones]
+        plain = at_places(deviation == 0, "no noise", "all its values are equal, so no noise was added.")
         return Attribution(
             raw=sums.result(self.variant),
             outputs=outputs,
-            targets=targets.classes,
+            targets=targets,
             layer=layers[0],
-            warnings=(*plain, *said.sentences()),
+            notes=(*plain, *said.notes()),
         )
 
 
@@ -163,22 +162,22 @@ class _Sums:
 
 
 class _Said:
-    """The inner method's warnings: those about all images once, of those about one image the first."""
+    """The inner method's notes: those about all images once, of those about one image the first."""
 
     def __init__(self) -> None:
-        self._general: dict[str, None] = {}
-        self._first: dict[int, str] = {}
+        self._general: dict[Note, None] = {}
+        self._first: dict[int, Note] = {}
 
-    def add(self, warnings: Iterable[str], rows: list[int]) -> None:
-        """Takes the warnings of one call, which count its noisy copies as images."""
-        for warning in warnings:
-            if about := re.match(r"Image (\d+)(.*)", warning, re.DOTALL):
-                image = rows[int(about[1])]
-                self._first.setdefault(image, f"Image {image}{about[2]}")
-            elif not warning.startswith("..."):
-                self._general.setdefault(warning)
+    def add(self, notes: Iterable[Note], rows: list[int]) -> None:
+        """Takes the notes of one call, which count its noisy copies as images."""
+        for note in notes:
+            if note.image is None:
+                self._general.setdefault(note)
+            else:
+                image = rows[note.image]
+                text = f"{note.text} (On at least one noisy copy.)"
+                self._first.setdefault(image, replace(note, text=text, image=image))
 
-    def sentences(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """What the reader of the mean should know."""
-        some = [f"{said} (On at least one noisy copy.)" for _, said in sorted(self._first.items())[:MOST]]
-        return [*self._general, *some]
+        return [*self._general, *(note for _, note in sorted(self._first.items()))]

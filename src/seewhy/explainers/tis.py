@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
@@ -26,7 +27,7 @@ from seewhy.maps import full_precision
 from seewhy.models import FeatureModel
 from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
 from seewhy.targets import Request
-from seewhy.types import Activation, Attribution, activation
+from seewhy.types import Activation, activation
 
 __all__ = ["TIS"]
 
@@ -83,8 +84,8 @@ class TIS(Explainer):
         return Attribution(
             raw=_mean_where_kept(found, kept, body.grid),
             outputs=outputs,
-            targets=targets.classes,
-            warnings=unmoved(found - found[..., :1], "set of tokens", targets),
+            targets=targets,
+            notes=unmoved(found - found[..., :1], "set of tokens"),
         )
 
     def _sets(self, maps: Tensor) -> Tensor:

@@ -23,17 +23,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from seewhy.attribution import Attribution, about_all
 from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import inside
 from seewhy.models import FeatureModel, Features, Model, TokenModel, TransformerModel, WeightedBlock, Weightings
 from seewhy.perturbation import batch_size, chunked
 from seewhy.targets import Request
-from seewhy.types import Attribution, Outputs
+from seewhy.types import Note, Outputs
 
 __all__ = ["ViTReciproCAM"]
 
-_CANCELLED = "The LayerNorm that follows the layer cancels the weights of single tokens. layer='auto' begins after it."
+_CANCELLED = Note(
+    text="The LayerNorm that follows the layer cancels the weights of single tokens. layer='auto' begins after it.",
+    kind="weights that are cancelled",
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -70,7 +74,7 @@ class ViTReciproCAM(Explainer):
         if block is not None:
             return self._shown(model, block, inputs, request, body.grid, layer)
         found = self._rerun(model, model.features(inputs, layer), request)
-        return replace(found, warnings=(*found.warnings, _CANCELLED)) if layer in body.entered else found
+        return replace(found, notes=(*found.notes, _CANCELLED)) if layer in body.entered else found
 
     def _shown(
         self, model: Model, block: WeightedBlock, inputs: Tensor, request: Request, grid: tuple[int, int], layer: str
@@ -92,9 +96,9 @@ class ViTReciproCAM(Explainer):
         return Attribution(
             raw=_as_maps(raw, n, grid),
             outputs=outputs,
-            targets=targets.classes,
+            targets=targets,
             layer=layer,
-            warnings=tuple(block.warnings),
+            notes=tuple(about_all(block.warnings)),
         )
 
     def _rerun(self, model: FeatureModel, found: Features, request: Request) -> Attribution:
@@ -121,9 +125,9 @@ class ViTReciproCAM(Explainer):
         return Attribution(
             raw=_as_maps(raw, n, (h, w)),
             outputs=found.outputs,
-            targets=targets.classes,
+            targets=targets,
             layer=found.layer,
-            warnings=tuple(found.warnings),
+            notes=tuple(about_all(found.warnings)),
         )
 
     def _weightings(self, grid: tuple[int, int], device: torch.device) -> Weightings:
@@ -151,7 +155,7 @@ def _attribution(found: tuple[Outputs, Outputs], request: Request, grid: tuple[i
     else:
         rows = torch.arange(n, device=shown.scores.device).repeat_interleave(grid[0] * grid[1])
         raw = targets.values(shown, rows)
-    return Attribution(raw=_as_maps(raw, n, grid), outputs=outputs, targets=targets.classes, layer=layer)
+    return Attribution(raw=_as_maps(raw, n, grid), outputs=outputs, targets=targets, layer=layer)
 
 
 def _as_maps(raw: Tensor, n: int, grid: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from seewhy.attribution import about_all
 from seewhy.boxes import Box
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explanation import Explanation
@@ -56,7 +57,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         layer=cost.layer if cost else None,
         passes=Passes(round(cost.forward), round(cost.backward)) if cost else Passes(),
         seconds=cost.seconds if cost else 0.0,
-        warnings=(*record.warnings, *(cost.warnings if cost else ())),
+        notes=tuple(about_all((*record.warnings, *(cost.warnings if cost else ())))),
         preprocessing=run.settings["model"]["preprocessing"],
         pictures=[_picture(run, record)],
         views=[view := View(original=record.size, box=record.box)],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from seewhy import judging
+from seewhy.attribution import Attribution
 from seewhy.errors import FAILURES, BadOutput, InvalidTarget
 from seewhy.explainers import Explainer
 from seewhy.judging import Judgement
@@ -29,16 +29,14 @@ from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import CostRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.job import Tools
-from seewhy.runs.work.picture import Picture, choose, exclusive, said
+from seewhy.runs.work.picture import Picture, choose, exclusive, told
 from seewhy.targets import BoxTarget, Chosen
-from seewhy.types import Attribution, Outputs, activation
+from seewhy.types import Note, Outputs, activation
 
 if TYPE_CHECKING:
     from seewhy.runs.work.worker import Batches
 
 __all__ = ["everything"]
-
-_TARGET = re.compile(r"\btarget (\d+)")  # boxes are counted from 1 wherever people see them
 
 
 def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
@@ -211,15 +209,13 @@ def _of_boxes(picture: Picture, explainer: Explainer) -> tuple[Attribution, floa
     """One map for each of a detector's boxes, all from the same passes; of its class, where a method knows no boxes."""
     inputs, found = _together([picture]), picture.detections or []
     if not explainer.classes_only:
-        maps, seconds = judging.explain(explainer, inputs, _targets(picture))
-        told = tuple(_TARGET.sub(lambda m: f"box {int(m[1]) + 1}", text) for text in maps.warnings)
-        return replace(maps, warnings=told), seconds
+        return judging.explain(explainer, inputs, _targets(picture))
     labels = sorted({row.class_index for row in found})
     of_classes, seconds = judging.explain(explainer, inputs, torch.tensor([labels]))
     rows = [labels.index(row.class_index) for row in found]
     note = f"{type(explainer).__name__} explains classes: boxes of one class share a map."
-    told = (*of_classes.warnings, note)
-    return replace(of_classes, raw=of_classes.raw[:, rows], targets=None, warnings=told), seconds
+    shared = Note(text=note, kind="boxes that share a map")
+    return replace(of_classes, raw=of_classes.raw[:, rows], notes=(*of_classes.notes, shared)), seconds
 
 
 def _targets(picture: Picture) -> list[BoxTarget]:
@@ -237,7 +233,15 @@ def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution
             picture.maps[target, label] = np.ascontiguousarray(maps[i, t])
         if picture.wants(task):  # else it was made again to be judged, and lies in the folder already
             picture.kept.update((target, label) for target in picture.classes or ())
-            picture.costs.append(CostRow(label, *passes, seconds / n, found.layer, said(found.warnings, i)))
+            picture.costs.append(CostRow(label, *passes, seconds / n, found.layer, _told(found, i)))
+
+
+def _told(found: Attribution, image: int) -> list[str]:
+    """What is said about one picture: classes by their index, boxes as they are counted on the pages."""
+    names = found.targets.names(image)
+    if found.targets.classes is None:
+        names = [f"box {number + 1}" for number in range(found.targets.count)]
+    return told(found.notes, image, lambda target: names[target].capitalize())
 
 
 def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> list[Picture]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +16,9 @@ from seewhy.judging import reason
 from seewhy.runs.folder.rows import CostRow, DetectionRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work.plan import Item
 from seewhy.runs.work.reading import Loaded
+from seewhy.types import Note
 
-__all__ = ["Picture", "choose", "exclusive", "flag", "said"]
-
-_ABOUT = re.compile(r"[Ii]mage (\d+)[,:] (.*)", flags=re.DOTALL)
+__all__ = ["Picture", "choose", "exclusive", "flag", "told"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -165,13 +163,19 @@ def exclusive(probabilities: Tensor, function: Any) -> bool:
     return probabilities.shape[-1] > 1 and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all())
 
 
-def said(warnings: Iterable[str], image: int) -> list[str]:
-    """Those of a batch's warnings that are about an image, without its number, and those about all."""
+def told(notes: Iterable[Note], image: int, name: Callable[[int], str]) -> list[str]:
+    """What a batch's notes say about one image, and about all.
+
+    Args:
+        notes: of the batch.
+        image: its index in the batch.
+        name: target -> how it is called where people see it.
+    """
     found = []
-    for text in warnings:
-        match = _ABOUT.match(text)
-        if match is None:
-            found += [] if text.startswith("... and ") else [text]
-        elif int(match[1]) == image:
-            found.append(match[2][:1].upper() + match[2][1:])
+    for note in notes:
+        if note.image is None:
+            found.append(note.text)
+        elif note.image == image:
+            about = "" if note.target is None else f"{name(note.target)}: "
+            found.append(about + note.text if about else note.text[:1].upper() + note.text[1:])
     return found
