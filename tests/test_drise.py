@@ -156,3 +156,13 @@ def test_scores_of_few_values_are_said(steps: int, said: bool) -> None:
         ]
     flat = seewhy.RISE(lambda x: x.mean((2, 3)) * 0, num_masks=64).run(torch.rand(1, 3, 8, 8), 0)
     assert not any("values under all" in w for w in flat.warnings)
+
+
+def test_the_number_beside_a_map_is_the_probability_where_a_head_has_objectness() -> None:
+    """Objectness 0.9 times class probability 0.8 is the box's 0.72; its similarity with itself is 0.9."""
+    row = torch.tensor([24.0, 16, 20, 10, 0.9, 0.8, 0.1])
+    model = seewhy.load(lambda x: row.expand(len(x), 30, -1), output=YOLOv5(classes=2))
+    found = seewhy.explain(model, torch.rand(1, 3, 32, 48), method="occlusion", progress=False)
+    assert found.probabilities.tolist() == [[pytest.approx(0.72)]]
+    (one,) = seewhy.detections(model, torch.rand(3, 32, 48))
+    assert float(one(model(torch.rand(1, 3, 32, 48)))) == pytest.approx(0.9)
