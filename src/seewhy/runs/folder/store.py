@@ -38,7 +38,7 @@ FORMAT = 2
 PLAIN = 1  # of a run over a classifier: its layout is the first one
 LOOSE = 128  # parts outside of an index before they are put into one
 INDEXES = 4  # small index files before they become one
-MOST = 16_384  # rows of an index file, about: no more are put together in memory
+MOST = 8_192  # rows of an index file, about: no more are put together in memory
 _RUN, _CHUNK, _COVERS = b"seewhy.run", b"seewhy.chunk", b"seewhy.covers"
 _PARTS, _INDEX, _SETTINGS = "parts", "index", "settings"
 
@@ -219,19 +219,24 @@ class Store:
         strange = together.filter(pc.invert(own))
         return together.filter(own).drop_columns(["run"]), len(pc.unique(strange["part"]))
 
-    def blocks(self, run: str) -> Iterator[pa.Table]:
-        """All rows with the column ``part``, as `rows` gives them, a few thousand at a time."""
+    def blocks(self, run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """All rows with the column ``part``, as `rows` gives them, a few thousand at a time.
+
+        Args:
+            run: only parts with this identity are read.
+            columns: of the rows; None for all.
+        """
         wanted = set(self.parts())
         for one in self._indexes():
             if fresh := wanted.intersection(one.covers):
                 chosen = pa.array(sorted(fresh))
-                found = _index_rows(one, None)
+                found = _index_rows(one, columns)
                 if found is not None:
                     wanted -= fresh
                     yield _own(found.filter(pc.is_in(found["part"], chosen)), run)
         rest = sorted(wanted)
         for at in range(0, len(rest), LOOSE):
-            for found in self._loose(rest[at : at + LOOSE], None):
+            for found in self._loose(rest[at : at + LOOSE], columns):
                 yield _own(found, run)
 
     def rows_of(self, part: str, columns: list[str]) -> pa.Table:
@@ -307,6 +312,7 @@ class Store:
         name = guarded_name(hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest(), data) + ".parquet"
         self.files.put(f"{_INDEX}/{name}", [data])
         self.files.remove(f"{_INDEX}/{one}" for one in old if one != name)
+        pa.default_memory_pool().release_unused()  # it would keep the most that this ever took
         return new
 
     def sweep(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.choosing import Plan, Whole, Words, packed
@@ -15,11 +16,14 @@ from seewhy.runs.query.tables import flat_tables
 
 __all__ = ["means"]
 
-_BLOCK = 4096  # pictures that are looked at together
+_BLOCK = 2048  # pictures that are looked at together
 
 
 def means(store: Store) -> dict[str, dict[str, float | None]]:
-    """Explainer -> metric -> mean over all maps, as `Run.scores` gives it; None where there are no data."""
+    """Explainer -> metric -> mean over all pictures, as `Run.scores` gives it; None where there are no data.
+
+    A picture's value is the mean over its labels.
+    """
     settings = store.settings()
     plan, run = Plan.of(settings), settings["id"]
     sums: list[list[float]] = [[] for _ in plan.score]
@@ -28,18 +32,27 @@ def means(store: Store) -> dict[str, dict[str, float | None]]:
         words = Words()
         labels = flat_tables(packed(rows, words, 0), plan, words, 0)["labels"]
         for number in range(len(plan.score)):
-            values = labels[f"m{number}"].drop_null().to_numpy()
+            values = _of_pictures(labels, f"m{number}")
             sums[number].append(math.fsum(values))
             counts[number] += len(values)
+        pa.default_memory_pool().release_unused()  # it would keep the most that a block ever took
     found: dict[str, dict[str, float | None]] = {explainer: {} for explainer, _ in plan.score}
     for (explainer, metric), parts, count in zip(plan.score, sums, counts, strict=True):
         found[explainer][metric] = math.fsum(parts) / count if count else None
     return found
 
 
+def _of_pictures(labels: pa.Table, column: str) -> NDArray[np.float64]:
+    """The value of each picture that has one."""
+    known = labels.select(["s", column]).drop_null()
+    _, picture = np.unique(known["s"].to_numpy(), return_inverse=True)
+    totals = np.bincount(picture, known[column].to_numpy())
+    return totals / np.bincount(picture) if len(picture) else totals
+
+
 def _pictures(store: Store, run: str) -> Iterator[pa.Table]:
     """All rows, those of one picture always together, some thousand pictures at a time."""
-    signs = [_signs(block) for block in store.blocks(run)]
+    signs = [_signs(block) for block in store.blocks(run, ["sample"])]
     every = np.concatenate(signs) if signs else np.empty(0, np.int64)
     once = np.unique(every)
     if len(once) == len(every):  # no picture has two rows
