@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.attribution import Attribution
+from seewhy.attribution import Attribution, about_all
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
 from seewhy.maps import scale, upsample
-from seewhy.models import FeatureModel, GradientModel, Model, as_model, bound
+from seewhy.models import FeatureModel, GradientModel, Model, Noticing, as_model, bound
 from seewhy.models.turns import Clash, alone, busy, network_of
 from seewhy.targets import Request
 
@@ -108,13 +108,15 @@ class Explainer:
             check_inputs(inputs)
             model.check(inputs)
             request = Request.parse(targets, inputs.shape[0])
+            noticed = model.noticed(inputs) if isinstance(model, Noticing) else ()
             before = replace(model.passes)
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
             found = self._explain(bound(model, own), own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
             notes = (
-                *found.notes, *review(found, request.kind, self.class_agnostic), *beyond(request, inputs),
+                *about_all(noticed), *found.notes, *review(found, request.kind, self.class_agnostic),
+                *beyond(request, inputs),
                 *lost(found), *unmatched(request, found),
             )  # fmt: skip
             return replace(found, notes=notes)

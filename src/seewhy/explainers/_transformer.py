@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from seewhy.errors import MissingCapability
-from seewhy.models import Model, Transformer, TransformerModel
+from seewhy.errors import MissingCapability, NoSpatialOutput
+from seewhy.models import GradientModel, Model, TokenModel, Transformer, TransformerModel
 from seewhy.types import Note
 
-__all__ = ["bypassed", "inside"]
+__all__ = ["bypassed", "for_tokens", "inside"]
 
 
 def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
@@ -24,6 +24,19 @@ def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
             "torch module, or use RISE or Occlusion."
         )
     return model.transformer(inputs)
+
+
+def for_tokens(model: Model, inputs: Tensor) -> str:
+    """The method for tokens that the model can be asked for."""
+    try:
+        if isinstance(model, TokenModel):
+            model.blocks(inputs)
+            return "ViTReciproCAM"
+        if isinstance(model, TransformerModel) and model.transformer(inputs).last:
+            return "ViTReciproCAM"
+    except NoSpatialOutput:
+        pass
+    return "GradCAM, RISE or Occlusion" if isinstance(model, GradientModel) else "RISE or Occlusion"
 
 
 def bypassed(body: Transformer) -> tuple[Note, ...]:

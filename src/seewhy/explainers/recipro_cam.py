@@ -20,6 +20,7 @@ from torch import Tensor
 from seewhy.attribution import Attribution, about_all
 from seewhy.errors import NoSpatialOutput
 from seewhy.explainers import Explainer
+from seewhy.explainers._transformer import for_tokens
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size, chunked
@@ -49,7 +50,8 @@ class ReciproCAM(Explainer):
         found = model.features(inputs, self.layer)
         if found.prefix is not None and found.linear is None:
             raise NoSpatialOutput(
-                f"ReciproCAM is defined for a spatial map; layer {found.layer!r} gives tokens. Use ViTReciproCAM."
+                f"ReciproCAM is defined for a spatial map; layer {found.layer!r} gives tokens. Use "
+                f"{for_tokens(model, inputs)}."
             )
         targets = request.resolve(found.outputs)
         closed = found.linear is not None and targets.classes is not None

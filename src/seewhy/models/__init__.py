@@ -27,6 +27,7 @@ __all__ = [
     "GradientModel",
     "Gradients",
     "Model",
+    "Noticing",
     "PooledLinear",
     "TokenModel",
     "Transformer",
@@ -131,6 +132,15 @@ class Model(Protocol):
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """(N, C, H, W) -> outputs, without gradients."""
+        ...
+
+
+@runtime_checkable
+class Noticing(Protocol):
+    """Looks at what a network does besides giving scores."""
+
+    def noticed(self, inputs: Tensor) -> tuple[str, ...]:
+        """What the reader of any map should know; the first time it costs a pass of one image."""
         ...
 
 

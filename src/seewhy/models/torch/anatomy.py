@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidInput, NoSpatialOutput
-from seewhy.models.flow import Flow, follow
+from seewhy.models.exported.graph import Graph
 from seewhy.models.layout import Layout, Seen, fingerprint
-from seewhy.models.maps import is_answer, lies
 from seewhy.models.tokens import NotOfThePicture, locate
+from seewhy.models.torch.flow import Flow, follow
+from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
 from seewhy.models.torch.trace import Trace, trace
 from seewhy.models.turns import alone
@@ -95,9 +96,13 @@ class Look:
         """Whether everything that the scores know of the picture passes through a module's output."""
         return any(s.carries for s in self.seen() if s.name == name and s.kind != "enters")
 
+    def calls(self, name: str) -> list[Seen]:
+        """What a module gave in each call."""
+        return [s for s in self.seen() if s.name == name and s.kind != "enters"]
+
     def call(self, name: str) -> int | None:
         """Which call of a module counts: the last one that carries the picture's influence, or that has any."""
-        own = [s for s in self.seen() if s.name == name and s.kind != "enters"]
+        own = self.calls(name)
         for some in ([s for s in own if s.carries], [s for s in own if s.live]):
             if some:
                 return some[-1].call
@@ -159,7 +164,9 @@ class Look:
         if self.known.active is None:
             norms = {name for name, m in self.network.named_modules() if "LayerNorm" in type(m).__name__}
             blocks = () if self.stream() is None else tuple(f"{b.name}." for b in self.traced().blocks)
-            self.known.active = self._choose(lambda name: name not in norms and not name.startswith(blocks))
+            plain = {s.name for s in self.seen() if s.carries} - norms
+            chosen = self._token_layer(stream, plain.__contains__) if (stream := self.stream()) is not None else None
+            self.known.active = chosen or self._choose(lambda n: n not in norms and not n.startswith(blocks))
         return self.known.active
 
     def stream(self) -> tuple[int, int] | None:
@@ -257,7 +264,7 @@ class Look:
 
     def _token_layer(self, stream: tuple[int, int], wanted: Callable[[str], bool]) -> str | None:
         found, prefix = self.traced(), self.layout(stream[0]).prefix
-        inner = tuple(f"{b.attention}." for b in found.blocks)
+        inner = tuple(f"{name}." for name in found.attention_modules)
         for step in reversed(found.steps):
             if step.shape != stream or step.name.startswith(inner) or not wanted(step.name):
                 continue
@@ -281,7 +288,9 @@ class Look:
                 "The scores do not come from the picture through operations of torch that could be seen, so no layer "
                 "can be chosen. Name a layer, or use Occlusion or RISE."
             )
-        beside = _ends([s for s in self.seen() if s.kind == "map" and s.live and min(s.shape[1:]) > 1])
+        beside = _ends(
+            [s for s in self.seen() if s.kind == "map" and s.live and min(s.shape[1:]) > 1], self.flow().graph
+        )
         if not beside:
             return (
                 "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
@@ -295,13 +304,13 @@ class Look:
         )
 
 
-def _ends(maps: list[Seen]) -> list[str]:
-    """The last layers of each branch, the last first: of a row of names with a common beginning one is enough."""
-    names = list(dict.fromkeys(s.name for s in reversed(maps)))
-    stems: dict[str, str] = {}
-    for name in names:
-        stems.setdefault(name.partition(".")[0], name)
-    return list(stems.values())
+def _ends(maps: list[Seen], graph: Graph) -> list[str]:
+    """The layers of maps of which no other is made, the last first: the ends of branches."""
+    kept: dict[str, str] = {}
+    for one in reversed(maps):
+        if not graph.after([one.value]).intersection(kept):
+            kept[one.value] = one.name
+    return list(dict.fromkeys(kept.values()))
 
 
 def _streams(found: Trace) -> list[tuple[int, int]]:

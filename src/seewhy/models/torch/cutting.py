@@ -8,6 +8,7 @@ the network lives, because an export takes seconds; they share its parameters.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,8 @@ def _tried(
 def _make(network: nn.Module, inputs: Tensor, kwargs: dict[str, Any], layer: str, shape: tuple[int, ...]) -> Cut:
     two = inputs[:1].expand(2, *inputs.shape[1:]).contiguous()
     fixed = dict.fromkeys(kwargs)
-    with torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what the export says of a network that is then compared with its graph
         free = ({0: torch.export.Dim.AUTO},)
         program = torch.export.export(
             network, (two,), kwargs or None, dynamic_shapes={**_named(network, free), **fixed}

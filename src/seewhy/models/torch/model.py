@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,20 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, UnknownLayer, out_of_memory
+from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear
-from seewhy.models.layout import FIRST, Layout, TokenGrids, UnlocatedTokens, check_name, read_layout
+from seewhy.models.layout import Layout, UnlocatedTokens, check_name
 from seewhy.models.reading import Selector, check_size, select, to_outputs
 from seewhy.models.torch.anatomy import Look, anatomy
 from seewhy.models.torch.calling import calling
 from seewhy.models.torch.detectors import Candidates
 from seewhy.models.torch.further_inputs import Further, arrange, plain
 from seewhy.models.torch.head import Head
-from seewhy.models.torch.parts import tensors
+from seewhy.models.torch.parts import tensors, walk
 from seewhy.models.torch.pooled_head import Tape
 from seewhy.models.torch.refusal import refusal
 from seewhy.models.torch.state import frozen, hooked, untouched, untouched_by_pass
 from seewhy.models.torch.transformer import TorchTransformer, transformer
+from seewhy.models.torch.watching import CHECKPOINTED, Watch, several
 from seewhy.models.turns import alone, running, using
 from seewhy.types import Outputs, Passes
 
@@ -178,11 +180,13 @@ class TorchModel:
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
         with alone(self.module), torch.no_grad():
-            watch, raw = self._watched(inputs, name, _Watch.keep)
+            watch, raw = self._watched(inputs, name, Watch.keep)
         outputs = self.read(raw, inputs.shape[0])
         own, layout = watch.map(), watch.layout
         prefix = own[:, : layout.prefix] if layout.kind == "tokens" else None
-        head = Head(self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.calls, prefix)
+        head = Head(
+            self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.at or watch.calls, prefix
+        )
         return Features(
             maps=layout.to_maps(own),
             outputs=outputs,
@@ -217,12 +221,13 @@ class TorchModel:
         Nothing below the layer needs a gradient, so torch keeps nothing of it and its backward pass stops there.
         """
         name = self._resolve(inputs, layer)
+        self._check_quantised(inputs)
         with alone(self.module), self._differentiable(), torch.enable_grad(), frozen(self.module):
             if name == "":
-                watch = _Watch(inputs, name, dict)
+                watch = Watch(inputs, name, dict)
                 raw = self._run(watch.leaf(inputs))
             else:
-                watch, raw = self._watched(inputs, name, _Watch.branch)
+                watch, raw = self._watched(inputs, name, Watch.branch)
             outputs = self.read(raw, inputs.shape[0])
             values = pick(outputs)
         leaf = watch.map()
@@ -246,7 +251,8 @@ class TorchModel:
             self.passes.backward += len(leaf)
             with torch.enable_grad():
                 value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
-            maps = layout.to_maps(_gradient(value, leaf, keep=t + 1 < values.shape[1]))
+            with self._differentiable():
+                maps = layout.to_maps(_gradient(value, leaf, keep=t + 1 < values.shape[1]))
             if layout.kind == "tokens" and not bool(maps.any()):
                 raise NoSpatialOutput(
                     f"The scores do not depend on the picture's tokens after layer {name!r}: what follows reads other "
@@ -256,12 +262,26 @@ class TorchModel:
 
         return of
 
+    def _check_quantised(self, inputs: Tensor) -> None:
+        """Raises where the scores come from quantised layers, through which torch lets no gradient pass."""
+        if not any("quantized" in type(m).__module__ for m in walk(self.module)):
+            return
+        kinds = self.look(inputs).flow().quantised
+        if kinds:
+            raise InvalidInput(
+                f"{self.name} has quantised layers ({', '.join(kinds)}), which torch does not differentiate: a "
+                "gradient would be zero or leave them out. Use ReciproCAM, RISE or Occlusion, or the network before it "
+                "was quantised."
+            )
+
     @contextmanager
     def _differentiable(self) -> Iterator[None]:
-        """Says so where torch refused because the network was made in inference mode."""
+        """Says so where torch refused because the network was made in inference mode, or checkpoints activations."""
         try:
             yield
         except (RuntimeError, InputRefused) as error:
+            if "checkpoint" in f"{error} {error.__cause__}".lower():
+                raise InvalidInput(CHECKPOINTED.format(name=self.name)) from error
             if any(t.is_inference() for t in tensors(self.module)):
                 raise InvalidInput(
                     f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or "
@@ -296,6 +316,24 @@ class TorchModel:
 
         return Look(module, inputs, run, lambda raw, n: self.read(raw, n).scores, self.passes, known)
 
+    def noticed(self, inputs: Tensor) -> tuple[str, ...]:
+        """What the network does that the reader of any map should know; see `Noticing`."""
+        if isinstance(self.module, Candidates):
+            return ()
+        flow, said = self.look(inputs).flow(), []
+        if flow.random:
+            said.append(
+                f"{self.name} draws random numbers in evaluation mode ({', '.join(flow.random)}): it says something "
+                "else of the same picture in each pass, so this map is one of many. Give F.dropout "
+                "training=self.training."
+            )
+        if flow.strangers:
+            said.append(
+                f"{self.name} runs modules that are no part of it ({', '.join(flow.strangers)}), as those in a plain "
+                "list are: they cannot be named as a layer. Keep them in a torch.nn.ModuleList."
+            )
+        return tuple(said)
+
     def detects(self, inputs: Tensor) -> bool:
         """Whether its outputs have boxes; the first time it costs the pass that `auto_layer` would make."""
         if isinstance(self.module, Candidates):
@@ -305,11 +343,12 @@ class TorchModel:
             look.seen()
         return bool(look.known.boxes)
 
-    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[_Watch, Any]:
+    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[Watch, Any]:
         """One forward pass with ``hook`` on a layer; a second one where the layer's tokens were not known before."""
-        look = cache(partial(self.look, inputs))  # only tokens have to be looked for
+        look = cache(partial(self.look, inputs))  # only for tokens, and for modules that run several times
+        at: int | None = None
         while True:
-            watch = _Watch(inputs, name, lambda: look().known.tokens)
+            watch = Watch(inputs, name, lambda: look().known.tokens, at)
             try:
                 with hooked(self.module, name, partial(hook, watch)), watch:
                     raw = self._run(inputs)
@@ -317,6 +356,13 @@ class TorchModel:
                 self._count(inputs.shape[0])
                 look().layout(asked.length)
                 continue
+            if at is None and watch.calls > 1:
+                at = look().call(name) or watch.calls
+                if at != watch.calls:
+                    continue
+            watch.check()
+            if watch.calls > 1:
+                watch.warnings += several(name, look().calls(name), at or watch.calls)
             if isinstance(self.module, Candidates):
                 watch.warnings += self.module.padding((inputs.shape[2], inputs.shape[3]))
             return watch, raw
@@ -356,71 +402,17 @@ class TorchModel:
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError, KeyError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
+            if isinstance(error, RecursionError):
+                raise InputRefused(
+                    f"{self.name} calls modules within modules deeper than Python's recursion limit allows, which is "
+                    f"{sys.getrecursionlimit()}. Raise it: sys.setrecursionlimit({4 * sys.getrecursionlimit()})."
+                ) from error
             raise InputRefused(refusal(self.module, self.name, inputs, further, error)) from error
         self._count(inputs.shape[0])
         return raw
 
     def _count(self, n: int) -> None:
         self.passes.forward += n
-
-
-class _Watch:
-    """What one forward hook saw of a layer; the last call counts where a module is used several times."""
-
-    def __init__(self, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids]) -> None:
-        self.inputs, self.layer, self.tokens = inputs, layer, tokens
-        self.layout, self.calls = FIRST, 0
-        self.warnings: list[str] = []
-        self.tape = Tape()
-        self._maps: Tensor | None = None
-        self._recording = ExitStack()
-
-    def __enter__(self) -> _Watch:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._recording.close()
-
-    def keep(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        """A hook that keeps the output and records what happens to it."""
-        self._look(output)
-        self._maps = output.clone()  # an in-place activation may follow
-        self._follow(output)
-
-    def branch(self, _module: nn.Module, _args: Any, output: Any) -> Tensor:
-        """A hook that makes the output the leaf of a new graph."""
-        self._look(output)
-        copy = self.leaf(output)
-        self._follow(copy)
-        return copy
-
-    def leaf(self, tensor: Tensor) -> Tensor:
-        """A copy of ``tensor`` from which the graph starts, to be given to the network."""
-        self._maps = tensor.detach().requires_grad_()
-        return self._maps.clone()  # a leaf must not be changed in place
-
-    def map(self) -> Tensor:
-        """The layer's output of the last call."""
-        if self._maps is None:
-            raise UnknownLayer(f"Layer {self.layer!r} did not run in the forward pass. Choose one that does.")
-        return self._maps
-
-    def _follow(self, output: Tensor) -> None:
-        if self.layout.prefix:
-            return  # a mean that takes in other tokens than the picture's is no mean over positions
-        self.tape.spatial = self.layout.positions
-        self.tape.follow(output)
-        if self.calls == 1:
-            self._recording.enter_context(self.tape)
-
-    def _look(self, output: Any) -> None:
-        self.calls += 1
-        self.layout, warnings = read_layout(output, self.inputs, self.layer, self.tokens)
-        self.warnings[:] = warnings
-        if self.calls > 1:
-            self.warnings.append(
-                f"Layer {self.layer!r} ran {self.calls} times in a pass; its last output is explained."
-            )
 
 
 def _layer(name: str) -> str:

@@ -73,11 +73,13 @@ class Trace:
         steps: in the order of execution, innermost first.
         blocks: in the same order.
         attentions: how many attentions ran.
+        attention_modules: the innermost modules in which they ran.
     """
 
     steps: list[Step]
     blocks: list[Block]
     attentions: int
+    attention_modules: tuple[str, ...]
 
     def step(self, name: str) -> Step:
         """The last step of this name."""
@@ -104,6 +106,7 @@ class _Recorder:
     open: list[_Call] = field(default_factory=list)
     done: list[_Call] = field(default_factory=list)
     attentions: int = 0
+    attending: list[str] = field(default_factory=list)
 
     def enter(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -122,6 +125,7 @@ class _Recorder:
 
     def attend(self, query: Query) -> None:
         self.attentions += 1
+        self.attending += [call.name for call in self.open[-1:]]
         for call in self.open:
             call.attentions.append((self.open[-1].name, query.size))
 
@@ -149,7 +153,7 @@ def trace(network: nn.Module, image: Tensor, run: Callable[[Tensor], Any], score
         Step(call.name, (call.output.shape[1], call.output.shape[2]), matters)
         for call, matters in zip(calls, _influence(found, [c.output for c in calls]), strict=True)
     ]
-    return Trace(steps, _blocks(calls), recorder.attentions)
+    return Trace(steps, _blocks(calls), recorder.attentions, tuple(dict.fromkeys(recorder.attending)))
 
 
 def _influence(scores: Tensor, outputs: list[Tensor]) -> list[Tensor]:

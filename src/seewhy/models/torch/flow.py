@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -49,6 +50,7 @@ class Flow:
     Attributes:
         seen: what every module gave, in the order of execution, innermost first.
         random: names of operations that drew random numbers on which the scores depend.
+        quantised: operations on quantised numbers through which the picture reaches the scores.
         strangers: kinds of modules that ran and are no part of the network.
         classes: how many classes the scores, or maps that the network returns, have.
         reached: whether the scores come from the picture through operations that were seen.
@@ -56,6 +58,7 @@ class Flow:
 
     seen: list[Seen]
     random: tuple[str, ...]
+    quantised: tuple[str, ...]
     strangers: tuple[str, ...]
     classes: frozenset[int]
     reached: bool
@@ -144,7 +147,9 @@ class _Recorder(TorchDispatchMode):
 
 
 def _name(func: Any) -> str:
-    return str(getattr(func, "_opname", func))
+    """Of an operation, without torch's own namespace."""
+    known = isinstance(func, torch._ops.OpOverload)
+    return str(func if not known else func._opname if func.namespace == "aten" else func.name())
 
 
 def _turns(func: Any, args: Any, given: Tensor, result: Any) -> bool:
@@ -202,14 +207,14 @@ def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], sco
     strangers: list[str] = []
     with alone(network), ExitStack() as stack:
         for name, module in network.named_modules():
-            if name:
+            if name and not isinstance(module, ScriptModule):  # its parts are hidden
                 own_hooks = on(
                     module, before=_entering(name, seen, recorder), after=_leaving(name, inputs, seen, recorder)
                 )
                 stack.enter_context(own_hooks)
         own = set(map(id, walk(network)))
         for module in modules_of(network):
-            if id(module) not in own:
+            if id(module) not in own and not isinstance(module, ScriptModule):
                 stack.enter_context(on(module, before=_noting(network, strangers)))
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder)
@@ -254,9 +259,11 @@ def _read(recorder: _Recorder, seen: list[tuple[Seen, str]], end: str, strangers
         live = key in graph.live and key in wanted
         found.append(replace(one, call=calls[one.name] + entering, live=live, carries=key in carrying, value=key))
     random = tuple(dict.fromkeys(graph.producer[key].op for key in recorder.random if key in wanted))
+    quantised = tuple(dict.fromkeys(n.op for n in graph.nodes if "quantized" in n.op and n.outputs[0] in wanted))
     return Flow(
         without_heads(found),
         random,
+        quantised,
         tuple(dict.fromkeys(strangers)),
         frozenset(),
         reached,
