@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution, about_all
+from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
 from seewhy.explainers._pixel_gradient import pick
 from seewhy.maps import full_precision
@@ -17,12 +21,13 @@ from seewhy.targets import Request, TargetSet
 from seewhy.types import Note, Outputs
 
 __all__ = [
+    "ActivationsAlone",
+    "GradientCAM",
     "Weigh",
     "active_layer",
     "attribution",
     "channel_scores",
     "combine",
-    "differentiate",
     "gradient_cam",
     "rectified",
 ]
@@ -46,11 +51,63 @@ def active_layer(model: FeatureModel, inputs: Tensor, layer: str) -> str:
     return layer
 
 
-def differentiate(model: GradientModel, inputs: Tensor, request: Request, layer: str) -> tuple[Gradients, TargetSet]:
-    """One forward pass, ready to be differentiated, and the targets that it settled."""
-    chosen: list[TargetSet] = []
-    found = model.gradients(inputs, pick(request, chosen), layer)
-    return found, chosen[0]
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class GradientCAM(Explainer):
+    """A layer's channels, each weighted by what a method makes of its gradient, and added up.
+
+    A class says whether the sum is cut off below 0 (``positive``).
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
+            for the input itself.
+    """
+
+    layer: str = "auto"
+
+    needs: ClassVar[type] = GradientModel
+    positive: ClassVar[bool] = True
+
+    @staticmethod
+    @abstractmethod
+    def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
+        """See `Weigh`."""
+
+    def _remarks(self, found: Gradients) -> list[Note]:
+        """What the reader should know of the layer, besides what is said of every CAM."""
+        return []
+
+    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
+        chosen: list[TargetSet] = []
+        found = model.gradients(inputs, pick(request, chosen), self.layer)
+        finish = rectified if self.positive else attribution
+        return finish(gradient_cam(found, chosen[0], self._weigh), found, chosen[0], self._remarks(found))
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ActivationsAlone(Explainer):
+    """One map of a layer's activations, whatever the target.
+
+    Attributes:
+        layer: a module's name, "auto" for the last layer with a spatial map or tokens (before a LayerNorm), "" for the
+            input itself.
+    """
+
+    layer: str = "auto"
+
+    needs: ClassVar[type] = FeatureModel
+    class_agnostic: ClassVar[bool] = True
+
+    @staticmethod
+    @abstractmethod
+    def _map(maps: Tensor) -> tuple[Tensor, list[Note]]:
+        """Feature maps (N, C, h, w) -> one map an image (N, h, w), and notes about them."""
+
+    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
+        found = model.features(inputs, active_layer(model, inputs, self.layer))
+        targets = request.resolve(found.outputs)
+        one, notes = self._map(found.maps)
+        raw = one.float().unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous()
+        return attribution(raw, found, targets, notes)
 
 
 def gradient_cam(found: Gradients, targets: TargetSet, weigh: Weigh) -> Tensor:

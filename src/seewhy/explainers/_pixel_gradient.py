@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution, about_all
 from seewhy.errors import InvalidInput
+from seewhy.explainers import Explainer
 from seewhy.models import GradientModel
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note
 
-__all__ = ["Reduce", "check_reduce", "lost", "pick", "pixel_gradients", "underflow"]
+__all__ = ["PixelGradient", "Reduce", "check_reduce", "lost", "pick", "underflow"]
 
 Reduce = Literal["max_abs", "sum", "mean_abs"]
 _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -40,30 +42,41 @@ def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:
     return values
 
 
-def pixel_gradients(
-    model: GradientModel, inputs: Tensor, request: Request, reduce: str, *,
-    times: Tensor | None = None, prepare: Callable[[Tensor], list[Note]] = lambda _: [],
-) -> Attribution:  # fmt: skip
-    """One forward pass and one backward pass a target, down to the pixels and nowhere else.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PixelGradient(Explainer):
+    """The gradient of each target with respect to the pixels: one forward pass, one backward pass a target.
 
-    Args:
-        model: can be differentiated.
-        inputs: (N, C, H, W).
-        request: the targets.
-        reduce: how the channels become one map.
-        times: (N, C, H, W) with which the gradient is multiplied before that.
-        prepare: called with the (N, T) values before anything is differentiated; returns notes.
+    Attributes:
+        reduce: how the channels become one map: "max_abs", "sum" or "mean_abs".
     """
-    chosen: list[TargetSet] = []
-    gradients = model.gradients(inputs, pick(request, chosen), "")
-    said = prepare(gradients.values)
-    maps, share = [], 0.0
-    for t in range(chosen[0].count):
-        gradient = gradients.of(t)
-        share = max(share, lost(gradient, inputs))
-        maps.append(_REDUCTIONS[reduce](gradient if times is None else gradient * times.float()))
-    notes = (*about_all(gradients.warnings), *said, *underflow(share))
-    return Attribution(raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0], notes=notes)
+
+    reduce: Reduce = "max_abs"
+
+    needs: ClassVar[type] = GradientModel
+    pixelwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_reduce(self.reduce)
+
+    def _prepare(self, values: Tensor) -> list[Note]:
+        """Called with the (N, T) values before anything is differentiated."""
+        return []
+
+    def _told(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        """(N, C, H, W): what is reduced, from the gradient of one target."""
+        return gradient
+
+    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
+        chosen: list[TargetSet] = []
+        gradients = model.gradients(inputs, pick(request, chosen), "")
+        notes = [*about_all(gradients.warnings), *self._prepare(gradients.values)]
+        maps, share = [], 0.0
+        for t in range(chosen[0].count):
+            gradient = gradients.of(t)
+            share = max(share, lost(gradient, inputs))
+            maps.append(_REDUCTIONS[self.reduce](self._told(gradient, inputs)))
+        notes += underflow(share)
+        return Attribution(raw=torch.stack(maps, 1), outputs=gradients.outputs, targets=chosen[0], notes=tuple(notes))
 
 
 def lost(gradient: Tensor, inputs: Tensor) -> float:

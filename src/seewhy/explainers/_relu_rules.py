@@ -12,16 +12,18 @@ such a rule.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from seewhy.errors import NoReLURule
+from seewhy.explainers._pixel_gradient import PixelGradient
 from seewhy.types import Note
 
-__all__ = ["put_rule"]
+__all__ = ["ReLURule", "Rule", "put_rule"]
 
 _NO_SWITCHES = (
     "The network has no max pooling, through which alone Deconvolution sees the picture (its rule ignores what the "
@@ -37,7 +39,28 @@ _OTHER = {
 }  # fmt: skip
 
 
-def put_rule(values: Tensor, rule: Literal["guided", "deconvolution"], method: str, allow_other: bool) -> list[Note]:
+Rule = Literal["guided", "deconvolution"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ReLURule(PixelGradient):
+    """The gradient under another rule for the way back through ReLUs.
+
+    A class names its rule (``rule``).
+
+    Attributes:
+        allow_other_activations: differentiate activations without a ReLU rule as they are, instead of raising.
+    """
+
+    allow_other_activations: bool = False
+
+    rule: ClassVar[Rule]
+
+    def _prepare(self, values: Tensor) -> list[Note]:
+        return put_rule(values, self.rule, type(self).__name__, self.allow_other_activations)
+
+
+def put_rule(values: Tensor, rule: Rule, method: str, allow_other: bool) -> list[Note]:
     """Puts the rule on every ReLU and ReLU6 in the graph of ``values``.
 
     Args:

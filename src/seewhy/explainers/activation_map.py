@@ -9,41 +9,19 @@ a saliency map goes back to Zhou et al., "Learning Deep Features for Discriminat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from seewhy.attribution import Attribution, about_all
-from seewhy.explainers import Explainer
-from seewhy.explainers._cam import active_layer
-from seewhy.models import FeatureModel
-from seewhy.targets import Request
+from seewhy.explainers._cam import ActivationsAlone
+from seewhy.types import Note
 
 __all__ = ["ActivationMap"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class ActivationMap(Explainer):
-    """Mean activation of a layer at each position, the same for every class (OTX 2022).
+class ActivationMap(ActivationsAlone):
+    """Mean activation of a layer at each position, the same for every class (OTX 2022)."""
 
-    Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map or tokens (before a LayerNorm), "" for the
-            input itself.
-    """
-
-    layer: str = "auto"
-
-    needs: ClassVar[type] = FeatureModel
-    class_agnostic: ClassVar[bool] = True
-
-    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
-        found = model.features(inputs, active_layer(model, inputs, self.layer))
-        targets = request.resolve(found.outputs)
-        one = found.maps.float().mean(1, keepdim=True)
-        return Attribution(
-            raw=one.expand(-1, targets.count, -1, -1).contiguous(),
-            outputs=found.outputs,
-            targets=targets,
-            layer=found.layer,
-            notes=tuple(about_all(found.warnings)),
-        )
+    @staticmethod
+    def _map(maps: Tensor) -> tuple[Tensor, list[Note]]:
+        return maps.float().mean(1), []

@@ -12,43 +12,25 @@ Source: Muhammad and Yeasin, "Eigen-CAM: Class Activation Map using Principal Co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from seewhy.attribution import Attribution
-from seewhy.explainers import Explainer
-from seewhy.explainers._cam import active_layer, attribution
+from seewhy.explainers._cam import ActivationsAlone
 from seewhy.explainers._checks import at_places
 from seewhy.maps import full_precision
-from seewhy.models import FeatureModel
-from seewhy.targets import Request
 from seewhy.types import Note
 
 __all__ = ["EigenCAM"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class EigenCAM(Explainer):
-    """First principal component of a layer's channels, the same for every class (Muhammad 2020).
+class EigenCAM(ActivationsAlone):
+    """First principal component of a layer's channels, the same for every class (Muhammad 2020)."""
 
-    Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map or tokens (before a LayerNorm), "" for the
-            input itself.
-    """
-
-    layer: str = "auto"
-
-    needs: ClassVar[type] = FeatureModel
-    class_agnostic: ClassVar[bool] = True
-
-    def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
-        found = model.features(inputs, active_layer(model, inputs, self.layer))
-        targets = request.resolve(found.outputs)
-        one, notes = _signed(_first_component(found.maps.double()))
-        raw = one.float().unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous()
-        return attribution(raw, found, targets, notes)
+    @staticmethod
+    def _map(maps: Tensor) -> tuple[Tensor, list[Note]]:
+        return _signed(_first_component(maps.double()))
 
 
 def _first_component(maps: Tensor) -> Tensor:

@@ -14,50 +14,32 @@ Source: Chattopadhay et al., "Grad-CAM++: Improved Visual Explanations for Deep 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from seewhy.attribution import Attribution
-from seewhy.explainers import Explainer
-from seewhy.explainers._cam import differentiate, gradient_cam, rectified
-from seewhy.models import GradientModel, Gradients
-from seewhy.targets import Request
+from seewhy.explainers._cam import GradientCAM
+from seewhy.models import Gradients
 from seewhy.types import Note
 
 __all__ = ["GradCAMPlusPlus"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class GradCAMPlusPlus(Explainer):
-    """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018).
+class GradCAMPlusPlus(GradientCAM):
+    """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018)."""
 
-    Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
-            for the input itself.
-    """
+    @staticmethod
+    def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
+        positive, positions = gradients.relu(), maps.shape[3] * maps.shape[4]
+        total = maps.sum((3, 4), keepdim=True).relu()
+        return (positive / (2 + positive * total)).mean((3, 4), keepdim=True) * positions  # g^2 divided out
 
-    layer: str = "auto"
-
-    needs: ClassVar[type] = GradientModel
-
-    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        found, targets = differentiate(model, inputs, request, self.layer)
-        return rectified(gradient_cam(found, targets, _weigh), found, targets, _below_zero(found))
-
-
-def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
-    positive, positions = gradients.relu(), maps.shape[3] * maps.shape[4]
-    total = maps.sum((3, 4), keepdim=True).relu()
-    return (positive / (2 + positive * total)).mean((3, 4), keepdim=True) * positions  # g^2 divided out
-
-
-def _below_zero(found: Gradients) -> list[Note]:
-    count, total = int((found.maps.float().sum((2, 3)) < 0).any(0).sum()), found.maps.shape[1]
-    if count == 0:
-        return []
-    text = (
-        f"{count} of {total} channels of layer {found.layer!r} sum to less than 0. GradCAM++ is defined for a layer "
-        "after a ReLU; their sums were taken as 0."
-    )
-    return [Note(text=text, kind="negative channels")]
+    def _remarks(self, found: Gradients) -> list[Note]:
+        count, total = int((found.maps.float().sum((2, 3)) < 0).any(0).sum()), found.maps.shape[1]
+        if count == 0:
+            return []
+        text = (
+            f"{count} of {total} channels of layer {found.layer!r} sum to less than 0. GradCAM++ is defined for a "
+            "layer after a ReLU; their sums were taken as 0."
+        )
+        return [Note(text=text, kind="negative channels")]

@@ -16,32 +16,17 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from seewhy.attribution import Attribution
-from seewhy.explainers import Explainer
-from seewhy.explainers._cam import attribution, differentiate, gradient_cam
-from seewhy.models import GradientModel
-from seewhy.targets import Request
+from seewhy.explainers._cam import GradientCAM
 
 __all__ = ["HiResCAM"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class HiResCAM(Explainer):
-    """Feature maps of a layer times their gradient, position by position (Draelos 2020).
+class HiResCAM(GradientCAM):
+    """Feature maps of a layer times their gradient, position by position (Draelos 2020)."""
 
-    Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
-            for the input itself.
-    """
+    positive: ClassVar[bool] = False
 
-    layer: str = "auto"
-
-    needs: ClassVar[type] = GradientModel
-
-    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        found, targets = differentiate(model, inputs, request, self.layer)
-        return attribution(gradient_cam(found, targets, _itself), found, targets)
-
-
-def _itself(gradients: Tensor, _maps: Tensor) -> Tensor:
-    return gradients
+    @staticmethod
+    def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
+        return gradients

@@ -12,34 +12,19 @@ Differences", 2016 (arXiv 1605.01713).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from seewhy.attribution import Attribution
-from seewhy.explainers import Explainer
-from seewhy.explainers._pixel_gradient import Reduce, check_reduce, pixel_gradients
-from seewhy.models import GradientModel
-from seewhy.targets import Request
+from seewhy.explainers._pixel_gradient import PixelGradient, Reduce
 
 __all__ = ["InputXGradient"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class InputXGradient(Explainer):
-    """Each pixel times the gradient of the class's logit there, signed (Shrikumar 2016).
-
-    Attributes:
-        reduce: how the channels become one map: "sum", "max_abs" or "mean_abs".
-    """
+class InputXGradient(PixelGradient):
+    """Each pixel times the gradient of the class's logit there, signed (Shrikumar 2016)."""
 
     reduce: Reduce = "sum"
 
-    needs: ClassVar[type] = GradientModel
-    pixelwise: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_reduce(self.reduce)
-
-    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        return pixel_gradients(model, inputs, request, self.reduce, times=inputs)
+    def _told(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        return gradient * inputs.float()

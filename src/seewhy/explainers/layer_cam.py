@@ -11,36 +11,18 @@ on Image Processing 30).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from seewhy.attribution import Attribution
-from seewhy.explainers import Explainer
-from seewhy.explainers._cam import differentiate, gradient_cam, rectified
-from seewhy.models import GradientModel
-from seewhy.targets import Request
+from seewhy.explainers._cam import GradientCAM
 
 __all__ = ["LayerCAM"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class LayerCAM(Explainer):
-    """Feature maps of a layer, weighted position by position by their positive gradient (Jiang 2021).
+class LayerCAM(GradientCAM):
+    """Feature maps of a layer, weighted position by position by their positive gradient (Jiang 2021)."""
 
-    Attributes:
-        layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
-            for the input itself.
-    """
-
-    layer: str = "auto"
-
-    needs: ClassVar[type] = GradientModel
-
-    def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
-        found, targets = differentiate(model, inputs, request, self.layer)
-        return rectified(gradient_cam(found, targets, _positive), found, targets)
-
-
-def _positive(gradients: Tensor, _maps: Tensor) -> Tensor:
-    return gradients.relu()
+    @staticmethod
+    def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
+        return gradients.relu()
