@@ -47,7 +47,7 @@ def _of_pictures(labels: pa.Table, column: str) -> NDArray[np.float64]:
     known = labels.select(["s", column]).drop_null()
     _, picture = np.unique(known["s"].to_numpy(), return_inverse=True)
     totals = np.bincount(picture, known[column].to_numpy())
-    return totals / np.bincount(picture) if len(picture) else totals
+    return np.asarray(totals / np.maximum(np.bincount(picture), 1), dtype=np.float64)
 
 
 def _pictures(store: Store, run: str) -> Iterator[pa.Table]:
