@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy.runs.folder.codec import encode, thumbnail
+from seewhy.runs.folder.parts import checksum
 from seewhy.runs.folder.rows import (
     CostRow,
     FailureRow,
@@ -174,13 +175,13 @@ class Folder:
             places.append(
                 MapRow(
                     label, explainer, pack.tell(), len(made.data), made.encoding, *np.shape(values), made.low, made.high
-                )
+                )._replace(checksum=checksum(made.data))
             )
             pack.write(made.data)
         small = None
         if one.thumbnail is not None:
             data, kind, (height, width) = thumbnail(one.thumbnail)
-            small = ThumbnailRow(pack.tell(), len(data), kind, height, width)
+            small = ThumbnailRow(pack.tell(), len(data), kind, height, width, checksum(data))
             pack.write(data)
         return replace(one.row, maps=places, thumbnail=small)
 

@@ -105,7 +105,11 @@ def _names(value: Any) -> bool:
 
 
 def _range(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(end is None or _number(end) for end in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(end is None or (_number(end) and abs(end) <= 1e100) for end in value)
+    )
 
 
 def _described(value: Any) -> bool:
