@@ -13,7 +13,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-__all__ = ["alike", "apart", "changed", "probes"]
+__all__ = ["alike", "apart", "changed", "one_each", "probes"]
 
 _CHANCE = 0.02  # share of the exchanges that may do as well
 _SAME = 0.98
@@ -64,3 +64,22 @@ def alike(moved: Tensor) -> bool:
     shapes = torch.nn.functional.normalize(moved.double(), dim=1)
     pairs = (shapes @ shapes.T)[~torch.eye(len(shapes), dtype=torch.bool, device=shapes.device)]
     return not bool(moved.any()) or (len(pairs) > 0 and float(pairs.mean()) > _SAME)
+
+
+def one_each(scores: Tensor) -> bool:
+    """Whether each change moved the score of one class alone.
+
+    Args:
+        scores: (1 + changes, positions, K). Probabilities that sum to 1 move together: there the proportions between
+            the others must stay.
+    """
+    values = scores.double()
+    if bool((values >= 0).all()) and bool(((values.sum(-1) - 1).abs() < 1e-3).all()):
+        values = values.clamp_min(1e-30).log()
+    change = values[1:] - values[:1]
+    if change.shape[2] > 2:
+        change = change - change.median(2, keepdim=True).values
+    size = change.abs().amax(1)  # (changes, K)
+    most = size.topk(min(2, size.shape[1]), 1).values
+    live = most[:, 0] > 0
+    return bool(live.any()) and bool((most[live][:, -1] <= 1e-4 * most[live][:, 0]).all())

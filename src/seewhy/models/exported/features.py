@@ -21,7 +21,7 @@ from seewhy.models.exported.layers import Anatomy, frontier
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.pooled_head import pooled_linear
 from seewhy.models.layout import Layout, UnlocatedTokens, read_layout
-from seewhy.models.places import changed, probes
+from seewhy.models.places import changed, one_each, probes
 from seewhy.models.tokens import MOST_PREFIX, candidates
 from seewhy.models.torch.reweighing import spread
 from seewhy.types import Outputs
@@ -40,6 +40,7 @@ class _Look:
     anatomy: Anatomy
     tokens: dict[int, Layout] = field(default_factory=dict)
     matters: dict[str, bool] = field(default_factory=dict)
+    answers: dict[str, bool] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,11 +55,11 @@ class CutModel(ExportedModel):
 
     def auto_layer(self, inputs: Tensor) -> str:
         """The layer that "auto" means for these inputs; see `Anatomy.auto`."""
-        return self._choice(inputs, "auto", lambda a: a.auto(lambda key: self._matters(inputs, key)))
+        return self._choice(inputs, "auto", self._auto(inputs))
 
     def active_layer(self, inputs: Tensor) -> str:
         """The automatic layer of methods that look at activations alone."""
-        return self._choice(inputs, "active", lambda a: a.active(lambda key: self._matters(inputs, key)))
+        return self._choice(inputs, "active", self._auto(inputs, active=True))
 
     def blocks(self, inputs: Tensor) -> GraphBlocks:
         """Its last block; see `Blocks`.
@@ -160,6 +161,30 @@ class CutModel(ExportedModel):
             if self.engine.graph.names[look.chosen[kind]] != key:
                 look.chosen[kind] = key
         return look.chosen[kind]
+
+    def _auto(self, inputs: Tensor, active: bool = False) -> Callable[[Anatomy], str]:
+        def matters(key: str) -> bool:
+            return self._matters(inputs, key)
+
+        def fair(key: str) -> bool:
+            return not self._answers(inputs, key)
+
+        return lambda anatomy: (anatomy.active if active else anatomy.auto)(matters, fair)
+
+    def _answers(self, inputs: Tensor, key: str) -> bool:
+        """Whether a map is the scores themselves, a channel for each class: one changed alone moves one class."""
+        look = self._look(inputs)
+        if key not in look.answers:
+            found = self.features(inputs[:1], key)
+            channels, answer = found.maps.shape[1], False
+            if channels == found.outputs.num_classes:
+                which = sorted({0, channels // 2, channels - 1})
+                maps = found.maps.repeat(1 + len(which), 1, 1, 1)
+                maps[torch.arange(1, len(maps)), torch.tensor(which)] += 1 + found.maps.std()
+                scores = self.from_features(found, maps, torch.zeros(len(maps), dtype=torch.long)).scores
+                answer = one_each(scores.reshape(len(maps), -1, channels))
+            look.answers[key] = answer
+        return look.answers[key]
 
     def _matters(self, inputs: Tensor, key: str) -> bool:
         """Whether the scores depend on the picture's tokens in ``key``: several are changed, one at a time."""

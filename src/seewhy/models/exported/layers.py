@@ -85,11 +85,13 @@ class Anatomy:
 
     @cached_property
     def last_map(self) -> str | None:
-        """The last map, by the order in which the graph runs."""
-        if not self.maps:
-            return None
-        last = list(self.maps)[-1]
-        return next((k for k in self.dominators if self.maps.get(k) == self.maps[last]), last)
+        """The last map with several channels through which everything passes that the scores know of the picture."""
+        return next((k for k in self.dominators if k in self.maps and self.channels(k) > 1), None)
+
+    def channels(self, key: str) -> int:
+        """Of a map."""
+        shape, grid = self.sizes[key].shape, self.maps[key]
+        return shape[3] if shape[1:3] == grid and shape[2:] != grid else shape[1]
 
     @cached_property
     def stream(self) -> tuple[int, int] | None:
@@ -115,14 +117,14 @@ class Anatomy:
         found = [key for key, node, s in self.steps if self.graph.mixes(node) and len(s) > 2 and s[-2] == length]
         return found[-1] if found else None
 
-    def auto(self, matters: Matters) -> str:
-        """The last map; among tokens the last ones that matter to the scores.
+    def auto(self, matters: Matters, fair: Matters) -> str:
+        """The last map through which everything passes and that is fair; among tokens the last ones that matter.
 
         Raises:
             NoSpatialOutput: there is none.
         """
         if self.stream is None:
-            return self._map()
+            return self._map(fair)
         first = next(self.tokens(self.dominators), None)
         if first is not None and matters(first):
             return first
@@ -131,11 +133,11 @@ class Anatomy:
             return inner
         return self._first(self.tokens(self.dominators), matters)
 
-    def active(self, matters: Matters) -> str:
+    def active(self, matters: Matters, fair: Matters) -> str:
         """The same for methods that look at activations alone: no LayerNorm's output, or the sum that ends a block."""
         if self.stream is None:
-            last = self._map()
-            maps = [key for key in self.dominators if key in self.maps] + list(reversed(self.maps))
+            last = self._map(fair)
+            maps = [key for key in self.dominators if key in self.maps and self.channels(key) > 1 and fair(key)]
             return next((key for key in maps if not self._normalised(key)), last)
         return self._first((k for k in self.tokens(self.dominators) if self._adds(self.graph.producer[k])), matters)
 
@@ -173,13 +175,31 @@ class Anatomy:
             key = live[0]
         return False
 
-    def _map(self) -> str:
-        if self.last_map is None:
+    def _map(self, fair: Matters) -> str:
+        chosen = (k for k in self.dominators if k in self.maps and self.channels(k) > 1)
+        found = next((key for key in chosen if fair(key)), None)
+        if found is not None:
+            return found
+        ends = self._ends()
+        if not ends:
             raise NoSpatialOutput(
                 "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
                 "Occlusion or RISE."
             )
-        return self.last_map
+        names = [self.graph.producer[key].name for key in ends[:4]]
+        raise NoSpatialOutput(
+            "No layer with a spatial map carries all of the picture's influence on the scores: it passes through "
+            f"several beside each other. Layers that come into question: {', '.join(map(repr, names))}. Name one, "
+            f"layer={names[0]!r} for example, or use Occlusion or RISE."
+        )
+
+    def _ends(self) -> list[str]:
+        """The maps of which no other is made, the last first: the ends of branches."""
+        kept: list[str] = []
+        for key in reversed(self.maps):
+            if not self.graph.after([key]).intersection(kept):
+                kept.append(key)
+        return kept
 
     def _first(self, keys: Iterator[str], matters: Matters) -> str:
         found = next((key for key in keys if matters(key)), None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.models.exported.graph import Graph
 from seewhy.models.layout import Layout, Seen, fingerprint
-from seewhy.models.tokens import NotOfThePicture, locate
+from seewhy.models.tokens import locate
 from seewhy.models.torch.flow import Flow, follow
 from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
@@ -252,9 +253,9 @@ class Look:
         """(L, C) of the last residual stream whose tokens stand for places and matter to the scores."""
         found = self.traced()
         for shape in _streams(found):
-            try:
+            with suppress(NoSpatialOutput):  # queries, for example; the picture's own tokens or maps come before them
                 self.layout(shape[0])
-            except NotOfThePicture:  # queries; the picture's own tokens come before them
+            if shape[0] not in self.known.tokens:
                 continue
             if self._token_layer(shape, lambda _: True) is not None:
                 return shape

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.models.layout import Seen
-from seewhy.models.places import apart, changed, probes
+from seewhy.models.places import apart, changed, one_each, probes
 from seewhy.models.reading import maps_in
 from seewhy.models.tokens import Enough
 from seewhy.models.torch.state import hooked
 from seewhy.types import Passes
 
-__all__ = ["is_answer", "lies", "one_each"]
+__all__ = ["is_answer", "lies"]
 
 
 def lies(
@@ -95,25 +95,6 @@ def is_answer(
     for tensor in found:
         told = told or one_each(tensor.flatten(1, -2))
     return told
-
-
-def one_each(scores: Tensor) -> bool:
-    """Whether each change moved the score of one class alone.
-
-    Args:
-        scores: (1 + changes, positions, K). Probabilities that sum to 1 move together: there the proportions between
-            the others must stay.
-    """
-    values = scores.double()
-    if bool((values >= 0).all()) and bool(((values.sum(-1) - 1).abs() < 1e-3).all()):
-        values = values.clamp_min(1e-30).log()
-    change = values[1:] - values[:1]
-    if change.shape[2] > 2:
-        change = change - change.median(2, keepdim=True).values
-    size = change.abs().amax(1)  # (changes, K)
-    most = size.topk(min(2, size.shape[1]), 1).values
-    live = most[:, 0] > 0
-    return bool(live.any()) and bool((most[live][:, -1] <= 1e-4 * most[live][:, 0]).all())
 
 
 def _channels_first(output: Tensor, layer: Seen) -> Tensor:
