@@ -121,13 +121,9 @@ def test_what_cannot_be_told_is_said() -> None:
     noise = seewhy.compare(
         Bright(), [(x, 1, mask()) for x in inputs(8)], twice, ["relevance_mass"], progress=False
     )  # fmt: skip
-    assert "centre beats a, b, random (not all pairs, 5 of 6, can be told: The two differ on 0 of 8" in str(noise)
+    assert noise.baselines == ("a", "b", "centre")  # "a" is the random map that would be added
+    assert "centre beats a, b" in str(noise)
     assert noise.best("relevance_mass").explainer is None
-    only = seewhy.compare(
-        Bright(), [(x, 1, mask()) for x in inputs(8)], "random_map(seed=1)", ["relevance_mass"], progress=False
-    )  # fmt: skip
-    said = "(random_map(seed=1) has the best mean, but is not shown to be better than chance (random, centre))"
-    assert str(only).endswith(said)
 
 
 def test_the_files_hold_the_same_numbers(found: Comparison, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seewhy import judging, registry, specs, statistics
+from seewhy import judging, specs, statistics
 from seewhy.api import Bar, Batch, prepare, resolve_labels
 from seewhy.comparison import Comparison, Failure, Floats
 from seewhy.errors import FAILURES, InvalidInput, InvalidType
@@ -25,13 +25,11 @@ from seewhy.types import Activation, Sample
 
 __all__ = ["compare"]
 
-BASELINES = {"random": "random_map", "centre": "centre_map"}
-
 
 def compare(
     network: Any, data: Iterable[Any], explainers: Any, metrics: Any, *,
-    activation_fn: str | Activation | None = "softmax", baselines: bool = True, confidence: float = 0.95,
-    resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
+    activation_fn: str | Activation | None = "softmax", baselines: bool | Iterable[str] = True,
+    confidence: float = 0.95, resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
 ) -> Comparison:  # fmt: skip
     """Judges explainers by metrics on the same pictures and says which differences are real.
 
@@ -44,7 +42,8 @@ def compare(
         metrics: the same for metrics.
         activation_fn: scores -> probabilities, for the explainers and metrics that have one and are given by name or
             class.
-        baselines: adds a random map and a map of the centre as rows.
+        baselines: adds a random map and a map of the centre as rows; False for neither, or the names of those that are
+            wanted: "random", "centre". Where there are any, what does not really beat all of them is not called best.
         confidence: of the intervals, and 1 - confidence the level at which a difference is called real.
         resamples: how often signs are flipped to test the differences.
         seed: of the flips.
@@ -60,8 +59,9 @@ def compare(
     statistics.check(confidence, resamples)
     model = load(network)
     methods = specs.explainers(model, explainers, activation_fn)
-    known = [] if not baselines else [label for label in BASELINES if label not in methods]
-    methods |= {label: registry.load("explainers", BASELINES[label])(model) for label in known}
+    chance = judging.baselines(model, methods, baselines)
+    known = [label for label, one in methods.items() if one.chance] + [*chance]
+    methods |= chance
     judges = specs.metrics(metrics, activation_fn)
     if empty := [what for what, made in (("explainer", methods), ("metric", judges)) if not made]:
         raise InvalidInput(f"There is no {empty[0]} to compare: the list is empty.")

@@ -96,7 +96,7 @@ def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
         say(f"{record.name}: {where}")
     sheet = out / "contact-sheet.png"
     _sheet(found, records).save(sheet)
-    counts = f"{len(records)} photographs x {len(found.explainers)} explainers"
+    counts = f"{len(records)} photographs x {len(found.drawn)} explainers"
     say(f"{sheet}: {counts} in {time.perf_counter() - started:.0f} s")
     return sheet
 
@@ -132,10 +132,10 @@ def _sheet(found: Run, records: list[SampleRecord]) -> Image.Image:
     """Photographs down, explainers across, each for what the network says is on the photograph."""
     rows, titles = [], []
     for record in records:
-        explained = [explanation(found, record.sample, name, record.predicted) for name in found.explainers]
+        explained = [explanation(found, record.sample, name, record.predicted) for name in found.drawn]
         rows.append([explained[0].seen(), *map(_column, explained)])
         titles.append(f"{found.class_name(record.predicted or 0)} {record.probability or 0:.2f}")
-    columns = ["photograph", *(found.settings["explainers"][name]["class"] for name in found.explainers)]
+    columns = ["photograph", *(found.settings["explainers"][name]["class"] for name in found.drawn)]
     return sheets.grid(
         [[*row] for row in rows],
         column_titles=columns,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seewhy import registry
 from seewhy.attribution import Attribution
 from seewhy.boxes import box_mask
-from seewhy.errors import FAILURES, SeewhyError
+from seewhy.errors import FAILURES, SeewhyError, UnknownName, nearest
 from seewhy.explainers import Explainer
 from seewhy.images.images import read_mask
 from seewhy.images.view import View
@@ -28,7 +29,39 @@ from seewhy.models import Model
 from seewhy.targets import BoxTarget
 from seewhy.types import Sample
 
-__all__ = ["Judgement", "case", "explain", "judge", "reason", "truth", "truth_of_boxes", "truth_of_target"]
+__all__ = [
+    "BASELINES",
+    "Judgement",
+    "baselines",
+    "case",
+    "explain",
+    "judge",
+    "reason",
+    "truth",
+    "truth_of_boxes",
+    "truth_of_target",
+]
+
+
+BASELINES = {"random": "random_map", "centre": "centre_map"}
+
+
+def baselines(model: Model, methods: Mapping[str, Explainer], wanted: bool | Iterable[str]) -> dict[str, Explainer]:
+    """The explainers that look at nothing and show what chance gives, those left out that are among the methods.
+
+    Args:
+        model: what is explained.
+        methods: label -> explainer.
+        wanted: all, none, or the labels of those that are wanted.
+
+    Raises:
+        UnknownName: there is no such baseline.
+    """
+    names = ([*BASELINES] if wanted else []) if isinstance(wanted, bool) else list(wanted)
+    if wrong := [name for name in names if name not in BASELINES]:
+        raise UnknownName(f"There is no baseline {wrong[0]!r}. {nearest(wrong[0], BASELINES)}")
+    made = {name: registry.load("explainers", BASELINES[name])(model) for name in names}
+    return {name: one for name, one in made.items() if name not in methods and one not in methods.values()}
 
 
 class Judgement(NamedTuple):

@@ -160,7 +160,7 @@ def interval(values: Floats, *, ends: tuple[float, float] = (-np.inf, np.inf), c
     known = known[~np.isnan(known)]
     n = len(known)
     low, high = ends
-    hits = bool(_at_ends(known, ends).all())
+    hits = n > 0 and bool(_at_ends(known, ends).all())
     if n < (fewest := FEWEST_HITS if hits else FEWEST):
         mean = float(known.mean()) if n else np.nan
         return Interval(mean, np.nan, np.nan, n, f"Fewer than {fewest} pictures tell no interval.")

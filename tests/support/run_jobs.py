@@ -43,6 +43,7 @@ def job(place: Path, n: int = 12, **changes: Any) -> Job:
         "data": (images(n), labels, boxes),
         "explainers": ["grad_cam", "occlusion(window=8, stride=4)"],
         "metrics": ["deletion_auc(steps=4)", "pointing_game(tolerance=0)", "sparseness"],
+        "baselines": False,
         "chunk": 4,
         "batch": 3,
     }

@@ -58,6 +58,8 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     """Names separated by commas, with parameters if wanted: "grad_cam,rise(num_masks=500)"."""
     metrics: str = ""
     """Names separated by commas, with parameters if wanted: "insertion_auc,pointing_game(tolerance=0)"."""
+    baselines: bool = True
+    """The metrics judge a random map and a map of the centre, too; these maps are not kept."""
     uncertainty: bool = False
     """How sure the network is of each probability (Monte-Carlo dropout)."""
     counterfactual: bool = False
@@ -142,7 +144,7 @@ def work(command: RunCommand, how: How, place: str, remembered: Mapping[str, Any
     job = Job(
         place=place, model=source(command)[0], model_options=_model_options(command), data=command.data,
         data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),
-        metrics=split(command.metrics), uncertainty={} if command.uncertainty else None,
+        metrics=split(command.metrics), baselines=command.baselines, uncertainty={} if command.uncertainty else None,
         counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
         threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
         precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,

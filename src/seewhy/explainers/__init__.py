@@ -27,8 +27,9 @@ from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, Noticing, as_model, bound
 from seewhy.models.turns import Clash, alone, busy, network_of
 from seewhy.targets import Request
+from seewhy.types import Note
 
-__all__ = ["Explainer"]
+__all__ = ["Baseline", "Explainer"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,6 +153,30 @@ class Explainer:
     def __hash__(self) -> int:
         """By class and network: parameters may hold tensors."""
         return hash((type(self), id(self.network)))
+
+
+_BLIND = "is a baseline: its map says nothing about the picture or the network."
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Baseline(Explainer):
+    """An explainer that looks neither at the network nor at the class: what chance gives."""
+
+    class_agnostic: ClassVar[bool] = True
+    chance: ClassVar[bool] = True
+
+    def drawn(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, H, W) the maps, without a network."""
+        raise MissingCapability(f"{type(self).__name__} does not say what it draws: define drawn.")
+
+    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
+        outputs = model(inputs)
+        targets = request.resolve(outputs)
+        return Attribution(
+            raw=self.drawn(inputs).unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous(), outputs=outputs,
+            targets=targets,
+            notes=(Note(text=f"{type(self).__name__} {_BLIND}", kind="baseline"),),
+        )  # fmt: skip
 
 
 def _check_finite(raw: Tensor, method: str) -> None:

@@ -10,27 +10,18 @@ Fixations", 2012, whose centre baseline is a Gaussian stretched to the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from seewhy.attribution import Attribution
 from seewhy.errors import InvalidInput
-from seewhy.explainers import Explainer
-from seewhy.models import Model
-from seewhy.targets import Request
-from seewhy.types import Note
+from seewhy.explainers import Baseline
 
 __all__ = ["CentreMap"]
 
-_BASELINE = Note(
-    text="CentreMap is a baseline: its map says nothing about the picture or the network.", kind="baseline"
-)
-
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class CentreMap(Explainer):
+class CentreMap(Baseline):
     """A baseline for comparisons: a Gaussian around the middle, whatever the picture shows (Judd 2012).
 
     Attributes:
@@ -39,25 +30,16 @@ class CentreMap(Explainer):
 
     sigma: float = 0.25
 
-    class_agnostic: ClassVar[bool] = True
-    chance: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         value = self.sigma
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise InvalidInput(f"sigma must be a positive number, got {value!r}.")
 
-    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
-        outputs = model(inputs)
-        targets = request.resolve(outputs)
+    def drawn(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, H, W) the maps, without a network."""
         n, _, height, width = inputs.shape
         down, across = (self._profile(length, inputs.device) for length in (height, width))
-        return Attribution(
-            raw=(down.unsqueeze(1) * across).expand(n, targets.count, -1, -1).contiguous(),
-            outputs=outputs,
-            targets=targets,
-            notes=(_BASELINE,),
-        )
+        return (down.unsqueeze(1) * across).expand(n, -1, -1)
 
     def _profile(self, length: int, device: torch.device) -> Tensor:
         """(length,): the Gaussian along one axis."""

@@ -11,27 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from seewhy.attribution import Attribution
-from seewhy.explainers import Explainer
+from seewhy.explainers import Baseline
 from seewhy.explainers._superpixels import check_seed
-from seewhy.models import Model
-from seewhy.targets import Request
-from seewhy.types import Note
 
 __all__ = ["RandomMap"]
 
-_BASELINE = Note(
-    text="RandomMap is a baseline: its map says nothing about the picture or the network.", kind="baseline"
-)
-
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class RandomMap(Explainer):
+class RandomMap(Baseline):
     """A baseline for comparisons: uniform noise, another for each picture (Hooker 2019).
 
     Attributes:
@@ -40,22 +31,12 @@ class RandomMap(Explainer):
 
     seed: int = 0
 
-    class_agnostic: ClassVar[bool] = True
-    chance: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         check_seed(self.seed)
 
-    def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
-        outputs = model(inputs)
-        targets = request.resolve(outputs)
-        noise = torch.stack([self._noise(picture) for picture in inputs]).to(inputs.device)
-        return Attribution(
-            raw=noise.unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous(),
-            outputs=outputs,
-            targets=targets,
-            notes=(_BASELINE,),
-        )
+    def drawn(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, H, W) the maps, without a network."""
+        return torch.stack([self._noise(picture) for picture in inputs]).to(inputs.device)
 
     def _noise(self, picture: Tensor) -> Tensor:
         """(C, H, W) -> (H, W), drawn on the host from a generator that the picture's numbers seed."""

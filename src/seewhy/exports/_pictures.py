@@ -39,9 +39,9 @@ def chosen(explainers: tuple[str, ...] | None, run: Run) -> tuple[str, ...]:
         UnknownName: the run does not have one.
     """
     for name in explainers or ():
-        if name not in run.explainers:
-            raise UnknownName(f"There is no explainer {name!r}. {nearest(name, run.explainers)}")
-    return run.explainers if explainers is None else explainers
+        if name not in run.drawn:
+            raise UnknownName(f"There is no explainer {name!r}. {nearest(name, run.drawn)}")
+    return run.drawn if explainers is None else explainers
 
 
 def dump(value: Any) -> str:

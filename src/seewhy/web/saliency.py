@@ -198,7 +198,7 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
     on = dict(one.split(".") for one in query.on)
     return SaliencyPage(
         run=opened.place.key, version=version, total=found.total, page=query.page,
-        pages=max(1, -(-found.total // query.limit)), explainers=list(run.explainers), shown=names,
+        pages=max(1, -(-found.total // query.limit)), explainers=list(run.drawn), shown=names,
         flags=[Choice(value=f, name=f, count=n) for f, n in counts.flags.items() if n or f != "TN"],
         chosen=[Choice(value=str(label), name=run.class_name(label)) for label in query.labels],
         sorts=_sorts(opened), threshold=run.settings.get("threshold"),
@@ -230,7 +230,7 @@ def single(opened: Opened, query: SaliencyQuery, sample: str) -> SaliencyPage:
 
 def shown(opened: Opened, query: SaliencyQuery) -> list[str]:
     """The explainers of the run that are shown, in its order."""
-    every = opened.run.explainers
+    every = opened.run.drawn
     return list(every) if query.explainers is None else [name for name in every if name in query.explainers]
 
 

@@ -105,6 +105,12 @@ class Run:
         return self._base.state.plan.explainers
 
     @property
+    def drawn(self) -> tuple[str, ...]:
+        """The explainers whose maps are kept; those of baselines that a run adds are judged and dropped."""
+        about = self.settings["explainers"]
+        return tuple(name for name in self.explainers if about[name].get("maps", True))
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Their labels, in order."""
         return self._base.state.plan.metrics

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from torch import Tensor
 from seewhy import judging
 from seewhy.attribution import Attribution
 from seewhy.errors import FAILURES, BadOutput, InvalidTarget
-from seewhy.explainers import Explainer
+from seewhy.explainers import Baseline, Explainer
 from seewhy.judging import Judgement
 from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
@@ -47,6 +48,9 @@ def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
     known = [p for p in pictures if p.classes is not None]
     for label in tools.explainers:
         task = tools.explain_task(label)
+        if label in tools.unkept:
+            _draw(tools, batches, label, known)
+            continue
         todo = [p for p in known if p.wants(task) and not (label == first and p.probabilities is not None)]
         _explain(tools, batches, label, [*todo, *_lossy(tools, label, known, task)])
     for picture in known:
@@ -203,6 +207,26 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
     for count, group in sorted(alike.items()):
         if count:
             batches.each(group, work, failed)
+
+
+def _draw(tools: Tools, batches: Batches, label: str, pictures: Iterable[Picture]) -> None:
+    """The maps of a baseline, which needs no network, for metrics to judge; they are not kept."""
+    explainer, task = tools.explainers[label], tools.explain_task(label)
+    assert isinstance(explainer, Baseline)
+    tasks = [task, *(tools.score_task(label, metric) for metric in tools.metrics)]
+
+    def work(batch: list[Picture]) -> None:
+        for picture in batch:
+            began = time.perf_counter()
+            drawn = np.ascontiguousarray(explainer.drawn(_together([picture]))[0].float().cpu().numpy())
+            picture.maps.update({(target, label): drawn for target in picture.classes or ()})
+            if picture.wants(task):
+                picture.costs.append(CostRow(label, 0.0, 0.0, time.perf_counter() - began, None, []))
+
+    batches.each(
+        [picture for picture in pictures if any(picture.wants(one) for one in tasks)], work,
+        lambda picture, error: picture.fail(tasks, error, "explain", label),
+    )  # fmt: skip
 
 
 def _of_boxes(picture: Picture, explainer: Explainer) -> tuple[Attribution, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy import registry, specs
+from seewhy import judging, registry, specs
 from seewhy.api import prepare
 from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
 from seewhy.datasets import Data, open_data
@@ -48,6 +48,8 @@ class Job:
         data_options: its keyword arguments.
         explainers: names with parameters, classes or explainers; one, a list, or a dict that labels them.
         metrics: the same for metrics.
+        baselines: adds a random map and a map of the centre to what the metrics judge; their maps are not kept. False
+            for neither, or the names of those that are wanted: "random", "centre".
         uncertainty: parameters of `EpistemicUncertainty`, or None to leave it out.
         counterfactual: parameters of `HierarchicalOcclusion`, or None to leave it out.
         activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
@@ -72,6 +74,7 @@ class Job:
     data_options: Mapping[str, Any] = field(default_factory=dict)
     explainers: Any = ()
     metrics: Any = ()
+    baselines: bool | Sequence[str] = True
     uncertainty: Mapping[str, Any] | None = None
     counterfactual: Mapping[str, Any] | None = None
     activation_fn: str | Activation | None = "softmax"
@@ -120,6 +123,7 @@ class Tools:
         counterfactual: or None.
         sieve: which boxes of a detector are explained; None for a classifier.
         ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
+        unkept: labels of explainers whose maps are judged and not kept.
     """
 
     job: Job
@@ -133,6 +137,7 @@ class Tools:
     counterfactual: HierarchicalOcclusion | None
     sieve: Sieve | None
     ids: dict[tuple[str, str], str]
+    unkept: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, job: Job, known: Mapping[str, Any] | None = None) -> Tools:
@@ -153,8 +158,10 @@ class Tools:
         data, classes = _bound(model, data, known, limit)
         sieve = _sieve(job, model, data, known, limit)
         function = job.activation_fn
-        explainers = _labels(specs.explainers(model, job.explainers, function), known.get("explainers", {}))
-        metrics = _labels(specs.metrics(job.metrics, function), known.get("metrics", {}))
+        methods, metrics = specs.explainers(model, job.explainers, function), specs.metrics(job.metrics, function)
+        chance = judging.baselines(model, methods, job.baselines) if methods and metrics else {}
+        explainers = _labels(methods | chance, known.get("explainers", {}))
+        metrics = _labels(metrics, known.get("metrics", {}))
         shared = {"activation_fn": function}
         sure = None if job.uncertainty is None else EpistemicUncertainty(model, **(shared | dict(job.uncertainty)))
         what_if = None
@@ -172,6 +179,7 @@ class Tools:
         return cls(
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
             metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
+            unkept=frozenset(label for label, one in explainers.items() if one in chance.values()),
         )  # fmt: skip
 
     def named(self, known: Mapping[str, Any]) -> Tools:
@@ -240,6 +248,7 @@ class Tools:
     def _explainer(self, label: str) -> dict[str, Any]:
         one = self.explainers[label]
         about = {"class_agnostic": one.class_agnostic, "pixelwise": one.pixelwise, "chance": one.chance}
+        about["maps"] = label not in self.unkept
         return {**_what(one, "explainers"), **about, "id": self.ids["explainer", label]}
 
     def _metric(self, label: str) -> dict[str, Any]:
