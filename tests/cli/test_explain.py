@@ -196,7 +196,8 @@ def test_demo_on_one_photograph(
     assert Image.open(tmp_path / "contact-sheet.png").width > 1500
     found = Run(tmp_path / "run")
     counts = found.counts()
-    assert (counts.samples, counts.failed, len(found.explainers), len(found.metrics)) == (1, 0, 8, 4)
+    assert (counts.samples, counts.failed, len(found.drawn), len(found.metrics)) == (1, 0, 8, 4)
+    assert found.explainers[8:] == ("random", "centre")
     record = next(found.records())
     assert set(record.labels) == {967}
     assert record.labels[967].flag == "TP"

@@ -149,7 +149,7 @@ data_set: {classes_from_folders: false}
     assert seewhy("run", "--config", f"job.{kind}", "--out", "mine") == 0
     run = Run(place / "mine")
     assert not (place / "from-file").exists()
-    assert list(run.explainers) == ["gradient", "rise(num_masks=4)"]
+    assert list(run.explainers) == ["gradient", "rise(num_masks=4)", "random", "centre"]
     assert run.settings["threshold"] == 0.4
     assert run.settings["uncertainty"] is not None
     assert next(run.records()).truth is None

@@ -175,7 +175,7 @@ def judged(place: Path, metric: str) -> dict[str, list[float | None]]:
     run(place, model=net, data=[sample], metrics=[metric], explainers=[FirstQuarter(net), LastQuarter(net)])
     (record,), read = records(place), Run(place)
     assert [one.flag for one in record.labels.values()] == ["TP", "TP"]
-    return {e: [record.scores[n, e, read.metrics[0]] for n in (0, 1)] for e in read.explainers}
+    return {e: [record.scores[n, e, read.metrics[0]] for n in (0, 1)] for e in read.drawn}
 
 
 def test_pointing_is_at_the_own_true_box(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ class Broken(Metric):
 
 
 def test_a_metric_that_fails_names_class_and_box(tmp_path: Path) -> None:
-    run(tmp_path / "out", data=data()[:1], metrics=[Broken()])
+    run(tmp_path / "out", data=data()[:1], metrics=[Broken()], baselines=False)
     (record,) = records(tmp_path / "out")
     assert [(one.label, one.reason) for one in record.failures] == [(1, "Box 2: Not green."), (1, "Box 4: Not green.")]
     assert {n: value for (n, *_), value in record.scores.items()} == {0: 0.5, 2: 0.5}

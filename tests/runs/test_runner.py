@@ -262,7 +262,7 @@ class TestDocumentedName:
         runner.register_saliency(explainers=[GradCAM(net, layer="act1"), GradCAM(net)], benchmarkers=metrics)
         found = runner.run()
         assert found.failed == 0
-        explainers = Run(tmp_path / "s").explainers
+        explainers = Run(tmp_path / "s").drawn
         assert len(explainers) == len(set(explainers)) == 2
         assert all(len(values) == 2 for values in found.scores.values())
         assert Run(tmp_path / "s").classes == ["a", "b", "c", "d", "e"]
