@@ -300,7 +300,7 @@ def _sample(opened: Opened, query: SaliencyQuery, hit: Hit, names: list[str], on
             _label(opened, query, record, one, one in hit.labels, names if query.every or one == active else None)
             for one in order
         ],
-        notes=_notes(record, names), failures=_failures(opened, record.failures),
+        notes=_notes(opened, record, names), failures=_failures(opened, record.failures),
     )  # fmt: skip
 
 
@@ -361,8 +361,12 @@ def _why(record: SampleRecord, label: int, name: str) -> str:
     return "Not computed (yet)."
 
 
-def _notes(record: SampleRecord, names: list[str]) -> list[str]:
-    own = [f"{name}: {text}" for name in names if name in record.costs for text in record.costs[name].warnings]
+def _notes(opened: Opened, record: SampleRecord, names: list[str]) -> list[str]:
+    def called(label: int) -> str:
+        return f"box {label + 1}" if record.detections else opened.run.class_name(label)
+
+    costs = [(name, record.costs[name]) for name in names if name in record.costs]
+    own = [f"{name}: {text}" for name, cost in costs for text in cost.sentences(called)]
     return list(dict.fromkeys([*record.warnings, *own]))
 
 

@@ -35,7 +35,7 @@ TREE = 1 << 26  # bytes of a hierarchical occlusion
 SIDE = 1 << 24  # pixels
 AREA = 1 << 30  # pixels of a picture
 _SUM = re.compile(r".*-([0-9a-f]{16})\Z", flags=re.DOTALL)
-_LATER = {"checksum", "top"}  # fields of records that earlier versions did not write
+_LATER = {"checksum", "top", "notes"}  # fields of records that earlier versions did not write
 
 
 class Damaged(Exception):
@@ -224,6 +224,7 @@ _OF: dict[str, Any] = {
     "costs": (_Rule(), {
         "explainer": _TEXT, **dict.fromkeys(("forward", "backward", "seconds"), _REAL), "layer": _ANY_TEXT,
         "warnings": (_Rule(null=True), _TEXT),
+        "notes": (_Rule(null=True), {"kind": _TEXT, "text": _TEXT, "label": _ANY_INDEX}),
     }),
     "scores": (_Rule(), {
         "label": _INDEX, "explainer": _TEXT, "metric": _TEXT, "value": _Rule(null=True, nan=True, infinite=True)

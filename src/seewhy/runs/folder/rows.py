@@ -6,6 +6,7 @@ are no data, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ __all__ = [
     "FailureRow",
     "LabelRow",
     "MapRow",
+    "NoteRow",
     "Row",
     "ScoreRow",
     "ThumbnailRow",
@@ -123,6 +125,20 @@ class MapRow(NamedTuple):
     checksum: int | None = None
 
 
+class NoteRow(NamedTuple):
+    """Something that the reader of a map should know; see `seewhy.types.Note`.
+
+    Attributes:
+        kind: by which notes of one kind are counted.
+        text: what is said, without naming the class.
+        label: the class or box that it is about, or None where it is about the whole picture.
+    """
+
+    kind: str
+    text: str
+    label: int | None = None
+
+
 class CostRow(NamedTuple):
     """What the maps of one explainer cost for this picture: its share of the batch.
 
@@ -132,7 +148,8 @@ class CostRow(NamedTuple):
         backward: images that went backward.
         seconds: wall clock.
         layer: the layer that was explained, or None.
-        warnings: what the reader of the maps should know.
+        warnings: what the reader of the maps should know, as sentences: written by earlier versions.
+        notes: the same as data.
     """
 
     explainer: str
@@ -140,7 +157,20 @@ class CostRow(NamedTuple):
     backward: float
     seconds: float
     layer: str | None
-    warnings: list[str]
+    warnings: Sequence[str] = ()
+    notes: Sequence[NoteRow] = ()
+
+    def sentences(self, name: Callable[[int], str]) -> list[str]:
+        """What is to be known, as sentences.
+
+        Args:
+            name: label -> how the class or box is called.
+        """
+        own = [
+            one.text[:1].upper() + one.text[1:] if one.label is None else f"{name(one.label)}: {one.text}"
+            for one in self.notes
+        ]
+        return [*self.warnings, *own]
 
 
 class ScoreRow(NamedTuple):
@@ -296,7 +326,7 @@ SCHEMA = pa.schema(
             pa.list_(
                 _record(
                     explainer=_TEXT, forward=_REAL, backward=_REAL, seconds=_REAL, layer=_TEXT,
-                    warnings=pa.list_(_TEXT),
+                    warnings=pa.list_(_TEXT), notes=pa.list_(_record(kind=_TEXT, text=_TEXT, label=_WHOLE)),
                 )
             ),
         ),
@@ -361,9 +391,12 @@ def _plain(row: Row) -> dict[str, Any]:
         value = getattr(row, one.name)
         if one.name == "boxes":
             value = [dict(zip(("label", "x0", "y0", "x1", "y1"), box, strict=True)) for box in value]
-        elif isinstance(value, list) and value and hasattr(value[0], "_asdict"):
-            value = [record._asdict() for record in value]
-        elif hasattr(value, "_asdict"):
-            value = value._asdict()
-        found[one.name] = value
+        found[one.name] = _as_columns(value)
     return found
+
+
+def _as_columns(value: Any) -> Any:
+    """Records, also those inside records, as dictionaries."""
+    if hasattr(value, "_asdict"):
+        return {name: _as_columns(inner) for name, inner in value._asdict().items()}
+    return [_as_columns(inner) for inner in value] if isinstance(value, list) else value

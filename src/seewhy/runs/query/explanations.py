@@ -15,9 +15,10 @@ from seewhy.explanation import Explanation
 from seewhy.images.decoding import opened
 from seewhy.images.images import read
 from seewhy.images.view import View
+from seewhy.runs.folder.rows import CostRow
 from seewhy.runs.query.records import SampleRecord
 from seewhy.runs.query.run import Run
-from seewhy.types import Passes
+from seewhy.types import Note, Passes
 
 __all__ = ["explanation"]
 
@@ -57,7 +58,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         layer=cost.layer if cost else None,
         passes=Passes(round(cost.forward), round(cost.backward)) if cost else Passes(),
         seconds=cost.seconds if cost else 0.0,
-        notes=tuple(about_all((*record.warnings, *(cost.warnings if cost else ())))),
+        notes=(*about_all(record.warnings), *(_notes(cost, labels) if cost else ())),
         preprocessing=run.settings["model"]["preprocessing"],
         pictures=[_picture(run, record)],
         views=[view := View(original=record.size, box=record.box)],
@@ -71,6 +72,16 @@ def _names(run: Run, record: SampleRecord, labels: list[int]) -> list[str]:
     plain = [run.class_name(record.class_of(one)) for one in labels]
     before = [plain[:t].count(name) for t, name in enumerate(plain)]
     return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
+
+
+def _notes(cost: CostRow, labels: list[int]) -> list[Note]:
+    """What is said about the maps that are shown."""
+    own = [
+        Note(text=one.text, kind=one.kind, image=0, target=None if one.label is None else labels.index(one.label))
+        for one in cost.notes
+        if one.label is None or one.label in labels
+    ]
+    return [*about_all(cost.warnings), *own]
 
 
 def _boxes(record: SampleRecord, labels: list[int], view: View, size: tuple[int, int]) -> list[Box | None]:

@@ -9,7 +9,16 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 
-from seewhy.runs.folder.rows import CostRow, DetectionRow, FailureRow, LabelRow, MapRow, ThumbnailRow, UncertaintyRow
+from seewhy.runs.folder.rows import (
+    CostRow,
+    DetectionRow,
+    FailureRow,
+    LabelRow,
+    MapRow,
+    NoteRow,
+    ThumbnailRow,
+    UncertaintyRow,
+)
 from seewhy.runs.query.choosing import WORDED, Choice, Plan, Words, choose
 from seewhy.runs.query.tables import shown_failures
 
@@ -237,6 +246,15 @@ class ExplainerCost(NamedTuple):
     seconds: float | None
 
 
+class NoteCount(NamedTuple):
+    """How many pictures have a note of a kind about the maps of an explainer, and about how many maps it is."""
+
+    explainer: str
+    kind: str
+    pictures: int
+    notes: int
+
+
 class Failure(NamedTuple):
     """What could not be done, and the picture."""
 
@@ -359,7 +377,8 @@ def _costs(plan: Plan, of: Any) -> dict[str, CostRow]:
     for name, task in plan.explain.items():
         for entry in of(task)["costs"]:
             if entry["explainer"] == name:
-                found.setdefault(name, CostRow(**{**entry, "warnings": entry["warnings"] or []}))
+                notes = [NoteRow(**note) for note in entry["notes"] or ()]
+                found.setdefault(name, CostRow(**{**entry, "warnings": entry["warnings"] or [], "notes": notes}))
     return found
 
 

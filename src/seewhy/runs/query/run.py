@@ -32,6 +32,7 @@ from seewhy.runs.query.records import (
     Failure,
     Hit,
     LabelScore,
+    NoteCount,
     Page,
     SampleRecord,
     Score,
@@ -334,6 +335,11 @@ class Run:
         """What each explainer's maps cost a picture, on average."""
         with self._base.moment() as now:
             return totals.costs(now)
+
+    def notes(self) -> list[NoteCount]:
+        """How many pictures have notes about their maps, by explainer and kind, the most frequent first."""
+        with self._base.moment() as now:
+            return totals.notes(now)
 
 
 def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.rows import told
-from seewhy.runs.query.records import Counts, Failure, Score
+from seewhy.runs.query.records import Counts, Failure, NoteCount, Score
 from seewhy.runs.query.run import Run
 
 __all__ = ["Status", "status"]
@@ -25,6 +25,7 @@ class Status:
         settings: what stands in run.json.
         counts: of pictures, labels, maps, failures.
         scores: of each explainer by each metric.
+        notes: how many pictures have notes about their maps, by explainer and kind.
         failures: some of them.
         damaged: parts that could not be read -> why.
     """
@@ -33,6 +34,7 @@ class Status:
     settings: dict[str, Any]
     counts: Counts
     scores: list[Score]
+    notes: list[NoteCount]
     failures: list[Failure]
     damaged: dict[str, str]
 
@@ -40,7 +42,8 @@ class Status:
         """For JSON."""
         return {
             "place": self.place, "settings": self.settings, "counts": asdict(self.counts),
-            "scores": [asdict(one) for one in self.scores], "failures": [one._asdict() for one in self.failures],
+            "scores": [asdict(one) for one in self.scores], "notes": [one._asdict() for one in self.notes],
+            "failures": [one._asdict() for one in self.failures],
             "damaged": self.damaged,
         }  # fmt: skip
 
@@ -55,6 +58,10 @@ class Status:
         if any(counts.flags.values()):
             lines.append("  " + ", ".join(f"{number} {flag}" for flag, number in counts.flags.items()))
         lines += [f"  {line}" for line in _table(self.scores)]
+        lines += [
+            f"  {one.explainer}: {one.pictures} of {counts.samples} pictures have the note {one.kind!r}"
+            for one in self.notes
+        ]
         if counts.foreign or counts.unread:
             lines.append(f"  not read: {counts.foreign} parts of other settings, {counts.unread} damaged ones")
             lines += [f"    {part}: {why}" for part, why in list(self.damaged.items())[:_SHOWN]]
@@ -85,6 +92,7 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
         settings=run.settings,
         counts=run.counts(),
         scores=run.scores(),
+        notes=run.notes(),
         failures=list(listed),
         damaged=run.damaged,
     )

@@ -6,6 +6,7 @@
                 there is a map of each explainer; tree: whether one was found
     nodata      the lines of labels where a metric found nothing to judge
     costs       s, explainer, what its maps cost
+    notes       s, explainer, the kind of something that is to be known of its maps
     failures    s, what could not be done
 
 ``s`` numbers the pictures.
@@ -66,7 +67,7 @@ _LOW, _SIGN = (1 << 32) - 1, 1 << 31  # a line's key: the picture above, the lab
 
 
 def flat_tables(rows: pa.Table, plan: Plan, words: Words, first: int) -> dict[str, pa.Table]:
-    """The tables "pictures", "labels", "nodata", "costs" and "failures" of some pictures.
+    """The tables "pictures", "labels", "nodata", "costs", "notes" and "failures" of some pictures.
 
     Args:
         rows: all rows of these pictures.
@@ -83,7 +84,7 @@ def flat_tables(rows: pa.Table, plan: Plan, words: Words, first: int) -> dict[st
     scores, nodata = _scores(sources)
     labels = _labels(sources, picture[lines], values.take(pa.array(lines)), scores)
     return {
-        "pictures": _pictures(sources, failures), "labels": labels, "nodata": nodata, "costs": _costs(sources),
+        "pictures": _pictures(sources, failures), "labels": labels, "nodata": nodata, **_costs(sources),
         "failures": failures,
     }  # fmt: skip
 
@@ -218,7 +219,8 @@ def _score_columns(sources: _Sources, values: pa.StructArray) -> Whole:
     return np.where((explainer >= 0) & (metric >= 0), explainer * len(sources.plan.metrics) + metric, -1)
 
 
-def _costs(sources: _Sources) -> pa.Table:
+def _costs(sources: _Sources) -> dict[str, pa.Table]:
+    """The tables "costs" and "notes"."""
     row, values = sources.entries("costs")
     picture = sources.choice.picture[row]
     explainer = sources.numbers(sources.plan.explainers)[_whole(values.field("explainer"))]
@@ -228,7 +230,14 @@ def _costs(sources: _Sources) -> pa.Table:
     mine = mine[first]
     kept = values.take(pa.array(mine))
     amounts = {name: kept.field(name) for name in ("forward", "backward", "seconds")}
-    return pa.table({"s": picture[mine] + sources.first, "e": explainer[mine].astype(np.int16), **amounts})
+    places = {"s": picture[mine] + sources.first, "e": explainer[mine].astype(np.int16)}
+    notes = kept.field("notes")
+    parent = _whole(pc.list_parent_indices(notes))
+    about = {name: np.asarray(column)[parent] for name, column in places.items()}
+    return {
+        "costs": pa.table({**places, **amounts}),
+        "notes": pa.table({**about, "kind": notes.flatten().field("kind").cast(pa.string())}),
+    }
 
 
 def _failures(sources: _Sources) -> pa.Table:

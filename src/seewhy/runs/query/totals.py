@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from seewhy.errors import UnknownName, nearest
 from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.judged import judged
-from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, Score
+from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, NoteCount, Score
 from seewhy.runs.query.snapshot import Moment
 
-__all__ = ["costs", "counts", "label_scores", "scores"]
+__all__ = ["costs", "counts", "label_scores", "notes", "scores"]
 
 
 def counts(now: Moment) -> Counts:
@@ -99,3 +99,11 @@ def costs(now: Moment) -> list[ExplainerCost]:
     found = {e: tuple(values) for e, *values in lines}
     names = now.state.plan.explainers
     return [ExplainerCost(name, *found.get(e, (0, None, None, None))) for e, name in enumerate(names)]
+
+
+def notes(now: Moment) -> list[NoteCount]:
+    """How many pictures have notes, by explainer and kind, the most frequent first."""
+    lines = now.fetch(
+        "SELECT e, kind, count(DISTINCT s) AS p, count(*) FROM notes GROUP BY e, kind ORDER BY p DESC, e, kind"
+    )
+    return [NoteCount(now.state.plan.explainers[e], *values) for e, *values in lines]

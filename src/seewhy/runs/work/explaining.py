@@ -27,10 +27,10 @@ from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.perturbation import check_activation
 from seewhy.runs.folder.codec import decode
-from seewhy.runs.folder.rows import CostRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.folder.rows import CostRow, NoteRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.job import Tools
-from seewhy.runs.work.picture import Picture, choose, exclusive, told
+from seewhy.runs.work.picture import Picture, choose, exclusive
 from seewhy.targets import BoxTarget, Chosen
 from seewhy.types import Note, Outputs, activation
 
@@ -257,15 +257,20 @@ def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution
             picture.maps[target, label] = np.ascontiguousarray(maps[i, t])
         if picture.wants(task):  # else it was made again to be judged, and lies in the folder already
             picture.kept.update((target, label) for target in picture.classes or ())
-            picture.costs.append(CostRow(label, *passes, seconds / n, found.layer, _told(found, i)))
+            picture.costs.append(CostRow(label, *passes, seconds / n, found.layer, notes=_notes(picture, found, i)))
 
 
-def _told(found: Attribution, image: int) -> list[str]:
-    """What is said about one picture: classes by their index, boxes as they are counted on the pages."""
-    names = found.targets.names(image)
-    if found.targets.classes is None:
-        names = [f"box {number + 1}" for number in range(found.targets.count)]
-    return told(found.notes, image, lambda target: names[target].capitalize())
+def _notes(picture: Picture, found: Attribution, image: int) -> list[NoteRow]:
+    """What is said about one picture's maps; general remarks are about the whole picture."""
+    labels = picture.classes or ()
+    shared = found.targets.count != len(labels) or (
+        found.targets.classes is not None and picture.detections is not None
+    )
+    return [
+        NoteRow(note.kind, note.text, None if note.target is None or shared else labels[note.target])
+        for note in found.notes
+        if note.image in (None, image)
+    ]
 
 
 def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> list[Picture]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,8 @@ from seewhy.judging import reason
 from seewhy.runs.folder.rows import CostRow, DetectionRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work.plan import Item
 from seewhy.runs.work.reading import Loaded
-from seewhy.types import Note
 
-__all__ = ["Picture", "choose", "exclusive", "flag", "told"]
+__all__ = ["Picture", "choose", "exclusive", "flag"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -161,21 +160,3 @@ def exclusive(probabilities: Tensor, function: Any) -> bool:
         return bool(function == "softmax")
     sums = probabilities.sum(-1)
     return probabilities.shape[-1] > 1 and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all())
-
-
-def told(notes: Iterable[Note], image: int, name: Callable[[int], str]) -> list[str]:
-    """What a batch's notes say about one image, and about all.
-
-    Args:
-        notes: of the batch.
-        image: its index in the batch.
-        name: target -> how it is called where people see it.
-    """
-    found = []
-    for note in notes:
-        if note.image is None:
-            found.append(note.text)
-        elif note.image == image:
-            about = "" if note.target is None else f"{name(note.target)}: "
-            found.append(about + note.text if about else note.text[:1].upper() + note.text[1:])
-    return found
