@@ -111,7 +111,7 @@ def test_methods_that_explain_classes_give_the_boxes_of_a_class_one_map(tmp_path
     np.testing.assert_allclose(maps[1], [[0, 0.7], [0, 0]], atol=1e-6)
     assert np.array_equal(maps[0], maps[2])
     note = "DetClassProbabilityMap explains classes: boxes of one class share a map."
-    assert note in record.costs["det_class_probability_map"].warnings
+    assert note in record.costs["det_class_probability_map"].sentences(str)
     assert not record.failures
 
 
@@ -128,7 +128,7 @@ def test_each_true_box_is_matched_once_by_the_best(tmp_path: Path) -> None:
     assert [one.match for one in record.detections.values()] == [1, None, 0, 2]
     assert record.detections[0].overlap == pytest.approx(15 / 16)
     assert record.labels[3].probability == 0
-    assert record.costs[OCCLUSION].warnings[-1] == (
+    assert record.costs[OCCLUSION].sentences(lambda number: f"Box {number + 1}")[-1] == (
         "Box 4: no box matched. No candidate of the network with a score for class 0 overlaps it, so the map shows "
         "nothing."
     )

@@ -145,10 +145,9 @@ class TestWhatIsComputed:
         net = nn.Sequential(nn.AvgPool2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5)).eval()
         run(tmp_path / "a", data=pictures, model=net, explainers=["input_x_gradient"], metrics=(), batch=4)
         for row in rows(tmp_path / "a"):
-            said = row["costs"][0]["warnings"]
-            flat = [f"Class {one['label']}: the map is constant, nothing stands out." for one in row["labels"]]
-            assert (flat[0] in said) == (row["position"] % 3 == 2), row["position"]
-            assert not any(text.startswith("Image ") for text in said)
+            notes = [(note["kind"], note["label"]) for note in row["costs"][0]["notes"]]
+            flat = [("constant map", one["label"]) for one in row["labels"]]
+            assert (flat[0] in notes) == (row["position"] % 3 == 2), row["position"]
 
 
 class TestNothingTwice:
