@@ -216,3 +216,17 @@ WRONG = [
 def test_wrong_parameters(parameters: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match="^" + re.escape(said) + "$"):
         HierarchicalPerturbation(build(networks.Pooled), **parameters)(pictures(height=32, width=40))
+
+
+def test_one_level_is_said_and_the_authors_settings_have_five_at_224() -> None:
+    network = build(networks.Pooled)
+    small = HierarchicalPerturbation(network).run(pictures(1, height=64, width=64), 1)
+    said = (
+        "8 x 8 cells of 8 x 8 pixels are not halved, since cells stay larger than 4: there is one level, which is "
+        "plain occlusion. Use a smaller grid or smallest_cell."
+    )
+    assert said in small.warnings
+    two = HierarchicalPerturbation(network, smallest_cell=2).run(pictures(1, height=64, width=64), 1)
+    assert not any("one level" in text for text in two.warnings)
+    authors = HierarchicalPerturbation(network, grid=6, smallest_cell=2, baseline="mean")
+    assert authors._grids(224, 224) == [(6, 6), (12, 12), (24, 24), (48, 48), (96, 96)]

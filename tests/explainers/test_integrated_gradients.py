@@ -259,3 +259,13 @@ def test_baselines_of_another_size() -> None:
     said = "baselines must have shape (M, 3, 32, 32) like the inputs, got (2, 3, 16, 16)."
     with pytest.raises(InvalidInput, match="^" + re.escape(said) + "$"):
         IntegratedGradients(build(networks.Pooled), baselines=torch.zeros(2, 3, 16, 16))(pictures())
+
+
+def test_a_gap_is_measured_by_the_change_of_the_score_however_large_the_map_is() -> None:
+    """Positive and negative parts of 100 leave a change of 1: a gap of 0.3 is 30 % of it, and 0.15 % of the map."""
+    raw = torch.zeros(1, 1, 4, 4)
+    raw[0, 0, 0, 0], raw[0, 0, 0, 1] = 100.7, -100.0
+    method = IntegratedGradients(build(networks.Pooled))
+    (note,) = method._gaps(raw, torch.tensor([[1.0]]))
+    assert "adds up to 0.7, but the score changes by 1" in note.text
+    assert method._gaps(raw, torch.tensor([[0.7]])) == []

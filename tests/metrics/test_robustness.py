@@ -118,14 +118,29 @@ def test_it_is_captums_sensitivity() -> None:
     assert got > 0.01
 
 
-def test_a_map_that_is_scaled_is_compared_with_scaled_ones() -> None:
+def test_nothing_is_guessed_from_a_map_that_happens_to_lie_between_0_and_1() -> None:
+    """The same explainer, once with a map from exactly 0 to 1, once twice as loud."""
+    x = pictures(1, height=6, width=9)
+    low, size = itself(x, None).amin(), itself(x, None).amax() - itself(x, None).amin()
+    network = build(networks.Linear, 3, 6, 9)
+    loud = [Recorder(network, lambda inputs, _, k=k: k * (itself(inputs, None) - low) / size) for k in (1, 2)]
+    assert (float(loud[0].attribute(x, 1).min()), float(loud[0].attribute(x, 1).max())) == (0, 1)
+    for metric in (Robustness(), MaxSensitivity()):
+        assert judged(metric, loud[0], x) == pytest.approx(judged(metric, loud[1], x), rel=1e-5)
+
+
+def test_maps_are_scaled_where_that_is_said() -> None:
     network, x = build(networks.Deep), pictures(1)
     raw = Recorder(network, lambda inputs, classes: 50 + 9 * Gradient(network).attribute(inputs, classes)[:, 0])
     scaled = Recorder(network, lambda inputs, classes: scale(raw.how(inputs, classes)))
-    for metric in (Robustness(), MaxSensitivity()):
-        want = judged(metric, scaled, x)
+    for kind in (Robustness, MaxSensitivity):
+        want = judged(kind(), scaled, x)
+        metric = kind(scaled=True)
+        assert judged(metric, raw, x) == pytest.approx(want, rel=1e-5)
         assert judged(metric, raw, x, saliency=scale(raw.attribute(x, 1))) == pytest.approx(want, rel=1e-5)
-        assert abs(judged(metric, raw, x) - want) > 0.01
+        assert abs(judged(kind(), raw, x) - want) > 0.01
+    with pytest.raises(InvalidInput, match=r"^scaled must be True or False, got 1\.$"):
+        Robustness(scaled=1)
 
 
 def test_a_map_of_zeros_is_no_data() -> None:

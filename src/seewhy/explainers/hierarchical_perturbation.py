@@ -13,6 +13,11 @@ What is refined depends on the target. A window that any target asks for is run 
 from that pass, and each keeps only those that it asked for itself: its map is the one that it would have alone. A
 map's own resolution is that of the finest grid.
 
+Where numbers are compared with the authors' program: that one begins with 6 cells a side, goes down to cells of 2
+pixels and covers with the picture's mean, which is HierarchicalPerturbation(grid=6, smallest_cell=2, baseline="mean").
+The defaults here, 8 cells down to 4 pixels over the baseline 0, look at fewer windows. Where the first cells are too
+small to be halved (8 pixels of a picture of 64), one level is all there is, and a note says so.
+
 Source: Cooper, Arandjelovic and Harrison, "Believe the HiPe: Hierarchical Perturbation for Fast, Robust, and
 Model-Agnostic Saliency Mapping", 2021 (arXiv 2103.05108). The windows at the border follow the authors' program.
 """
@@ -86,7 +91,7 @@ class HierarchicalPerturbation(Explainer):
         for _ in grids[1:]:
             maps = maps.repeat_interleave(2, 2).repeat_interleave(2, 3)
             maps += _on_cells(self._drops(drop, _salient(maps), inputs.shape[2:]))
-        notes = (*unmoved(first.flatten(2), "window"), *_only_raised(first))
+        notes = (*unmoved(first.flatten(2), "window"), *_only_raised(first), *self._flat(grids, inputs))
         return Attribution(raw=maps, outputs=outputs, targets=targets, notes=notes)
 
     def _grids(self, height: int, width: int) -> list[tuple[int, int]]:
@@ -102,6 +107,20 @@ class HierarchicalPerturbation(Explainer):
         while min(height / (down := 2 * down), width / (across := 2 * across)) > self.smallest_cell:
             grids.append((down, across))
         return grids
+
+    def _flat(self, grids: list[tuple[int, int]], inputs: Tensor) -> list[Note]:
+        """Says that nothing was refined where the first cells are too small to be halved."""
+        if len(grids) > 1:
+            return []
+        (down, across), (height, width) = grids[0], inputs.shape[2:]
+        return [
+            Note(
+                text=f"{down} x {across} cells of {height // down} x {width // across} pixels are not halved, since "
+                f"cells stay larger than {self.smallest_cell}: there is one level, which is plain occlusion. Use a "
+                "smaller grid or smallest_cell.",
+                kind="one level",
+            )
+        ]
 
     def _drops(self, drop: Score, wanted: Tensor, size: tuple[int, ...]) -> Tensor:
         """(N, T, d+1, d+1) what each wanted window takes away from the score; 0 for the others."""

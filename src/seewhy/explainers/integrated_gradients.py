@@ -120,7 +120,7 @@ class IntegratedGradients(Explainer):
     def _gaps(self, raw: Tensor, change: Tensor) -> list[Note]:
         """Says which maps do not add up to the change of the score."""
         total = raw.sum((2, 3))
-        size = torch.maximum(change.abs(), 0.01 * raw.abs().sum((2, 3)))  # a change near 0 is no measure of anything
+        size = torch.maximum(change.abs(), 1e-4 * raw.abs().sum((2, 3)))  # below, rounding would be called a gap
 
         def text(i: int, t: int) -> str:
             return (

@@ -7,6 +7,9 @@ A_l is the attention of block l and s_l is differentiated by A_l alone, so that 
 another: one backward pass serves all blocks. The head is the network's own (norm, pooling and classifier), put on the
 tokens of every block in the same forward pass.
 
+Where numbers are compared with the authors' program: the paper's mean is over all blocks, as here; the program's own
+default begins with the second last block, which is LeGrad(blocks=2).
+
 Source: Bousselham et al., "LeGrad: An Explainability Method for Vision Transformers via Feature Formation Sensitivity",
 2024 (arXiv 2404.03214).
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from seewhy.maps import scale
 from seewhy.metrics import Case
@@ -14,11 +13,12 @@ from seewhy.progress import listening
 __all__ = ["largest_change"]
 
 
-def largest_change(case: Case, *, radius: float, samples: int, seed: int, per_eval: int | str) -> float:
+def largest_change(
+    case: Case, *, radius: float, samples: int, seed: int, per_eval: int | str, scaled: bool
+) -> float:  # fmt: skip
     """The largest |S(x + d) - S(x)| / |S(x)| over d, in Euclidean norms; NaN where S(x) is zero everywhere.
 
-    The class stays that of the case. If its map is one scaled to [0, 1], the maps of the noisy pictures are scaled
-    too, so that like is compared with like.
+    The class stays that of the case.
 
     Args:
         case: the picture, its map, and how others are explained.
@@ -26,25 +26,22 @@ def largest_change(case: Case, *, radius: float, samples: int, seed: int, per_ev
         samples: how many d there are.
         seed: of d.
         per_eval: noisy pictures explained together, or "auto".
+        scaled: all maps, that of the case too, are first scaled to [0, 1].
     """
     assert case.explain is not None
-    explain, clean = case.explain, case.saliency.double()
+    explain, clean = case.explain, (scale(case.saliency[None])[0] if scaled else case.saliency).double()
     size = float(clean.norm())
     if size == 0:
         return float("nan")
-    sources, scaled = seeds(seed, samples), _is_scaled(clean)
+    sources = seeds(seed, samples)
     changes = torch.zeros(samples, dtype=torch.float64)
 
     def work(start: int, stop: int) -> None:
         noise = radius * uniform(sources[start:stop], case.image.shape)
         with listening(None):  # progress counts the noisy pictures, not what explaining each of them takes
-            maps = explain(case.image + noise.to(case.image), case.target).double()
-        moved = (scale(maps) if scaled else maps) - clean
+            maps = explain(case.image + noise.to(case.image), case.target)
+        moved = (scale(maps) if scaled else maps).double() - clean
         changes[start:stop] = moved.flatten(1).norm(dim=1).cpu()
 
     chunked(work, samples, per_eval)
     return float(changes.max()) / size
-
-
-def _is_scaled(saliency: Tensor) -> bool:
-    return float(saliency.min()) == 0 and float(saliency.max()) == 1

@@ -2,8 +2,9 @@
 
     max over d of  |S(x + d) - S(x)| / |S(x)|        d uniform within +-radius
 
-S is the raw map of the class that was asked for on the clean picture. If the case's map is one scaled to [0, 1], so are
-the others. The norm is Euclidean over the pixels. A map that is zero everywhere is no data.
+S is the raw map of the class that was asked for on the clean picture, so that a map twice as loud moves as far. With
+``scaled`` all maps are first scaled to [0, 1]; whoever judges maps that are scaled already has to say so. The norm is
+Euclidean over the pixels. A map that is zero everywhere is no data.
 
 Source: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", 2019 (arXiv 1901.09392), whose experiments
 divide by the size of the map and take 50 samples within +-0.2; the division makes methods comparable.
@@ -14,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from seewhy.errors import InvalidInput
 from seewhy.metrics import Case, Cost, Metric
 from seewhy.metrics._chance import check_count, check_number, check_seed
 from seewhy.metrics._sensitivity import largest_change
@@ -31,12 +33,14 @@ class MaxSensitivity(Metric):
         radius: the noise is uniform within +-radius, in the network's input space.
         samples: noisy pictures, each of which is explained.
         seed: of the noise; the global random state is neither read nor changed.
+        scaled: scales all maps to [0, 1] first; needed where the map that is judged is not the explainer's raw one.
     """
 
     perturbation_per_eval: int | str = 32
     radius: float = 0.2
     samples: int = 50
     seed: int = 0
+    scaled: bool = False
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
@@ -47,6 +51,8 @@ class MaxSensitivity(Metric):
         check_number("radius", self.radius)
         check_count("samples", self.samples)
         check_seed(self.seed)
+        if not isinstance(self.scaled, bool):
+            raise InvalidInput(f"scaled must be True or False, got {self.scaled!r}.")
 
     def cost(self, height: int, width: int) -> Cost:
         """One further map for each noisy picture."""
@@ -54,5 +60,6 @@ class MaxSensitivity(Metric):
 
     def _judge(self, case: Case) -> float:
         return largest_change(
-            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval
-        )
+            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval,
+            scaled=self.scaled,
+        )  # fmt: skip

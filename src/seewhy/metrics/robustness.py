@@ -2,8 +2,9 @@
 
     exp( - max over d of  |S(x + d) - S(x)| / |S(x)| )        d uniform within +-radius
 
-S is the raw map of the class that was asked for on the clean picture. If the case's map is one scaled to [0, 1], so are
-the others. The norm is Euclidean over the pixels. A map that is zero everywhere is no data.
+S is the raw map of the class that was asked for on the clean picture, so that a map twice as loud moves as far. With
+``scaled`` all maps are first scaled to [0, 1]; whoever judges maps that are scaled already has to say so. The norm is
+Euclidean over the pixels. A map that is zero everywhere is no data.
 
 Source: the benchmark of this name in MindSpore XAI, 2021, after Yeh et al., "On the (In)fidelity and Sensitivity of
 Explanations", 2019 (arXiv 1901.09392).
@@ -15,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from seewhy.errors import InvalidInput
 from seewhy.metrics import Case, Cost
 from seewhy.metrics._chance import check_count, check_number, check_seed
 from seewhy.metrics._labelled import LabelledMetric
@@ -36,6 +38,7 @@ class Robustness(LabelledMetric):
         radius: the noise is uniform within +-radius, in the network's input space.
         samples: noisy pictures, each of which is explained.
         seed: of the noise; the global random state is neither read nor changed.
+        scaled: scales all maps to [0, 1] first; needed where the map that is judged is not the explainer's raw one.
     """
 
     activation_fn: str | Activation | None = "softmax"
@@ -43,6 +46,7 @@ class Robustness(LabelledMetric):
     radius: float = 0.2
     samples: int = 10
     seed: int = 0
+    scaled: bool = False
 
     needs_explainer: ClassVar[bool] = True
 
@@ -53,6 +57,8 @@ class Robustness(LabelledMetric):
         check_number("radius", self.radius)
         check_count("samples", self.samples)
         check_seed(self.seed)
+        if not isinstance(self.scaled, bool):
+            raise InvalidInput(f"scaled must be True or False, got {self.scaled!r}.")
 
     def cost(self, height: int, width: int) -> Cost:
         """One further map for each noisy picture."""
@@ -60,6 +66,7 @@ class Robustness(LabelledMetric):
 
     def _judge(self, case: Case) -> float:
         change = largest_change(
-            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval
-        )
+            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval,
+            scaled=self.scaled,
+        )  # fmt: skip
         return math.exp(-change)
