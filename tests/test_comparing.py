@@ -135,7 +135,7 @@ def test_the_files_hold_the_same_numbers(found: Comparison, tmp_path: Path) -> N
         assert (row["explainer"], row["metric"]) == (mean.explainer, mean.metric) == (kept["explainer"], kept["metric"])
         assert float(row["mean"]) == mean.mean == kept["mean"]
     assert held["values"]["random"]["relevance_mass"] == found.values[2, 0].tolist()
-    assert held["settings"]["explainers"]["rise(num_masks=8, seed=1)"].startswith("RISE(activation_fn='softmax'")
+    assert held["settings"]["explainers"]["rise(num_masks=8, seed=1)"].startswith("RISE(activation_fn='auto'")
     with Image.open(paths[".png"]) as picture:
         assert picture.width > 400
         assert picture.height > 100

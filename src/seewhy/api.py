@@ -18,7 +18,7 @@ from tqdm import tqdm
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all
 from seewhy.checks import check_inputs
-from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, detect
+from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTarget, detect
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
@@ -28,9 +28,10 @@ from seewhy.images.view import View
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
+from seewhy.perturbation import Settled, settle
 from seewhy.progress import Listener, listening
-from seewhy.targets import Request, one_at_a_time
-from seewhy.types import Activation, activation
+from seewhy.targets import ClassTarget, Request, TargetSet, one_at_a_time
+from seewhy.types import Activation, Note, Outputs
 
 __all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels", "together"]
 
@@ -56,7 +57,7 @@ class Batch:
 
 def explain(
     model: Any, image: Any, targets: Any = None, method: Any = "auto", *,
-    activation_fn: str | Activation | None = "softmax", progress: bool | Listener = True, **parameters: Any,
+    activation_fn: str | Activation | None = "auto", progress: bool | Listener = True, **parameters: Any,
 ) -> Explanation:  # fmt: skip
     """Why the model says what it says about a picture.
 
@@ -70,7 +71,8 @@ def explain(
         method: a registry name ("grad_cam"), an explainer class, or "auto": for a detector's classes
             DetClassProbabilityMap and for its boxes RISE, ViTReciproCAM for a vision transformer, ReciproCAM where the
             network has a feature map, else RISE.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable; "auto": the softmax of several
+            scores and the sigmoid of one. Scores that are probabilities already are left alone, which is said.
         progress: a bar on the terminal (with exact totals, in forward passes), False, or a callback (done, total).
         parameters: of the method; an unknown one is an error that names the nearest.
 
@@ -144,7 +146,12 @@ def _explained(
             )
             found = explainer.run(batch.inputs, request)
     seconds = time.perf_counter() - started
-    notes = (*about_all((*getattr(network, "notes", ()), *reason, *batch.warnings)), *found.notes)
+    with network.opened():
+        said = _said(network, batch.inputs, found, activation_fn)
+    predicted = request.kind == "predicted"
+    known = about_all((*getattr(network, "notes", ()), *reason, *batch.warnings))
+    unsure = _unsure(network, found.outputs) if predicted else []
+    notes = tuple(dict.fromkeys([*known, *found.notes, *said.pop("notes"), *unsure]))
     return Explanation(
         raw=found.raw,
         size=size,
@@ -160,7 +167,7 @@ def _explained(
         views=batch.views,
         names=batch.names,
         unit=explainer.unit,
-        **_said(network, found, activation_fn),
+        **said,
     )
 
 
@@ -372,25 +379,30 @@ def build(method: Any, network: Model, activation_fn: Any, parameters: dict[str,
     return made
 
 
-def _said(network: Model, found: Attribution, activation_fn: Any) -> dict[str, Any]:
+def _said(network: Model, inputs: Tensor, found: Attribution, activation_fn: Any) -> dict[str, Any]:
     """What the network says about the pictures and the targets, in names and probabilities."""
     labels: Sequence[str] | None = getattr(network, "labels", None)
-    activated = found.outputs.activate(activation(activation_fn))
-    targets = found.targets
+    outputs, targets = found.outputs, found.targets
+    similar = not targets.activates
+    settled = Settled(None, "similarity") if similar else settle(network, inputs, outputs, activation_fn)
+    activated = outputs.activate(settled.put)
     best, predicted = (v.tolist() for v in activated.classes.max(1))
     preprocessing = getattr(network, "preprocessing", None)
     n = len(found.raw)
     if targets.classes is None:
         names = [_target_names(targets.targets, labels)] * n
     else:
-        names = [[_label(c, labels) for c in row] for row in targets.classes.tolist()]
+        names = [[_label(c, labels, outputs.word) for c in row] for row in targets.classes.tolist()]
+    says = [(_label(c, labels, outputs.word), p) for c, p in zip(predicted, best, strict=True)]
     boxes = [getattr(target, "box", None) for target in targets.targets]
     plain = tuple(one.box_target if isinstance(one, Detection) else one for one in targets.targets)
     shown = replace(targets, targets=plain)  # a detection's number is its probability, not a similarity
     return {
         "labels": names,
-        "probabilities": shown.values(activated if targets.activates else found.outputs),
-        "predicted": [(_label(c, labels), p) for c, p in zip(predicted, best, strict=True)],
+        "probabilities": shown.values(activated),
+        "quantity": _quantity(shown, settled),
+        "predicted": [None] * n if similar or outputs.meaning == "embedding" else says,
+        "notes": settled.notes,
         "preprocessing": str(preprocessing) if preprocessing else None,
         "boxes": [boxes] * n if any(box is not None for box in boxes) else [],
     }
@@ -404,8 +416,24 @@ def _target_names(targets: Sequence[Any], labels: Sequence[str] | None) -> list[
     return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
 
 
-def _label(index: int, labels: Sequence[str] | None) -> str:
-    return labels[index] if labels and index < len(labels) else f"class {index}"
+def _unsure(network: Model, outputs: Outputs) -> list[Note]:
+    """Says so where nothing shows that the likeliest of a network's outputs is a class."""
+    if getattr(network, "labels", None) or outputs.seen or not outputs.how or outputs.word != "class":
+        return []
+    return about_all([
+        f"Of the network's {outputs.num_classes} outputs, {outputs.how}. If they are an embedding, pass "
+        "targets=seewhy.SimilarityTarget(embedding=...)."
+    ])  # fmt: skip
+
+
+def _quantity(targets: TargetSet, settled: Settled) -> str:
+    """What the targets' numbers are; a box's is the probability of its class times its overlap, which is 1."""
+    found = all(isinstance(one, BoxTarget | MaskTarget | Detection | ClassTarget) for one in targets.targets)
+    return settled.quantity if found or settled.quantity == "similarity" else "value"
+
+
+def _label(index: int, labels: Sequence[str] | None, word: str = "class") -> str:
+    return labels[index] if labels and index < len(labels) else f"{word} {index}"
 
 
 def _registered(explainer: Explainer) -> str:

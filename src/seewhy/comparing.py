@@ -28,7 +28,7 @@ __all__ = ["compare"]
 
 def compare(
     network: Any, data: Iterable[Any], explainers: Any, metrics: Any, *,
-    activation_fn: str | Activation | None = "softmax", baselines: bool | Iterable[str] = True,
+    activation_fn: str | Activation | None = "auto", baselines: bool | Iterable[str] = True,
     confidence: float = 0.95, resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
 ) -> Comparison:  # fmt: skip
     """Judges explainers by metrics on the same pictures and says which differences are real.

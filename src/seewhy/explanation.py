@@ -42,8 +42,9 @@ class Explanation:
         size: (H, W) of the network's input.
         targets: (N, T) class indices, or None where the targets are not classes.
         labels: N lists of T names.
-        probabilities: (N, T) of the targets, after the activation.
-        predicted: N pairs (name, probability) of what the network says.
+        probabilities: (N, T) what the network says of the targets, after the activation; see ``quantity``.
+        predicted: N pairs (name, number) of what the network says; None where its numbers are no classes, and beside a
+            similarity.
         method: the registry's name.
         parameters: of the method.
         model: the model's name.
@@ -56,6 +57,7 @@ class Explanation:
         views: where each picture was seen by the network.
         names: what each picture is called.
         boxes: N lists of T boxes in pixels of the network's input, None where a target is no box; empty where none is.
+        quantity: what the numbers are: "probability", "logit", "similarity" (a cosine) or "value".
         unit: whether raw values lie in [0, 1] and mean the same in every map, so that they are shown as they are.
     """
 
@@ -64,7 +66,7 @@ class Explanation:
     targets: Tensor | None
     labels: list[list[str]]
     probabilities: Tensor
-    predicted: list[tuple[str, float]]
+    predicted: list[tuple[str, float] | None]
     method: str
     parameters: dict[str, Any]
     model: str
@@ -77,6 +79,7 @@ class Explanation:
     views: list[View] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     boxes: list[list[Box | None]] = field(default_factory=list)
+    quantity: str = "probability"
     unit: bool = False
 
     @property
@@ -181,17 +184,22 @@ class Explanation:
         return {
             "model": self.model, "method": self.method,
             "parameters": {name: _plain(value) for name, value in self.parameters.items()},
+            "quantity": self.quantity,
             "layer": self.layer, "preprocessing": self.preprocessing, "input_size": list(self.size), "raw_shape": shape,
             "forward_passes": self.passes.forward, "backward_passes": self.passes.backward,
             "seconds": round(self.seconds, 4), "warnings": list(self.warnings), "images": images,
         }  # fmt: skip
+
+    def said(self, i: int = 0, t: int = 0, digits: int = 3) -> str:
+        """What the network says of a target, with its unit: "tabby 0.93", "tabby 4.31 (logit)", "output 0 = 0.36"."""
+        return told(self.labels[i][t], float(self.probabilities[i, t]), self.quantity, digits)
 
     def plot(self) -> Any:
         """A matplotlib figure with all overlays (extra ``plot``)."""
         from seewhy.draw import figure
 
         where = list(np.ndindex(*self.raw.shape[:2]))
-        titles = [f"{self.names[i]}: {self.labels[i][t]} {self.probabilities[i, t]:.2f}" for i, t in where]
+        titles = [f"{self.names[i]}: {self.said(i, t, 2)}" for i, t in where]
         return figure.figure([self.overlay(i, t) for i, t in where], titles)
 
     def sheet(self) -> Image.Image:
@@ -200,8 +208,7 @@ class Explanation:
         titles = []
         for i in range(len(self.raw)):
             rows.append([self.pictures[i], *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
-            named = zip(self.labels[i], self.probabilities[i].tolist(), strict=True)
-            titles.append("\n".join([self.names[i], *(f"{label} {value:.2f}" for label, value in named)]))
+            titles.append("\n".join([self.names[i], *(self.said(i, t, 2) for t in range(self.raw.shape[1]))]))
         footer = AS_IT_IS if self.unit else COLOURS
         return sheets.grid(rows, row_titles=titles, cell=320, title=f"{self.method} of {self.model}", footer=footer)
 
@@ -228,16 +235,19 @@ class Explanation:
         low, high = self.raw[i].amin((1, 2)).tolist(), self.raw[i].amax((1, 2)).tolist()
         targets = [
             {"target": None if self.targets is None else int(self.targets[i, t]), "label": self.labels[i][t],
-             "probability": float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
+             self.quantity: float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
             | ({} if (box := self.box(i, t)) is None else {"box": list(box)})
             for t in range(self.raw.shape[1])
         ]  # fmt: skip
-        label, probability = self.predicted[i]
         view = self.views[i]
         return {
             "name": self.names[i], "size": list(view.original), "seen": list(view.box),
-            "predicted": {"label": label, "probability": probability}, "targets": targets,
+            "predicted": self._prediction(i), "targets": targets,
         }  # fmt: skip
+
+    def _prediction(self, i: int) -> dict[str, Any] | None:
+        found = self.predicted[i]
+        return None if found is None else {"label": found[0], self.quantity: found[1]}
 
     def _map_stem(self, i: int) -> str:
         stem = _stem(self.names[i])
@@ -251,6 +261,13 @@ class Explanation:
         values |= {} if self.targets is None else {"targets": self.targets}
         np.savez_compressed(path, allow_pickle=False, **{name: value.cpu().numpy() for name, value in values.items()})
         return path
+
+
+def told(label: str, value: float, quantity: str, digits: int = 3) -> str:
+    """A name and its number; what the number is stands beside it, unless it is a probability."""
+    if quantity == "probability":
+        return f"{label} {value:.{digits}f}"
+    return f"{label} = {value:.{digits}f}" + ("" if quantity == "value" else f" ({quantity})")
 
 
 def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Explanation:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from seewhy.errors import BadOutput, InvalidInput, out_of_memory
 from seewhy.models import Model, at
 from seewhy.progress import report
 from seewhy.targets import TargetSet
-from seewhy.types import Activation, Outputs
+from seewhy.types import Activation, Note, Outputs, activation, as_they_are
 
-__all__ = ["Perturb", "batch_size", "check_activation", "chunked", "perturbed_scores", "probabilities"]
+__all__ = ["Perturb", "Settled", "batch_size", "chunked", "perturbed_scores", "probabilities", "settle"]
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """(rows (R,): which image, changes (R,): which change) -> changed images (R, C, H, W)."""
@@ -116,9 +116,112 @@ def batch_size(value: Any) -> int | str:
     raise InvalidInput(f"perturbation_per_eval must be a positive integer or 'auto', got {value!r}.")
 
 
-def check_activation(outputs: Outputs, function: Any) -> None:
-    """Raises where the softmax of a single score would be 1 for every input."""
-    if function == "softmax" and outputs.num_classes == 1 and not outputs.activated:
+class Settled(NamedTuple):
+    """What was decided about a network's scores when it had said what it says of the untouched images.
+
+    Attributes:
+        put: scores -> probabilities, for these outputs and all of changed copies; None leaves scores as they are.
+        quantity: what the numbers are then: "probability", "logit" or "value".
+        notes: what the reader should know.
+        name: as ``activation_fn`` takes it, to be used again with the same network.
+    """
+
+    put: Activation | None
+    quantity: str
+    notes: tuple[Note, ...] = ()
+    name: str | Activation | None = None
+
+
+def settle(model: Model, inputs: Tensor, outputs: Outputs, function: str | Activation | None) -> Settled:
+    """Decides which activation the scores want; every copy of the images then gets the same.
+
+    Args:
+        model: gave the outputs.
+        inputs: (N, C, H, W) what it was given; where a few rows could look like probabilities by chance, it is asked
+            about three other pictures.
+        outputs: of the inputs.
+        function: "auto", "softmax", "sigmoid", None or a callable.
+
+    Raises:
+        BadOutput: the softmax of a single score.
+    """
+    if outputs.meaning == "embedding":
+        return Settled(None, "value")
+    if outputs.activated:
+        plain = outputs.boxes is None and function is not None
+        said = f": {outputs.how}" if outputs.how else ""
+        notes = (Note(text=f"The network's scores are probabilities already{said}. No activation was put on them."),)
+        return Settled(as_they_are, "probability", notes if plain else (), as_they_are)
+    single = outputs.scores.shape[2] == 1
+    if single and _flattens(function):
         raise BadOutput(
             "The network has one output, and the softmax of one score is always 1. Use activation_fn='sigmoid' or None."
         )
+    if function is None or (function == "auto" and outputs.meaning == "values"):
+        return Settled(None, "value" if single or outputs.meaning == "values" else "logit")
+    if function in ("auto", "softmax") and (told := _probabilities(model, inputs, outputs, function == "auto")):
+        return Settled(as_they_are, "probability", (Note(text=told),), as_they_are)
+    if function != "auto":
+        return Settled(activation(function), "probability", (), function)
+    if not single:
+        return Settled(activation("softmax"), "probability", (), "softmax")
+    return Settled(activation("sigmoid"), "probability", (Note(text=ONE_LOGIT),), "sigmoid")
+
+
+ONE_LOGIT = (
+    "The network has one output, which was taken as a logit: its sigmoid is the probability. For a regression pass "
+    "activation_fn=None, for a probability a callable that returns it."
+)
+
+
+ALREADY = (
+    "The network's scores are probabilities already: they are not negative, and those of an image sum to 1. No "
+    "activation was put on them."
+)
+BOUNDED = (
+    "The network's scores all lie between 0 and 1, so they were taken as probabilities. If they are logits, pass "
+    "activation_fn='softmax' or 'sigmoid'."
+)
+
+
+def _flattens(function: Any) -> bool:
+    """Whether an activation is 1 for every single score."""
+    if not callable(function):
+        return bool(function == "softmax")
+    try:
+        found = function(torch.tensor([[-3.0], [0.0], [2.0]]))
+    except (RuntimeError, TypeError, ValueError, IndexError):  # it is for scores of another shape or device
+        return False
+    return isinstance(found, Tensor) and bool((found == 1).all())
+
+
+def _probabilities(model: Model, inputs: Tensor, outputs: Outputs, sigmoid: bool) -> str | None:
+    """Says so where all that can be seen of the network's scores are probabilities; None where some are none."""
+    if outputs.boxes is not None or outputs.scores.shape[1] != 1:
+        return None
+    scores = outputs.scores[:, 0]
+    if not _exclude(scores) and not (sigmoid and not outputs.seen and _bounded(scores)):
+        return None
+    if len(scores) < ENOUGH:
+        one = inputs[:1]
+        others = torch.cat([torch.zeros_like(one), -one, 2 * one.flip(2, 3)])
+        scores = torch.cat([scores, at(model, torch.zeros(3, dtype=torch.long, device="cpu"))(others).scores[:, 0]])
+    if _exclude(scores):
+        return ALREADY
+    if sigmoid and not outputs.seen and _bounded(scores) and bool((scores != scores[:1]).any()):
+        return BOUNDED
+    return None
+
+
+ENOUGH = 4  # rows that look like probabilities by chance are not so many
+
+
+def _exclude(scores: Tensor) -> bool:
+    """Whether the rows are probabilities of classes that exclude each other, to the rounding of 16 bits."""
+    if scores.shape[1] < 2:
+        return False
+    return bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 4e-3).all())
+
+
+def _bounded(scores: Tensor) -> bool:
+    return bool((scores >= 0).all()) and bool((scores <= 1).all())

@@ -84,10 +84,12 @@ class TargetSet:
     Attributes:
         classes: (N, T) class indices.
         targets: T targets that hold for every image.
+        word: what stands before the index of a class in messages.
     """
 
     classes: Tensor | None = None
     targets: tuple[Target, ...] = ()
+    word: str = "class"
 
     @property
     def count(self) -> int:
@@ -117,7 +119,7 @@ class TargetSet:
     def names(self, image: int) -> list[str]:
         """How the targets of one image are called in messages."""
         if self.classes is not None:
-            return [f"class {c}" for c in self.classes[image].tolist()]
+            return [f"{self.word} {c}" for c in self.classes[image].tolist()]
         return [f"target {t}" for t in range(self.count)]
 
 
@@ -189,7 +191,7 @@ class Request:
         if self.kind == "predicted":
             return _predicted(outputs) if outputs.boxes is None else TargetSet(targets=_detected(outputs))
         if self.kind == "all":
-            return TargetSet(classes=torch.arange(k, device=device).expand(self.n, -1))
+            return TargetSet(classes=torch.arange(k, device=device).expand(self.n, -1), word=outputs.word)
         if self.chosen is not None:
             return TargetSet(classes=self.chosen.choose(outputs).to(device))
         if self.classes is None:
@@ -204,11 +206,18 @@ class Request:
                 f"Target {int(classes.max())} is out of range: the network has {k} classes, 0 to {k - 1}."
             )
         # A tensor made in inference mode cannot take part in a graph; its copy can.
-        return TargetSet(classes=classes.clone().to(device) if classes.is_inference() else classes.to(device))
+        own = classes.clone() if classes.is_inference() else classes
+        return TargetSet(classes=own.to(device), word=outputs.word)
 
 
 def _predicted(outputs: Outputs) -> TargetSet:
-    return TargetSet(classes=outputs.classes.argmax(1, keepdim=True))
+    if outputs.meaning == "embedding":
+        raise InvalidTarget(
+            f"The network gives an embedding of {outputs.num_classes} numbers and no classes: {outputs.how}. Pass "
+            "targets=seewhy.SimilarityTarget(embedding=...), such as that of a text or of another picture; the index "
+            "of one number; or class names, seewhy.load(network, labels=...), if its numbers are classes."
+        )
+    return TargetSet(classes=outputs.classes.argmax(1, keepdim=True), word=outputs.word)
 
 
 def _detected(outputs: Outputs) -> tuple[Detection, ...]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput, raised_by
 
-__all__ = ["Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation"]
+__all__ = [
+    "Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation", "as_they_are", "check_activation",
+]  # fmt: skip
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -55,6 +57,11 @@ class Outputs:
         boxes: (N, Q, 4) as x0, y0, x1, y1 in input pixels, (N, Q, K, 4) where each class has a box of its own, or None.
         masks: (N, Q, h, w) in [0, 1], or None.
         activated: True when the scores are probabilities already, so that no activation may be put on them again.
+        meaning: "classes"; "values" where they are no scores of classes (a regression); "embedding" where they are a
+            vector, of which no entry is a class.
+        how: what shows that, in words.
+        seen: whether the operations that made the scores were looked at, so that no probability goes unnoticed.
+        pair: whether one score an image stands for two classes: class 1 is the score, class 0 its complement.
         grids: for a detector whose candidates lie on grids, those grids, one level after the other; or None.
         objectness: (N, Q) probability that a candidate is an object of any class, where the head says it; or None.
         dropped: (N,) how many candidates were left out because their boxes are NaN or infinite; None where none was.
@@ -64,6 +71,10 @@ class Outputs:
     boxes: Tensor | None = None
     masks: Tensor | None = None
     activated: bool = False
+    meaning: Literal["classes", "values", "embedding"] = "classes"
+    how: str = ""
+    seen: bool = False
+    pair: bool = False
     grids: tuple[Grid, ...] | None = None
     objectness: Tensor | None = None
     dropped: Tensor | None = None
@@ -88,12 +99,22 @@ class Outputs:
 
     @property
     def num_classes(self) -> int:
-        """K, the length of a score row."""
-        return self.scores.shape[2]
+        """K, the length of a score row; 2 where one score stands for two classes."""
+        return 2 if self.pair else self.scores.shape[2]
+
+    @property
+    def word(self) -> str:
+        """What one entry of a score row is called, before its number."""
+        if self.meaning == "embedding":
+            return "number"
+        return "output" if self.meaning == "values" or self.num_classes == 1 else "class"
 
     @property
     def classes(self) -> Tensor:
         """(N, K): for each class the best candidate's score (for a classifier, its scores)."""
+        if self.pair:
+            second = self.scores[:, 0]
+            return torch.cat([1 - second if self.activated else -second, second], 1)
         return self.scores[:, 0] if self.scores.shape[1] == 1 else self.scores.amax(1)
 
     def activate(self, function: Activation | None) -> Outputs:
@@ -171,6 +192,11 @@ class Note:
     target: int | None = None
 
 
+def as_they_are(scores: Tensor) -> Tensor:
+    """The activation of scores that are probabilities already."""
+    return scores
+
+
 def activation(function: str | Activation | None) -> Activation | None:
     """The function (R, K) -> (R, K) meant by "softmax", "sigmoid", None or a callable.
 
@@ -178,10 +204,20 @@ def activation(function: str | Activation | None) -> Activation | None:
         InvalidInput: for anything else.
     """
     named: dict[str, Activation] = {"softmax": lambda scores: scores.softmax(-1), "sigmoid": torch.sigmoid}
-    if isinstance(function, str):
-        if function not in named:
-            raise InvalidInput(f"activation_fn must be 'softmax', 'sigmoid', None or a callable, got {function!r}.")
+    if isinstance(function, str) and function in named:
         return named[function]
-    if function is not None and not callable(function):
+    if isinstance(function, str) or (function is not None and not callable(function)):
         raise InvalidInput(f"activation_fn must be 'softmax', 'sigmoid', None or a callable, got {function!r}.")
     return function
+
+
+def check_activation(function: Any) -> None:
+    """Raises InvalidInput unless it is "auto" (settled when the network has spoken), or what `activation` takes."""
+    if function == "auto" and isinstance(function, str):
+        return
+    try:
+        activation(function)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got {function!r}."
+        ) from error

@@ -220,7 +220,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"window": (9, 4), "stride": 5}, "stride 5 is larger than window 4: some pixels would never be covered."),
     ({"window": (9, 4), "stride": (2, 2, 2)}, "stride has 3 layers, there are 2: windows (9, 4)."),
     ({"window": 9, "num_layers": 5}, "num_layers=5 halves a window of 9 px to nothing."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
 ]  # fmt: skip
 
@@ -256,7 +256,7 @@ def test_inputs_and_targets_are_checked() -> None:
         method(pictures().double())
     one = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
     with pytest.raises(BadOutput, match=r"^The network has one output, and the softmax of one score is always 1"):
-        HierarchicalOcclusion(one, window=1)(pictures(height=2, width=2))
+        HierarchicalOcclusion(one, window=1, activation_fn="softmax")(pictures(height=2, width=2))
 
     def breaking(x: Tensor) -> Outputs:
         return Outputs.of_classes(torch.where(x.mean((1, 2, 3)) < 1, torch.nan, 1.0)[:, None] * torch.ones(1, 2))
@@ -275,7 +275,7 @@ def test_the_method_is_found_by_name_and_shows_its_parameters() -> None:
     method = HierarchicalOcclusion(build(networks.Pooled), threshold=0.7, mode="hide")
     assert method.parameters["threshold"] == 0.7
     assert repr(method) == (
-        "HierarchicalOcclusion(Pooled, activation_fn='softmax', perturbation_per_eval=32, threshold=0.7, mode='hide', "
+        "HierarchicalOcclusion(Pooled, activation_fn='auto', perturbation_per_eval=32, threshold=0.7, mode='hide', "
         "fill='blur', num_layers=None, window=None, stride=None)"
     )
 

@@ -207,7 +207,7 @@ WRONG = [
     ({"smallest_cell": 0}, "smallest_cell must be an integer of at least 1, got 0."),
     ({"smallest_cell": 2.5}, "smallest_cell must be an integer of at least 1, got 2.5."),
     ({"baseline": None}, "baseline must be a number, 'mean', 'blur' or a tensor, got None."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": -1}, "perturbation_per_eval must be a positive integer or 'auto', got -1."),
 ]
 

@@ -304,7 +304,7 @@ WRONG = [
     ({"grid": 33}, "grid (33, 41) is finer than the picture, (32, 40)."),
     ({"baseline": "grey"}, "baseline must be a number, 'mean', 'blur' or a tensor, got 'grey'."),
     ({"seed": 0.5}, "seed must be an integer, got 0.5."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
 ]  # fmt: skip
 

@@ -166,8 +166,8 @@ WRONG = [
     ({"baseline": True}, "baseline must be a number, 'mean', 'blur' or a tensor, got True."),
     ({"baseline": float("nan")}, "baseline has NaN or infinite values."),
     ({"baseline": torch.zeros(2, 2)}, "The baseline must broadcast to the inputs, (2, 3, 32, 40), got (2, 2)."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
-    ({"activation_fn": 3}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 3."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": 3}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 3."),
     ({"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
     ({"perturbation_per_eval": "big"}, "perturbation_per_eval must be a positive integer or 'auto', got 'big'."),
 ]  # fmt: skip
@@ -191,5 +191,5 @@ def test_the_softmax_of_a_single_score() -> None:
     said = "The network has one output, and the softmax of one score is always 1. Use activation_fn='sigmoid' or None."
     x = pictures(height=2, width=2)
     with pytest.raises(BadOutput, match="^" + re.escape(said) + "$"):
-        Occlusion(network, window=1)(x)
+        Occlusion(network, window=1, activation_fn="softmax")(x)
     assert Occlusion(network, window=1, activation_fn="sigmoid")(x).shape == (2, 1, 2, 2)

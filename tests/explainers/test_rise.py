@@ -326,7 +326,7 @@ WRONG = [
     ({"tolerance": 0}, "tolerance must be None or lie between 0 and 1, got 0."),
     ({"tolerance": 1.5}, "tolerance must be None or lie between 0 and 1, got 1.5."),
     ({"seed": 1.5}, "seed must be an integer, got 1.5."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": True}, "perturbation_per_eval must be a positive integer or 'auto', got True."),
 ]  # fmt: skip
 

@@ -323,7 +323,7 @@ WRONG = [
     ({"estimator": "center"}, "estimator must be 'regression', 'centred' or 'plain', got 'center'."),
     ({"paired": "yes"}, "paired must be True, False or None, got 'yes'."),
     ({"seed": 1.5}, "seed must be an integer, got 1.5."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
 ]  # fmt: skip
 

@@ -277,16 +277,16 @@ def test_a_box_is_found_by_its_own_map() -> None:
 
 def test_the_protocol_is_said_with_every_number() -> None:
     assert Deletion().describe() == (
-        "Deletion: pixels replaced by 0.0 in network space, 224 pixels a step, softmax probability, trapezoid"
+        "Deletion: pixels replaced by 0.0 in network space, 224 pixels a step, probability, trapezoid"
     )
     assert Insertion().describe() == (
         "Insertion: pixels shown on the image blurred with 11 x 11 pixels, sigma 5, 224 pixels a step, "
-        "softmax probability, trapezoid"
+        "probability, trapezoid"
     )
     coloured = Deletion(baseline="mean", pixels_per_step=50)
     given = Insertion(baseline=torch.zeros(3, 1, 1), activation_fn=torch.sigmoid)
     other = [
-        (coloured, "pixels replaced by the image's mean colour, 50 pixels a step, softmax probability"),
+        (coloured, "pixels replaced by the image's mean colour, 50 pixels a step, probability"),
         (given, "pixels shown on a given tensor (3, 1, 1), 224 pixels a step, score after sigmoid"),
         (Insertion(baseline="blur", activation_fn="sigmoid"), "image blurred, 224 pixels a step, sigmoid probability"),
         (Deletion(activation_fn=None), "0.0 in network space, 224 pixels a step, logit"),

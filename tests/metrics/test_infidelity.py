@@ -164,7 +164,7 @@ def test_the_activation() -> None:
     single = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
     said = "The network has one output, and the softmax of one score is always 1. Use activation_fn='sigmoid' or None."
     with pytest.raises(BadOutput, match="^" + re.escape(said) + "$"):
-        judge(Infidelity(), single, torch.ones(3, 2, 2), torch.ones(2, 2), 0)
+        judge(Infidelity(activation_fn="softmax"), single, torch.ones(3, 2, 2), torch.ones(2, 2), 0)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -175,7 +175,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sigma": -1}, "sigma must be a positive number, got -1."),
     ({"seed": None}, "seed must be an integer, got None."),
     ({"baseline": "grey"}, "baseline must be a number, 'mean', 'blur' or a tensor, got 'grey'."),
-    ({"activation_fn": 3}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 3."),
+    ({"activation_fn": 3}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 3."),
     ({"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
 ]
 

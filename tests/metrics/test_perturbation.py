@@ -167,7 +167,7 @@ def test_which_end_is_better() -> None:
     }
 
 
-ACTIVATION = "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."
+ACTIVATION = "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."
 BASELINE = "baseline must be a number, 'mean', 'blur' or a tensor, got 'black'."
 WRONG = [
     (DeletionAUC, {"steps": 1}, "steps must be an integer of at least 2, got 1."),

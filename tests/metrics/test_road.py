@@ -156,8 +156,10 @@ def test_noise_falls_on_removed_pixels_only() -> None:
 
     saliency, image = torch.rand(40, 50), torch.full((3, 40, 50), 0.5)
     for seed in (0, 1):
-        ROAD(percentiles=(20, 60), order="MoRF", noise=0.1, seed=seed)(case(network, saliency, image))
-    ROAD(percentiles=(20, 60), order="MoRF", noise=0.0)(case(network, saliency, image))
+        ROAD(activation_fn=None, percentiles=(20, 60), order="MoRF", noise=0.1, seed=seed)(
+            case(network, saliency, image)
+        )
+    ROAD(activation_fn=None, percentiles=(20, 60), order="MoRF", noise=0.0)(case(network, saliency, image))
     noisy, other, clean = seen
     assert torch.equal(noisy[0], image)
     changed = (noisy[1:] != 0.5).float().mean((2, 3))
@@ -188,7 +190,7 @@ WRONG = [
     ({"noise": float("nan")}, "noise must be a number of at least 0, got nan."),
     ({"noise": "low"}, "noise must be a number of at least 0, got 'low'."),
     ({"seed": 1.0}, "seed must be an integer, got 1.0."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": -1}, "perturbation_per_eval must be a positive integer or 'auto', got -1."),
 ]
 

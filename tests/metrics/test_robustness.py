@@ -253,7 +253,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     (Robustness, {"seed": 1.5}, "seed must be an integer, got 1.5."),
     (Robustness, {"num_labels": True}, "num_labels must be a positive integer or None, got True."),
     (Robustness, {"activation_fn": "relu"},
-     "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+     "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     (Robustness, {"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
     (MaxSensitivity, {"radius": float("inf")}, "radius must be a positive number, got inf."),
     (MaxSensitivity, {"samples": 2.0}, "samples must be a positive integer, got 2.0."),

@@ -201,7 +201,7 @@ WRONG = [
     ({"rate": 1}, "rate must lie between 0 and 1, both excluded, got 1."),
     ({"rate": True}, "rate must lie between 0 and 1, both excluded, got True."),
     ({"seed": None}, "seed must be an integer, got None."),
-    ({"activation_fn": "relu"}, "activation_fn must be 'softmax', 'sigmoid', None or a callable, got 'relu'."),
+    ({"activation_fn": "relu"}, "activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got 'relu'."),
     ({"perturbation_per_eval": 0}, "perturbation_per_eval must be a positive integer or 'auto', got 0."),
 ]  # fmt: skip
 

@@ -87,8 +87,8 @@ def _lines(picture: Path, found: Any, files: list[Path]) -> list[str]:
         return [_line(picture, found, files)]
     cost = f"{found.method}\t{found.passes.forward} passes\t{found.seconds:.2f} s"
     return [
-        f"{picture}\t{name} {score:.3f}\t{_corners(found.box(0, t))}\t{cost}\t{files[t]}"
-        for t, (name, score) in enumerate(zip(found.labels[0], found.probabilities[0].tolist(), strict=True))
+        f"{picture}\t{found.said(0, t)}\t{_corners(found.box(0, t))}\t{cost}\t{files[t]}"
+        for t in range(len(found.labels[0]))
     ]
 
 
@@ -97,10 +97,13 @@ def _corners(box: Any) -> str:
 
 
 def _line(picture: Path, found: Any, files: list[Path]) -> str:
-    label, probability = found.predicted[0]
-    about = "; ".join(f"{n} {p:.3f}" for n, p in zip(found.labels[0], found.probabilities[0].tolist(), strict=True))
+    from seewhy.explanation import told
+
+    says = found.predicted[0]
+    predicted = "" if says is None else f"predicted {told(says[0], says[1], found.quantity)}\t"
+    about = "; ".join(found.said(0, t) for t in range(len(found.labels[0])))
     return (
-        f"{picture}\tpredicted {label} {probability:.3f}\texplained {about}\t{found.method}\t"
+        f"{picture}\t{predicted}explained {about}\t{found.method}\t"
         f"{found.passes.forward} passes\t{found.seconds:.2f} s\t{files[0]}"
     )
 

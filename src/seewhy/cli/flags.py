@@ -36,8 +36,8 @@ class NetworkFlags:
     """Number of classes of a fine-tuned head."""
     labels: Path | None = None
     """Class names, a text file with one a line."""
-    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
-    """How scores become probabilities."""
+    activation: Literal["auto", "softmax", "sigmoid", "none"] = "auto"
+    """How scores become probabilities; auto: softmax of several scores, sigmoid of one, nothing where they are some."""
     quiet: bool = False
     """No progress bar and no notes."""
     max_pixels: int | None = None

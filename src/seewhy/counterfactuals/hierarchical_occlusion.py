@@ -37,9 +37,9 @@ from seewhy.counterfactuals._tree import Counterfactuals, EditTree, Mode
 from seewhy.counterfactuals._windows import Layer
 from seewhy.errors import BadOutput, InvalidInput, UnknownParameter, nearest
 from seewhy.models import Model, as_model, at, bound
-from seewhy.perturbation import batch_size, check_activation, probabilities
+from seewhy.perturbation import batch_size, probabilities, settle
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Outputs, activation
+from seewhy.types import Activation, Outputs, check_activation
 
 __all__ = ["HierarchicalOcclusion"]
 
@@ -52,7 +52,7 @@ class HierarchicalOcclusion:
 
     Attributes:
         network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: edited copies a forward pass, or "auto".
         threshold: the probability that has to be reached, or with mode "hide" undercut.
         mode: "show": windows shown on the filled picture. "hide": windows filled on the untouched picture.
@@ -65,7 +65,7 @@ class HierarchicalOcclusion:
 
     network: Any
     _: KW_ONLY
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     threshold: float = 0.5
     mode: Mode = "show"
@@ -85,7 +85,7 @@ class HierarchicalOcclusion:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         _check_threshold(self.threshold, self.activation_fn)
         if self.mode not in ("show", "hide"):
@@ -119,7 +119,11 @@ class HierarchicalOcclusion:
             trees = [self._trees(batch, image, layers) for image in range(len(inputs))]
             passes = model.passes.since(before)
         return Counterfactuals(
-            trees=trees, outputs=batch.outputs, targets=batch.asked.classes, passes=passes, warnings=_warnings(trees)
+            trees=trees,
+            outputs=batch.outputs,
+            targets=batch.asked.classes,
+            passes=passes,
+            warnings=(*batch.notes, *_warnings(trees)),
         )
 
     @property
@@ -172,6 +176,7 @@ class _Batch:
         asked: T targets an image.
         activate: scores -> probabilities.
         own: (N, T) probabilities of the untouched images.
+        notes: about the activation.
     """
 
     model: Model
@@ -181,16 +186,20 @@ class _Batch:
     asked: TargetSet
     activate: Activation | None
     own: Tensor
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, method: HierarchicalOcclusion, model: Model, inputs: Tensor, request: Request) -> _Batch:
         """Runs the model on the untouched images."""
         fill = _filled(method.fill, inputs)
         outputs = model(inputs)
-        check_activation(outputs, method.activation_fn)
-        asked, activate = request.resolve(outputs), activation(method.activation_fn)
+        asked, settled = request.resolve(outputs), settle(model, inputs, outputs, method.activation_fn)
+        activate = settled.put
         own = _finite(asked.values(probabilities(outputs, asked, activate)))
-        return cls(model=model, inputs=inputs, fill=fill, outputs=outputs, asked=asked, activate=activate, own=own)
+        return cls(
+            model=model, inputs=inputs, fill=fill, outputs=outputs, asked=asked, activate=activate, own=own,
+            notes=tuple(note.text for note in settled.notes),
+        )  # fmt: skip
 
     def values(self, outputs: Outputs, image: int) -> Tensor:
         """(R, T) probabilities of edited copies of one image."""
@@ -208,7 +217,7 @@ def _check_threshold(threshold: Any, function: Any) -> None:
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and math.isfinite(threshold)
     if not number:
         raise InvalidInput(f"threshold must be a number, got {threshold!r}.")
-    if function in ("softmax", "sigmoid") and not 0 < threshold < 1:
+    if function in ("auto", "softmax", "sigmoid") and not 0 < threshold < 1:
         raise InvalidInput(f"threshold must lie between 0 and 1 for probabilities, got {threshold!r}.")
 
 

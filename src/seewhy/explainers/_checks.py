@@ -151,13 +151,15 @@ def _degenerate(raw: Tensor) -> Tensor:
 
 def _unlikely(found: Attribution) -> list[Note]:
     asked = found.targets.classes
-    if asked is None or found.outputs.num_classes == 1:
+    outputs = found.outputs
+    if asked is None or outputs.word != "class":
         return []
-    scores = found.outputs.classes
-    likely = scores if found.outputs.activated else scores.softmax(1)
+    likely = outputs.activate(torch.sigmoid).classes if outputs.pair else outputs.classes
+    if not (outputs.activated or outputs.pair):
+        likely = likely.softmax(1)
     chances = likely.gather(1, asked)
     best, predicted = likely.max(1)
-    kind = "probability" if found.outputs.activated else "softmax probability"
+    kind = "probability" if outputs.activated or outputs.pair else "softmax probability"
 
     def text(i: int, t: int) -> str:
         return (

@@ -14,9 +14,9 @@ from seewhy.errors import InvalidInput, MissingDependency
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
 from seewhy.models import Model, at
-from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
+from seewhy.perturbation import batch_size, chunked, probabilities, settle
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = [
     "OverSuperpixels", "Plan", "all_coalitions", "cell_of", "check_count", "check_grid", "check_seed", "grid_sides",
@@ -44,7 +44,7 @@ class OverSuperpixels(Explainer):
     A method says in ``_plan`` which coalitions of parts it tries, and in ``_values`` what the parts are worth.
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: partly covered copies a forward pass, or "auto".
         num_masks: partly covered copies an image, at most; all targets share them.
         segments: "grid" for square cells, "slic" for superpixels that follow the picture (needs scikit-image), or an
@@ -54,7 +54,7 @@ class OverSuperpixels(Explainer):
         seed: of the coalitions; the global random state is neither read nor changed.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     num_masks: int = 1000
     segments: str | Tensor = "grid"
@@ -63,7 +63,7 @@ class OverSuperpixels(Explainer):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         check_count("num_masks", self.num_masks, 2)
         _check_segments(self.segments)
@@ -82,9 +82,10 @@ class OverSuperpixels(Explainer):
         labels = segment(self.segments, self.grid, inputs)
         counts = (labels.flatten(1).amax(1) + 1).tolist()
         plans = {parts: self._plan(parts) for parts in sorted(set(counts))}
-        cover, activate = baselines.make(self.baseline, inputs), activation(self.activation_fn)
+        cover = baselines.make(self.baseline, inputs)
         outputs = model(inputs)
-        check_activation(outputs, self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
+        activate = settled.put
         targets = request.resolve(outputs)
         shown = [plans[parts].shown for parts in counts]
         scores = part_scores(
@@ -101,7 +102,7 @@ class OverSuperpixels(Explainer):
             raw=raw,
             outputs=outputs,
             targets=targets,
-            notes=unmoved(moved.unsqueeze(2), "coalition"),
+            notes=(*settled.notes, *unmoved(moved.unsqueeze(2), "coalition")),
         )
 
 

@@ -24,9 +24,9 @@ from seewhy.errors import BadOutput, InvalidInput, MissingCapability, NoSpatialO
 from seewhy.explainers import Explainer
 from seewhy.models import FeatureModel, Model
 from seewhy.models.torch.levels import levels
-from seewhy.perturbation import check_activation
+from seewhy.perturbation import settle
 from seewhy.targets import Request
-from seewhy.types import Activation, Grid, Note, Outputs, activation
+from seewhy.types import Activation, Grid, Note, Outputs, activation, check_activation
 
 __all__ = ["DetClassProbabilityMap"]
 
@@ -47,7 +47,7 @@ class DetClassProbabilityMap(Explainer):
 
     layers: tuple[str, ...] | None = None
     num_anchors: int | tuple[int, ...] | None = None
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     background: int | None = None
     antialias: bool = False
 
@@ -55,7 +55,7 @@ class DetClassProbabilityMap(Explainer):
     classes_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         if isinstance(self.layers, str) or not all(isinstance(name, str) for name in self.layers or ()):
             raise InvalidInput(f"layers must be names of layers in a tuple, one a level, got {self.layers!r}.")
         if (self.layers is None) != (self.num_anchors is None):
@@ -89,8 +89,7 @@ class DetClassProbabilityMap(Explainer):
                 f"It is not known how the candidates of {model.name} lie in the picture. Pass layers=(its class heads) "
                 "and num_anchors=..., or load it with an adapter of seewhy.heads that knows its grids."
             )
-        check_activation(outputs, self.activation_fn)
-        scores = outputs.activate(activation(self.activation_fn)).scores
+        scores = outputs.activate(settle(model, inputs, outputs, self.activation_fn).put).scores
         parts = scores.split([grid.count for grid in outputs.grids], 1)
         found = [_laid(part, grid) for part, grid in zip(parts, outputs.grids, strict=True)]
         return outputs, found, outputs.grids[0].reach
@@ -119,8 +118,8 @@ class DetClassProbabilityMap(Explainer):
                 "Check num_anchors and layers."
             )
         rows = maps.float().view(n, anchors, classes, h, w).movedim(2, -1)
-        put = activation(self.activation_fn)
-        if put is not None and not (classes == 1 and self.activation_fn == "softmax"):
+        put = activation("softmax" if self.activation_fn == "auto" else self.activation_fn)
+        if put is not None and not (classes == 1 and self.activation_fn in ("auto", "softmax")):
             rows = put(rows.reshape(-1, classes)).view_as(rows)
         best = rows.amax(1).movedim(-1, 1)
         if self.background is not None:

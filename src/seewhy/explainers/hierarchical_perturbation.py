@@ -38,9 +38,9 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places, unmoved
 from seewhy.explainers._superpixels import cell_of, check_count, check_grid, grid_sides
 from seewhy.models import Model, at
-from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
+from seewhy.perturbation import batch_size, chunked, probabilities, settle
 from seewhy.targets import Request
-from seewhy.types import Activation, Note, activation
+from seewhy.types import Activation, Note, check_activation
 
 __all__ = ["HierarchicalPerturbation"]
 
@@ -53,21 +53,21 @@ class HierarchicalPerturbation(Explainer):
     """Occlusion from coarse to fine, refined only where the coarse map is salient (Cooper 2021).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: covered copies a forward pass, or "auto".
         grid: cells along each side at the first level, or (down, across).
         smallest_cell: in pixels; cells are halved while they are larger.
         baseline: what covers a window: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     grid: int | tuple[int, int] = 8
     smallest_cell: int = 4
     baseline: float | str | Tensor = 0.0
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         check_grid(self.grid)
         check_count("smallest_cell", self.smallest_cell, 1)
@@ -75,9 +75,10 @@ class HierarchicalPerturbation(Explainer):
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         grids = self._grids(inputs.shape[2], inputs.shape[3])
-        cover, activate = baselines.make(self.baseline, inputs), activation(self.activation_fn)
+        cover = baselines.make(self.baseline, inputs)
         outputs = model(inputs)
-        check_activation(outputs, self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
+        activate = settled.put
         targets = request.resolve(outputs)
         before = targets.values(probabilities(outputs, targets, activate))
 
@@ -91,7 +92,8 @@ class HierarchicalPerturbation(Explainer):
         for _ in grids[1:]:
             maps = maps.repeat_interleave(2, 2).repeat_interleave(2, 3)
             maps += _on_cells(self._drops(drop, _salient(maps), inputs.shape[2:]))
-        notes = (*unmoved(first.flatten(2), "window"), *_only_raised(first), *self._flat(grids, inputs))
+        flat = self._flat(grids, inputs)
+        notes = (*settled.notes, *unmoved(first.flatten(2), "window"), *_only_raised(first), *flat)
         return Attribution(raw=maps, outputs=outputs, targets=targets, notes=notes)
 
     def _grids(self, height: int, width: int) -> list[tuple[int, int]]:

@@ -39,9 +39,9 @@ from seewhy.explainers._checks import unmoved
 from seewhy.explainers._superpixels import cells, check_count, check_grid, check_seed, grid_sides, part_scores
 from seewhy.maps import FLAT, full_precision
 from seewhy.models import Model
-from seewhy.perturbation import batch_size, check_activation
+from seewhy.perturbation import batch_size, settle
 from seewhy.targets import Request
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["HSIC"]
 
@@ -51,7 +51,7 @@ class HSIC(Explainer):
     """Dependence between the class's probability and each cell being shown, of any form but unsigned (Novello 2022).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: masked copies a forward pass, or "auto".
         num_masks: masks an image; all images and targets share them. The paper takes 1500, or 750 to save time.
         grid: cells along each side, or (down, across).
@@ -61,7 +61,7 @@ class HSIC(Explainer):
         seed: of the masks; the global random state is neither read nor changed.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     num_masks: int = 1500
     grid: int | tuple[int, int] = 7
@@ -71,7 +71,7 @@ class HSIC(Explainer):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         check_count("num_masks", self.num_masks, 2)
         check_grid(self.grid)
@@ -89,10 +89,11 @@ class HSIC(Explainer):
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         labels = cells(grid_sides(self.grid), inputs).expand(len(inputs), -1, -1)
-        cover, activate = baselines.make(self.baseline, inputs), activation(self.activation_fn)
+        cover = baselines.make(self.baseline, inputs)
         shown = self._masks().to(inputs.device)
         outputs = model(inputs)
-        check_activation(outputs, self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
+        activate = settled.put
         targets = request.resolve(outputs)
         found = part_scores(
             model, inputs, (labels, [shown] * len(inputs), cover), targets=targets, activate=activate,
@@ -108,7 +109,7 @@ class HSIC(Explainer):
             raw=raw.view(*scores.shape[:2], *grid_sides(self.grid)),
             outputs=outputs,
             targets=targets,
-            notes=unmoved(scores - scores[..., :1], "mask"),
+            notes=(*settled.notes, *unmoved(scores - scores[..., :1], "mask")),
         )
 
     @property

@@ -38,7 +38,7 @@ class KernelSHAP(OverSuperpixels):
     """Shapley values of superpixels, which add up to what the picture changes (Lundberg and Lee 2017).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: partly covered copies a forward pass, or "auto".
         num_masks: partly covered copies an image, at most; from 2^M - 1 on the values of M parts are exact.
         segments: "grid" for square cells, "slic" for superpixels that follow the picture (needs scikit-image), or an

@@ -33,7 +33,7 @@ class LIME(OverSuperpixels):
     """Weights of a local linear model over superpixels (Ribeiro 2016).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: partly covered copies a forward pass, or "auto".
         num_masks: partly covered copies an image, at most; all targets share them.
         segments: "grid" for square cells, "slic" for superpixels that follow the picture (needs scikit-image), or an

@@ -20,9 +20,9 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
 from seewhy.maps import full_precision
 from seewhy.models import Model
-from seewhy.perturbation import batch_size, check_activation, perturbed_scores, probabilities
+from seewhy.perturbation import batch_size, perturbed_scores, probabilities, settle
 from seewhy.targets import Request
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["Occlusion"]
 
@@ -32,21 +32,21 @@ class Occlusion(Explainer):
     """Fall of the class's probability when a sliding window is covered (Zeiler and Fergus 2013).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: covered copies a forward pass, or "auto".
         window: side in pixels, or (height, width); by default 1/7 of the short side.
         stride: step in pixels, or (down, right); by default half the window. The last window ends at the border.
         baseline: what covers the window: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     window: int | tuple[int, int] | None = None
     stride: int | tuple[int, int] | None = None
     baseline: float | str | Tensor = 0.0
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         baselines.check(self.baseline)
         for field in ("window", "stride"):
@@ -55,9 +55,9 @@ class Occlusion(Explainer):
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         rows, columns = (_inside(*sides, inputs.device) for sides in self._windows(inputs.shape[2], inputs.shape[3]))
         cover = baselines.make(self.baseline, inputs)
-        activate = activation(self.activation_fn)
         outputs = model(inputs)
-        check_activation(outputs, self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
+        activate = settled.put
         targets = request.resolve(outputs)
 
         def perturb(images: Tensor, windows: Tensor) -> Tensor:
@@ -71,7 +71,8 @@ class Occlusion(Explainer):
         before = targets.values(probabilities(outputs, targets, activate))
         drops = (before.unsqueeze(1) - after).transpose(1, 2).unflatten(2, (len(rows), len(columns)))
         raw = _mean_over_windows(drops, rows.float(), columns.float())
-        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=unmoved(drops.flatten(2), "window"))
+        notes = (*settled.notes, *unmoved(drops.flatten(2), "window"))
+        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes)
 
     def _windows(self, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """(side of the picture, window, step) down and right.

@@ -33,10 +33,10 @@ from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import noisy, regress
 from seewhy.maps import full_precision
 from seewhy.models import Model, at
-from seewhy.perturbation import batch_size, check_activation, perturbed_scores
+from seewhy.perturbation import batch_size, perturbed_scores, settle
 from seewhy.progress import part_of, report
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Note, activation
+from seewhy.types import Activation, Note, check_activation
 
 __all__ = ["RISE"]
 
@@ -49,7 +49,7 @@ class RISE(Explainer):
     """Covariance of the class's probability with random masks, for any black box (Petsiuk 2018).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: masked copies a forward pass, or "auto".
         num_masks: masks an image, at most; all images and targets share them.
         grid: cells along each side, or (down, across).
@@ -62,7 +62,7 @@ class RISE(Explainer):
         seed: of the masks; the global random state is neither read nor changed.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     num_masks: int = 500
     grid: int | tuple[int, int] = 7
@@ -73,7 +73,7 @@ class RISE(Explainer):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         if self.estimator not in ESTIMATORS:
             raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
@@ -98,15 +98,14 @@ class RISE(Explainer):
             inputs.device
         )
         outputs = model(inputs)
-        check_activation(outputs, self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
         targets = request.resolve(outputs)
         if self.tolerance is None:
-            found = [self._scores(model, inputs, masks, targets)]
+            found = [self._scores(model, inputs, masks, targets, settled.put)]
         else:
+            own = [at(model, torch.tensor([i], device="cpu")) for i in range(n)]
             found = [
-                self._until_steady(
-                    at(model, torch.tensor([i], device="cpu")), inputs[i : i + 1], masks, _of(targets, i), (i, n)
-                )
+                self._until_steady(own[i], inputs[i : i + 1], masks, _of(targets, i), (i, n), settled.put)
                 for i in range(n)
             ]
         made = [self._map(masks.take(torch.arange(s.shape[2], device=s.device)), s) for s in found]
@@ -114,23 +113,24 @@ class RISE(Explainer):
             raw=torch.cat([m.raw for m in made]),
             outputs=outputs,
             targets=targets,
-            notes=self._notes(found, made),
+            notes=(*settled.notes, *self._notes(found, made)),
         )
 
-    def _scores(self, model: Model, inputs: Tensor, masks: Masks, targets: TargetSet) -> Tensor:
+    def _scores(self, model: Model, inputs: Tensor, masks: Masks, targets: TargetSet, put: Activation | None) -> Tensor:
         """(N, T, M) scores under the masks."""
 
         def perturb(images: Tensor, index: Tensor) -> Tensor:
             return inputs[images] * masks.at(index).unsqueeze(1).to(inputs.dtype)
 
         return perturbed_scores(
-            model, inputs, perturb, len(masks.grids), targets=targets, activate=activation(self.activation_fn),
+            model, inputs, perturb, len(masks.grids), targets=targets, activate=put,
             per_eval=self.perturbation_per_eval,
         ).transpose(1, 2)  # fmt: skip
 
     def _until_steady(
-        self, model: Model, image: Tensor, masks: Masks, targets: TargetSet, place: tuple[int, int]
-    ) -> Tensor:
+        self, model: Model, image: Tensor, masks: Masks, targets: TargetSet, place: tuple[int, int],
+        put: Activation | None,
+    ) -> Tensor:  # fmt: skip
         """(1, T, M) scores of one image, in rounds until the map of each target has converged."""
         assert self.tolerance is not None
         known: list[Tensor] = []
@@ -138,7 +138,7 @@ class RISE(Explainer):
         while done < self.num_masks:
             index = torch.arange(done, min(done + ROUND, self.num_masks), device=image.device)
             with part_of(i * self.num_masks + done, n * self.num_masks):
-                known.append(self._scores(model, image, masks.take(index), targets))
+                known.append(self._scores(model, image, masks.take(index), targets, put))
             done += len(index)
             scores = torch.cat(known, 2)
             if done >= 2 * ROUND and bool((self._agreement(masks, scores) >= 1 - self.tolerance).all()):

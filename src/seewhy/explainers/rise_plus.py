@@ -41,9 +41,9 @@ from seewhy.maps import full_precision
 from seewhy.models import Model, at, varies
 from seewhy.models.torch.model import TorchModel
 from seewhy.ood.ood_net import OoDNet
-from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
+from seewhy.perturbation import batch_size, chunked, probabilities, settle
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Note, Outputs, activation
+from seewhy.types import Activation, Note, Outputs, check_activation
 
 __all__ = ["RISEPlus"]
 
@@ -60,7 +60,7 @@ class RISEPlus(Explainer):
         ood_net: a trained ``OoDNet``; the only argument that may be given by position.
         network: what is explained; by default the classifier under ``ood_net``. With that one a single forward pass
             gives both scores; another one costs a second pass of each copy, through the classifier.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: masked copies a forward pass, or "auto".
         num_masks: masks an image; all images and targets share them, and RISE with the same parameters has the same.
         grid: cells along each side, or (down, across).
@@ -72,7 +72,7 @@ class RISEPlus(Explainer):
 
     ood_net: Any = field(default=None, kw_only=False)
     network: Any = None
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     num_masks: int = 500
     grid: int | tuple[int, int] = 7
@@ -89,7 +89,7 @@ class RISEPlus(Explainer):
             )
         if self.network is None:
             object.__setattr__(self, "network", self.ood_net.underlying)
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         if self.estimator not in ESTIMATORS:
             raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
@@ -105,15 +105,15 @@ class RISEPlus(Explainer):
         masks = self._masks(inputs)
         look = _Eyes(model, self.ood_net, inputs)
         outputs, photo = look(inputs)
-        check_activation(outputs, self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
         targets = request.resolve(outputs)
         _, blank = look(torch.zeros_like(inputs if varies(model) else inputs[:1]))
-        scores, familiar = self._scores(look, inputs, masks, targets)
+        scores, familiar = self._scores(look, inputs, masks, targets, settled.put)
         weights, unlike = _inlier_scores(familiar, photo, blank)
         moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
         raw, explained = self._estimate(masks, scores if self.estimator == "plain" else moved, weights)
         moves = (moved.abs().amax(2) > 1e-7) & (weights.sum(1, keepdim=True) > 0)
-        notes = (*unlike, *unmoved(moved, "mask"), *noisy(explained, moves))
+        notes = (*settled.notes, *unlike, *unmoved(moved, "mask"), *noisy(explained, moves))
         return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes)
 
     def _masks(self, inputs: Tensor) -> Masks:
@@ -122,9 +122,11 @@ class RISEPlus(Explainer):
         masks = Masks.draw(self.num_masks, grid_sides(self.grid), self.p, self.seed, size, paired=paired)
         return masks.to(inputs.device)
 
-    def _scores(self, look: _Eyes, inputs: Tensor, masks: Masks, targets: TargetSet) -> tuple[Tensor, Tensor]:
+    def _scores(
+        self, look: _Eyes, inputs: Tensor, masks: Masks, targets: TargetSet, put: Activation | None
+    ) -> tuple[Tensor, Tensor]:
         """(N, T, masks) the targets' scores and (N, masks) how familiar each copy is, from the same passes."""
-        n, count, activate = len(inputs), self.num_masks, activation(self.activation_fn)
+        n, count = len(inputs), self.num_masks
         scores = inputs.new_zeros((n * count, targets.count), dtype=torch.float32)
         familiar = inputs.new_zeros(n * count, dtype=torch.float32)
 
@@ -133,7 +135,7 @@ class RISEPlus(Explainer):
             images, index = flat // count, flat % count
             copies = inputs[images] * masks.at(index).unsqueeze(1).to(inputs.dtype)
             outputs, familiar[start:stop] = look(copies, images)
-            scores[start:stop] = targets.values(probabilities(outputs, targets, activate), images)
+            scores[start:stop] = targets.values(probabilities(outputs, targets, put), images)
 
         chunked(work, n * count, self.perturbation_per_eval)
         return scores.view(n, count, -1).transpose(1, 2), familiar.view(n, count)

@@ -27,9 +27,9 @@ from seewhy.explainers._checks import unmoved
 from seewhy.explainers._transformer import inside
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel
-from seewhy.perturbation import batch_size, check_activation, chunked, probabilities
+from seewhy.perturbation import batch_size, chunked, probabilities, settle
 from seewhy.targets import Request
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["TIS"]
 
@@ -41,14 +41,14 @@ class TIS(Explainer):
     """Mean probability of the class over the sets of tokens that hold a token (Englebert 2023).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: sets of tokens a forward pass, or "auto".
         num_masks: sets of tokens an image, at most; no more than there are channels in all blocks.
         p: share of the picture's tokens that a set keeps.
         seed: of the clusters' first centres; the global random state is neither read nor changed.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     num_masks: int = 256
     p: float = 0.5
@@ -57,7 +57,7 @@ class TIS(Explainer):
     needs: ClassVar[type] = FeatureModel
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         if not isinstance(self.num_masks, int) or isinstance(self.num_masks, bool) or self.num_masks < 2:
             raise InvalidInput(f"num_masks must be an integer of at least 2, got {self.num_masks!r}.")
@@ -69,8 +69,8 @@ class TIS(Explainer):
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
         body = inside(model, inputs, type(self).__name__)
         outputs, maps = body.streams(inputs)
-        check_activation(outputs, self.activation_fn)
-        targets, activate = request.resolve(outputs), activation(self.activation_fn)
+        settled = settle(model, inputs, outputs, self.activation_fn)
+        targets, activate = request.resolve(outputs), settled.put
         kept = torch.stack([self._sets(image) for image in maps.flatten(1, 2).flatten(2)])  # (N, M, k)
         n, count, _ = kept.shape
         scores = torch.zeros((n * count, targets.count), device=inputs.device)
@@ -87,7 +87,7 @@ class TIS(Explainer):
             raw=_mean_where_kept(found, kept, body.grid),
             outputs=outputs,
             targets=targets,
-            notes=unmoved(found - found[..., :1], "set of tokens"),
+            notes=(*settled.notes, *unmoved(found - found[..., :1], "set of tokens")),
         )
 
     def _sets(self, maps: Tensor) -> Tensor:

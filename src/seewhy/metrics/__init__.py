@@ -22,9 +22,9 @@ from seewhy import registry
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
 from seewhy.models import Model, as_model, at, bound
-from seewhy.perturbation import check_activation, chunked, probabilities
+from seewhy.perturbation import Settled, chunked, probabilities, settle
 from seewhy.targets import Request, Target, TargetSet
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "explaining", "scores"]
 
@@ -251,7 +251,7 @@ def _per_image(values: Any, inputs: Tensor, what: str) -> Tensor:
 
 
 def scores(
-    case: Case, change: Callable[[Tensor], Tensor], count: int, *, activation_fn: str | Activation | None = "softmax",
+    case: Case, change: Callable[[Tensor], Tensor], count: int, *, activation_fn: str | Activation | None = "auto",
     per_eval: int | str = 32,
 ) -> Tensor:  # fmt: skip
     """(count,) float32: the target's score under each of ``count`` changes of the image, in batches that fit.
@@ -260,20 +260,22 @@ def scores(
         case: the image and its target.
         change: numbers of changes (R,) -> changed images (R, C, H, W).
         count: how many changes there are.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         per_eval: images a forward pass, or "auto".
 
     Raises:
         InvalidTarget: the network has no such class.
     """
-    activate = activation(activation_fn)
+    check_activation(activation_fn)
+    own, settled = case.image.unsqueeze(0), list[Settled]()
     found = case.image.new_zeros(count, dtype=torch.float32)
 
     def work(start: int, stop: int) -> None:
         outputs = case.model(change(torch.arange(start, stop, device=found.device)))
-        check_activation(outputs, activation_fn)
+        if not settled:  # a network that gives probabilities gives them for every image, changed ones, too
+            settled.append(settle(case.model, own, outputs, activation_fn))
         targets = Request.parse(case.target, stop - start).resolve(outputs)
-        found[start:stop] = targets.values(probabilities(outputs, targets, activate))[:, 0]
+        found[start:stop] = targets.values(probabilities(outputs, targets, settled[0].put))[:, 0]
 
     chunked(work, count, per_eval)
     return found

@@ -25,7 +25,7 @@ from seewhy.metrics import Case, Cost, Metric, scores
 from seewhy.metrics._chance import check_count, check_seed
 from seewhy.metrics._correlation import pearson
 from seewhy.perturbation import batch_size
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = [
     "PerturbationMetric", "RiseMetric", "StepMetric", "area", "background", "cells", "check_several",
@@ -39,15 +39,15 @@ class PerturbationMetric(Metric):
     """A metric that scores changed copies of the image.
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
 
 
@@ -229,7 +229,7 @@ def named(baseline: float | str | Tensor) -> str:
 
 def _scored(function: str | Activation | None) -> str:
     if isinstance(function, str):
-        return f"{function} probability"
+        return "probability" if function == "auto" else f"{function} probability"
     return "logit" if function is None else f"score after {getattr(function, '__name__', type(function).__name__)}"
 
 

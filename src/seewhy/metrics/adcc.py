@@ -30,7 +30,7 @@ from seewhy.maps import scale
 from seewhy.metrics import Case, Cost, Metric, scores
 from seewhy.metrics._correlation import pearson
 from seewhy.perturbation import batch_size
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["ADCC", "Parts"]
 
@@ -60,20 +60,20 @@ class ADCC(Metric):
     """Harmonic mean of a map's coherency, simplicity and kept probability (Poppi 2021).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: pictures a forward pass, or "auto".
         baseline: what the picture fades to where the map is low: a number, "mean", "blur" or a tensor that broadcasts
             to it.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     baseline: float | str | Tensor = 0.0
 
     needs_explainer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         baselines.check(self.baseline)
 

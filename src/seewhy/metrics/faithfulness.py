@@ -41,7 +41,7 @@ class Faithfulness(LabelledMetric):
 
     Attributes:
         num_labels: number of labels; None lets the tally grow with the labels that come.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         metric: "NaiveFaithfulness", "DeletionAUC" or "InsertionAUC".
         perturbation_per_eval: changed copies a forward pass, or "auto".
         baseline: what replaces pixels: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
@@ -49,7 +49,7 @@ class Faithfulness(LabelledMetric):
         seed: of the order of equal pixels.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     metric: str = "NaiveFaithfulness"
     _: KW_ONLY
     perturbation_per_eval: int | str = 32

@@ -30,7 +30,7 @@ from seewhy.errors import InvalidInput
 from seewhy.metrics import Case, Cost, Metric, scores
 from seewhy.metrics._chance import check_count, check_number, check_seed, normal, seeds
 from seewhy.perturbation import batch_size
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["Infidelity"]
 
@@ -43,7 +43,7 @@ class Infidelity(Metric):
     """Mean squared error with which the scaled map foretells what changes of the picture cost the score (Yeh 2019).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed pictures a forward pass, or "auto".
         perturbation: "square" or "noise".
         samples: how many changes there are.
@@ -55,7 +55,7 @@ class Infidelity(Metric):
         seed: of the changes; the global random state is neither read nor changed.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     perturbation: Literal["square", "noise"] = "square"
     samples: int = 200
@@ -68,7 +68,7 @@ class Infidelity(Metric):
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         if self.perturbation not in ("square", "noise"):
             raise InvalidInput(f"perturbation must be 'square' or 'noise', got {self.perturbation!r}.")

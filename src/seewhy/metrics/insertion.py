@@ -35,7 +35,7 @@ class Insertion(RiseMetric):
     Within 0 and 1 for probabilities; anywhere for logits.
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
         pixels_per_step: pixels shown from one image to the next.
         seed: of the order of equal pixels.

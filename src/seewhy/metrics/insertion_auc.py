@@ -27,7 +27,7 @@ class InsertionAUC(StepMetric):
     """Share of the score that is reached, on average, while pixels are shown by falling saliency (Petsiuk 2018).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
         baseline: what pixels are shown on: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         steps: slabs of pixels; the last image is whole.

@@ -42,7 +42,7 @@ class IROF(PerturbationMetric):
     """Share of the score that is lost, on average, while segments are removed by falling saliency (Rieger 2020).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
         segments: about how many segments an image has.
         method: "grid", cells as square as can be, or "slic", the paper's superpixels.

@@ -24,7 +24,7 @@ class NaiveFaithfulness(StepMetric):
     """Correlation of the saliency of pixels with the drop when they are removed (Alvarez-Melis and Jaakkola 2018).
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
         baseline: what replaces pixels: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         steps: slabs.

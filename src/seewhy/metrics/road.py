@@ -42,7 +42,7 @@ class ROAD(PerturbationMetric):
     Within -1 and 1 for probabilities, -1/2 and 1/2 when combined; anywhere for logits.
 
     Attributes:
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
         percentiles: percentages of pixels removed, each above 0 and below 100.
         order: "MoRF" (most relevant first), "LeRF" (least relevant first) or "combined"; higher is better in each.

@@ -22,7 +22,7 @@ from seewhy.metrics._chance import check_count, check_number, check_seed
 from seewhy.metrics._labelled import LabelledMetric
 from seewhy.metrics._sensitivity import largest_change
 from seewhy.perturbation import batch_size
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, check_activation
 
 __all__ = ["Robustness"]
 
@@ -41,7 +41,7 @@ class Robustness(LabelledMetric):
         scaled: scales all maps to [0, 1] first; needed where the map that is judged is not the explainer's raw one.
     """
 
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     radius: float = 0.2
     samples: int = 10
@@ -52,7 +52,7 @@ class Robustness(LabelledMetric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         check_number("radius", self.radius)
         check_count("samples", self.samples)

@@ -8,12 +8,12 @@ clear error. The gradient-free methods therefore work alike on a torch module, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 from torch.jit import ScriptModule
 
 from seewhy.errors import InvalidType
@@ -37,6 +37,7 @@ __all__ = [
     "as_model",
     "at",
     "bound",
+    "paired",
     "varies",
 ]
 
@@ -54,6 +55,14 @@ class PooledLinear:
 
     weight: Tensor
     bias: Tensor | None
+
+
+def paired(linear: PooledLinear | None, labels: Sequence[str] | None) -> PooledLinear | None:
+    """The head for two classes, where one score stands for both: class 0 is the other one's complement."""
+    if linear is None or labels is None or len(labels) != 2 or len(linear.weight) != 1:
+        return linear
+    bias = None if linear.bias is None else cat([-linear.bias, linear.bias])
+    return PooledLinear(weight=cat([-linear.weight, linear.weight]), bias=bias)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

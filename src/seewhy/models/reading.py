@@ -24,7 +24,8 @@ def to_outputs(raw: Any, n: int, selector: Selector = None, labels: Sequence[str
         raw: a tensor (N, K), an ``Outputs``, or a tuple, dict or object that holds the tensor.
         n: the number of images that went in.
         selector: a name, an index or a callable that picks the scores; None looks for them.
-        labels: class names; what a reader of boxes gives must have as many classes.
+        labels: class names; what a reader of boxes gives must have as many classes, and with two of them one score
+            stands for both classes.
 
     Raises:
         BadOutput: no scores of shape (N, K) were found, they are not finite, or there are other classes than names.
@@ -43,6 +44,8 @@ def to_outputs(raw: Any, n: int, selector: Selector = None, labels: Sequence[str
             )
     if not bool(torch.isfinite(outputs.scores).all()):
         raise BadOutput("The network returned NaN or infinite scores. Its weights or the input are out of range.")
+    if labels is not None and len(labels) == 2 and outputs.scores.shape[1:] == (1, 1) and outputs.boxes is None:
+        return replace(outputs, pair=True)
     return outputs
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
 from seewhy.maps import full_precision
+from seewhy.models.reading import select
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
@@ -108,8 +110,9 @@ class OoDNet(nn.Module):
     def features_of(self, model: TorchModel, inputs: Tensor) -> Tensor:
         """The same; ``model`` is the classifier with its further arguments for these inputs."""
         model.check(inputs)
+        asked = replace(model, output=_answer) if self.asks else model  # its features are no scores
         with alone(model.module), model.opened():
-            return self._caught(lambda: model(inputs).classes)
+            return self._caught(lambda: asked(inputs).classes)
 
     def scores(self, features: Tensor) -> Tensor:
         """(N, F) -> (N, K) cosines of the features with the class vectors; 0 where a feature vector is zero."""
@@ -273,6 +276,11 @@ class OoDNet(nn.Module):
     def __repr__(self) -> str:
         """One line."""
         return f"OoDNet({type(self.underlying).__name__}, num_classes={self.num_classes})"
+
+
+def _answer(raw: Any) -> Any:
+    """What a classifier returns when it is asked for its features."""
+    return select(raw, None)
 
 
 def _check(underlying: Any, num_classes: Any) -> None:

@@ -311,7 +311,8 @@ class ImageClassificationRunner:
     Args:
         summary_dir: the run folder; results that are there already are not computed again.
         network: what `seewhy.load` takes.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", ``nn.Softmax()``, ``nn.Sigmoid()``, a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", ``nn.Softmax()``, ``nn.Sigmoid()``, a
+            callable.
         data: (data set, class names), or the data set alone: a torch ``Dataset`` or ``DataLoader``, an iterable of
             (image), (image, labels) or (image, labels, boxes), a folder, see `seewhy.datasets.open_data`.
         threshold: classes above this probability are explained, with those that truly are there.
@@ -320,7 +321,7 @@ class ImageClassificationRunner:
     """
 
     def __init__(
-        self, summary_dir: str | os.PathLike[str], network: Any, activation_fn: Any = "softmax", data: Any = None, *,
+        self, summary_dir: str | os.PathLike[str], network: Any, activation_fn: Any = "auto", data: Any = None, *,
         threshold: float = 0.5, data_options: Mapping[str, Any] | None = None, **options: Any,
     ) -> None:  # fmt: skip
         pair = isinstance(data, tuple) and len(data) == 2 and _names(data[1])

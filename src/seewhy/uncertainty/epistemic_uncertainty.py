@@ -37,8 +37,8 @@ from seewhy.models import as_model, at, bound
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
-from seewhy.perturbation import batch_size, check_activation, chunked
-from seewhy.types import Activation, Outputs, Passes, activation
+from seewhy.perturbation import Settled, batch_size, chunked, settle
+from seewhy.types import Activation, Outputs, Passes, check_activation
 from seewhy.uncertainty._dropout import Dropouts, Trunk, idle
 
 __all__ = ["EpistemicUncertainty", "Uncertainty", "beta_quantile"]
@@ -75,7 +75,7 @@ class EpistemicUncertainty:
 
     Attributes:
         network: a torch module, or a seewhy model of one.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         samples: how often each image is looked at with dropout.
         perturbation_per_eval: images a forward pass, or "auto".
         rate: of the dropout that is placed before the last linear layer of a network without any.
@@ -84,14 +84,14 @@ class EpistemicUncertainty:
 
     network: Any
     _: KW_ONLY
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     samples: int = 10
     perturbation_per_eval: int | str = 32
     rate: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 2:
             raise InvalidInput(f"samples must be an integer of at least 2, got {self.samples!r}.")
@@ -160,6 +160,7 @@ class _Draws:
     def __init__(self, model: TorchModel, asked: EpistemicUncertainty, inputs: Tensor) -> None:
         self.model, self.asked, self.inputs = model, asked, inputs
         self.warnings: list[str] = []
+        self.settled: Settled | None = None
         generator = torch.Generator("cpu").manual_seed(asked.seed)
         seeds = torch.randint(2**31, (asked.samples,), generator=generator, device="cpu").tolist()
         self.dropouts, self.trunk = Dropouts(seeds), Trunk(model.module)
@@ -186,9 +187,11 @@ class _Draws:
         self.entered = ()
         with self.trunk.keeping():
             outputs = model(images)
+        if start == 0:
+            self.settled = settle(model, images, outputs, self.asked.activation_fn)
+            self.warnings += [note.text for note in self.settled.notes]
         found = self._probabilities(outputs)
         if start == 0:
-            check_activation(outputs, self.asked.activation_fn)
             self.plain = found.new_empty(n, found.shape[1])
             self.drawn = found.new_empty(self.asked.samples * n, found.shape[1])
             self._decide(model, images, outputs)
@@ -257,7 +260,12 @@ class _Draws:
     def _probabilities(self, outputs: Outputs) -> Tensor:
         if outputs.scores.shape[1] != 1:
             raise InvalidInput("EpistemicUncertainty is for classifiers; this model gives several candidates an image.")
-        found = outputs.activate(activation(self.asked.activation_fn)).classes
+        if outputs.meaning == "embedding":
+            raise InvalidInput(
+                f"EpistemicUncertainty is for classifiers; this model gives an embedding: {outputs.how}."
+            )
+        assert self.settled is not None
+        found = outputs.activate(self.settled.put).classes
         low, high = float(found.amin()), float(found.amax())
         if low < -1e-3 or high > 1 + 1e-3:
             raise BadOutput(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import InputRefused, InvalidInput, InvalidType, NoSpatialOutput, UnknownLayer, nearest
-from seewhy.models import Features, PooledLinear, Weightings
+from seewhy.models import Features, PooledLinear, Weightings, paired
 from seewhy.models.exported.layers import Anatomy, frontier
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.pooled_head import pooled_linear
@@ -105,7 +105,7 @@ class CutModel(ExportedModel):
             outputs=outputs,
             layer=name,
             inputs=inputs,
-            linear=self._linear(key, maps, layout, outputs, tuple(inputs.shape[1:])),
+            linear=paired(self._linear(key, maps, layout, outputs, tuple(inputs.shape[1:])), self.labels),
             warnings=list(warnings),
             state=_Head(self, key, own.dtype, layout, prefix),
             prefix=layout.prefix if layout.kind == "tokens" else None,

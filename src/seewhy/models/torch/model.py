@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, out_of_memory
-from seewhy.models import Features, Gradients, PooledLinear
+from seewhy.errors import BadOutput, InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, out_of_memory
+from seewhy.models import Features, Gradients, PooledLinear, paired
 from seewhy.models.layout import Layout, UnlocatedTokens, check_name
 from seewhy.models.reading import Selector, check_size, select, to_outputs
+from seewhy.models.torch import ending as endings
 from seewhy.models.torch.anatomy import Look, anatomy
 from seewhy.models.torch.calling import calling
 from seewhy.models.torch.detectors import Candidates
@@ -213,7 +214,20 @@ class TorchModel:
 
     def read(self, raw: Any, n: int) -> Outputs:
         """The outputs for n pictures in what the network returned."""
-        return to_outputs(raw, n, self.output, self.labels)
+        outputs = to_outputs(raw, n, self.output, self.labels)
+        found = endings.known(self.module, self.output)
+        other = found is None or found.count != outputs.scores.shape[2]  # a network may have several answers
+        if found is None or other or outputs.boxes is not None or outputs.activated or outputs.scores.shape[1] != 1:
+            return outputs
+        kind = "logits" if self._named(outputs) and found.kind == "embedding" else found.kind
+        return replace(
+            outputs, how=found.how, seen=kind != "unknown", activated=kind == "probabilities",
+            meaning=kind if kind in ("embedding", "values") else "classes",
+        )  # fmt: skip
+
+    def _named(self, outputs: Outputs) -> bool:
+        """Whether each score has a class name."""
+        return self.labels is not None and len(self.labels) == outputs.num_classes
 
     def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str = "auto") -> Gradients:
         """One forward pass with a graph from ``layer`` upwards only; see `GradientModel`.
@@ -292,7 +306,7 @@ class TorchModel:
     def _linear(self, tape: Tape, raw: Any) -> PooledLinear | None:
         # A callable may pick, reorder or change the scores: then the head's own rows are not the classes.
         scores = None if callable(self.output) else select(raw, self.output)
-        return tape.head(scores) if isinstance(scores, Tensor) else None
+        return paired(tape.head(scores), self.labels) if isinstance(scores, Tensor) else None
 
     def _resolve(self, inputs: Tensor, layer: str) -> str:
         check_name(self.module, layer)
@@ -367,17 +381,9 @@ class TorchModel:
                 watch.warnings += self.module.padding((inputs.shape[2], inputs.shape[3]))
             return watch, raw
 
-    def run(self, inputs: Tensor, inside: Tensor | None = None) -> Any:
-        """What the network returns for a batch.
-
-        Args:
-            inputs: (N, C, H, W).
-            inside: (R,) to which row of the batch each row belongs that the further inputs meet, where hooks make the
-                batch grow inside the network.
-        """
-        if inside is None or not isinstance(self.forward_kwargs, Further):
-            return self._run(inputs)
-        return self._run(inputs, dict(self.forward_kwargs.at(inside)))
+    def run(self, inputs: Tensor) -> Any:
+        """What the network returns for a batch (N, C, H, W)."""
+        return self._run(inputs)
 
     def _rows(self, inputs: Tensor, rows: Tensor) -> Any:
         """What it returns for changed copies, row r of image ``rows[r]``."""
@@ -389,16 +395,20 @@ class TorchModel:
         plain = calling(self.module, self.name, self.input_name, known).name is None
         return dict(known) if plain and not (isinstance(known, Further) and known.ways) else None
 
-    def _run(self, inputs: Tensor, further: Mapping[str, Any] | None = None) -> Any:
-        if further is None:
-            known = self.forward_kwargs
-            if not isinstance(known, Further) and not plain(known, len(inputs)):
-                return self.bound(inputs)._run(inputs)
-            further = dict(known.of(len(inputs)) if isinstance(known, Further) else known)
+    def _run(self, inputs: Tensor) -> Any:
+        known = self.forward_kwargs
+        if not isinstance(known, Further) and not plain(known, len(inputs)):
+            return self.bound(inputs)._run(inputs)
+        further = dict(known.of(len(inputs)) if isinstance(known, Further) else known)
         call = calling(self.module, self.name, self.input_name, further)
         try:
             with running(self.module):  # on a copy: a network may change its input in place
-                raw = call(self.module, inputs.clone(), further)
+                if endings.known(self.module, self.output) is not None:
+                    raw = call(self.module, inputs.clone(), further)
+                else:
+                    with endings.Recorder() as recorder:
+                        raw = call(self.module, inputs.clone(), further)
+                    self._note(raw, recorder)
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError, KeyError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
@@ -411,8 +421,23 @@ class TorchModel:
         self._count(inputs.shape[0])
         return raw
 
+    def _note(self, raw: Any, recorder: endings.Recorder) -> None:
+        """Remembers what the scores are, as the operations show it; what was picked by a callable is the caller's."""
+        chosen = None if callable(self.output) else _chosen(raw, self.output)
+        if isinstance(chosen, Tensor) and chosen.ndim == 2 and chosen.dtype.is_floating_point:
+            endings.keep(self.module, self.output, recorder.ending(self.module, raw, chosen))
+        else:
+            endings.keep(self.module, self.output, endings.Ending("unknown"))
+
     def _count(self, n: int) -> None:
         self.passes.forward += n
+
+
+def _chosen(raw: Any, selector: Selector) -> Any:
+    try:
+        return select(raw, selector)
+    except BadOutput:  # is said when the output is read
+        return None
 
 
 def _layer(name: str) -> str:

@@ -25,7 +25,6 @@ from seewhy.explainers import Baseline, Explainer
 from seewhy.judging import Judgement
 from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
-from seewhy.perturbation import check_activation
 from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import CostRow, NoteRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work import matching as detecting
@@ -139,7 +138,7 @@ def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
     """(N, T) the classes that are explained, filled up with the first; notes what the network says."""
     function = tools.job.activation_fn
     found = _probable(tools, outputs).classes.detach().float().cpu()
-    alone = exclusive(found, function)
+    alone = outputs.pair or exclusive(found, function)
     for picture, values in zip(batch, found, strict=True):
         assert picture.loaded is not None
         picture.classes = choose(values, picture.loaded.sample.labels, tools.job.threshold, alone)
@@ -174,8 +173,12 @@ def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
 
 def _probable(tools: Tools, outputs: Outputs) -> Outputs:
     """With probabilities, all of them finite."""
-    check_activation(outputs, tools.job.activation_fn)
-    found = outputs.activate(activation(tools.job.activation_fn))
+    if outputs.meaning == "embedding":
+        raise InvalidTarget(f"The network gives an embedding, which has no classes to explain: {outputs.how}.")
+    function = tools.job.activation_fn
+    if function == "auto":  # no picture could be read when the run began
+        function = "softmax" if outputs.scores.shape[2] > 1 else "sigmoid"
+    found = outputs.activate(activation(function))
     if not bool(torch.isfinite(found.classes).all()):
         raise BadOutput("The probabilities come to NaN or infinity. Check activation_fn.")
     return found

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -18,22 +18,25 @@ from seewhy.api import prepare
 from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
 from seewhy.datasets import Data, open_data
 from seewhy.detection import MOST, OVERLAP, SCORE, check_thresholds
-from seewhy.errors import FAILURES, InvalidInput, SeewhyError
+from seewhy.errors import FAILURES, InvalidInput, InvalidTarget, SeewhyError
 from seewhy.explainers import Explainer
 from seewhy.metrics import Metric
-from seewhy.models import Model, bound
+from seewhy.models import Model, at, bound
 from seewhy.models.function import FunctionModel
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
+from seewhy.perturbation import settle
 from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
 from seewhy.runs.folder.store import FORMAT, PLAIN, Store
 from seewhy.runs.work.limits import Limit
 from seewhy.runs.work.matching import Sieve
-from seewhy.types import Activation, activation
+from seewhy.types import Activation, as_they_are, check_activation
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 
 __all__ = ["Job", "Tools"]
+
+AS_THEY_ARE = "as they are"  # stands in run.json where the scores are probabilities already
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +55,7 @@ class Job:
             for neither, or the names of those that are wanted: "random", "centre".
         uncertainty: parameters of `EpistemicUncertainty`, or None to leave it out.
         counterfactual: parameters of `HierarchicalOcclusion`, or None to leave it out.
-        activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable.
+        activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         threshold: classes above this probability are explained, and count as predicted.
         score_threshold: of a detector: boxes with a score above it are explained.
         nms_threshold: of a detector: boxes of one class that overlap a better one by more are dropped; None keeps them.
@@ -77,7 +80,7 @@ class Job:
     baselines: bool | Sequence[str] = True
     uncertainty: Mapping[str, Any] | None = None
     counterfactual: Mapping[str, Any] | None = None
-    activation_fn: str | Activation | None = "softmax"
+    activation_fn: str | Activation | None = "auto"
     threshold: float = 0.5
     score_threshold: float = SCORE
     nms_threshold: float | None = OVERLAP
@@ -104,7 +107,7 @@ class Job:
             raise InvalidInput(f"precision must be 'auto', 'float32' or 'float16', got {self.precision!r}.")
         if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
             object.__setattr__(self, "activation_fn", type(self.activation_fn).__name__.lower())
-        activation(self.activation_fn)
+        check_activation(self.activation_fn)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,6 +125,7 @@ class Tools:
         uncertainty: or None.
         counterfactual: or None.
         sieve: which boxes of a detector are explained; None for a classifier.
+        notes: about the activation.
         ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
         unkept: labels of explainers whose maps are judged and not kept.
     """
@@ -137,6 +141,7 @@ class Tools:
     counterfactual: HierarchicalOcclusion | None
     sieve: Sieve | None
     ids: dict[tuple[str, str], str]
+    notes: tuple[str, ...] = ()
     unkept: frozenset[str] = frozenset()
 
     @classmethod
@@ -155,9 +160,10 @@ class Tools:
         limit = Limit(job.timeout, getattr(model, "module", None))
         digest, data = model_digest(model), open_data(job.data, **job.data_options)
         model = _rows(model, data, limit)
-        data, classes = _bound(model, data, known, limit)
+        model, data, classes = _bound(model, data, known, limit)
         sieve = _sieve(job, model, data, known, limit)
-        function = job.activation_fn
+        function, notes = _activation(job, model, data, known, limit)
+        job = replace(job, activation_fn=function)
         methods, metrics = specs.explainers(model, job.explainers, function), specs.metrics(job.metrics, function)
         chance = judging.baselines(model, methods, job.baselines) if methods and metrics else {}
         explainers = _labels(methods | chance, known.get("explainers", {}))
@@ -180,6 +186,7 @@ class Tools:
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
             metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
             unkept=frozenset(label for label, one in explainers.items() if one in chance.values()),
+            notes=notes,
         )  # fmt: skip
 
     def named(self, known: Mapping[str, Any]) -> Tools:
@@ -231,7 +238,7 @@ class Tools:
             "model": {
                 "name": self.model.name, "digest": self.ids["model", ""],
                 "preprocessing": str(preprocessing) if preprocessing else None,
-                "notes": list(getattr(self.model, "notes", ())),
+                "notes": [*getattr(self.model, "notes", ()), *self.notes],
             },
             "activation": _named(job.activation_fn), "threshold": self.threshold,
             **({} if self.sieve is None else {"detection": dataclasses.asdict(self.sieve)}),
@@ -264,37 +271,79 @@ def _rows(model: Model, data: Data, limit: Limit) -> Model:
     Raises:
         InvalidInput: they do not fit.
     """
-    inputs = _first_input(model, data, limit) if getattr(model, "forward_kwargs", None) else None
-    if inputs is None:
+    first = _first(model, data, limit) if getattr(model, "forward_kwargs", None) else None
+    if first is None:
         return model
     with limit(), model.opened():
-        return bound(model, inputs[:1], len(data))
+        return bound(model, first[1][:1], len(data))
 
 
-def _bound(model: Model, data: Data, known: Mapping[str, Any], limit: Limit) -> tuple[Data, tuple[str, ...] | None]:
-    """The data with truth in the network's classes, and the classes' names; those of the data where they fit."""
+def _bound(
+    model: Model, data: Data, known: Mapping[str, Any], limit: Limit
+) -> tuple[Model, Data, tuple[str, ...] | None]:
+    """The data with truth in the network's classes, and the classes' names; those of the data where they fit.
+
+    A network with one score is one for two classes, where the data have two.
+    """
     labels: tuple[str, ...] | None = getattr(model, "labels", None)
     if labels or not data.classes:
-        return data.bind(labels, None), labels
+        return model, data.bind(labels, None), labels
     count = len(known["classes"]) if known.get("classes") else _count(model, data, limit)
-    return data.bind(None, count), data.classes if count == len(data.classes) else None
+    if len(data.classes) == 2 and hasattr(model, "labels") and _count(model, data, limit) == 1:
+        named: Any = model
+        return replace(named, labels=data.classes), data.bind(data.classes, None), data.classes
+    return model, data.bind(None, count), data.classes if count == len(data.classes) else None
 
 
 def _count(model: Model, data: Data, limit: Limit) -> int | None:
     """How many classes the network has: one pass with the first picture that can be read."""
-    inputs = _first_input(model, data, limit)
-    if inputs is None:
+    first = _first(model, data, limit)
+    if first is None:
         return None
-    with limit(), model.opened():
-        return model(inputs[:1]).num_classes
+    own, inputs = first
+    with limit(), own.opened():
+        return own(inputs[:1]).num_classes
 
 
-def _first_input(model: Model, data: Data, limit: Limit) -> Tensor | None:
-    """Of the first picture that can be read."""
+def _activation(
+    job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit
+) -> tuple[str | Activation | None, tuple[str, ...]]:
+    """The activation of the whole run, and what is to be said about it; a run goes on as it began.
+
+    Raises:
+        InvalidTarget: the network gives an embedding, which has no classes that a run could explain.
+        BadOutput: the softmax of a single score.
+    """
+    if known and job.activation_fn == "auto":
+        stands = known.get("activation")
+        return (as_they_are if stands == AS_THEY_ARE else stands), ()
+    first = _first(model, data, limit)
+    if first is None:
+        return job.activation_fn, ()
+    own, inputs = first
+    with own.opened():
+        try:
+            with limit():
+                outputs = own(inputs[:1])
+        except FAILURES:  # whose reason will stand beside the picture
+            return job.activation_fn, ()
+        if outputs.meaning == "embedding":
+            raise InvalidTarget(
+                f"A run explains classes, and {model.name} gives an embedding of {outputs.num_classes} numbers: "
+                f"{outputs.how}. Use seewhy.explain with a SimilarityTarget, or a network with its classifier."
+            )
+        found = settle(own, inputs[:1], outputs, job.activation_fn)
+    notes = tuple(note.text for note in found.notes)
+    return (found.name if job.activation_fn == "auto" else job.activation_fn), notes
+
+
+def _first(model: Model, data: Data, limit: Limit) -> tuple[Model, Tensor] | None:
+    """The input of the first picture that can be read, and the model for it."""
     for index in range(len(data)):
         try:
             with limit():
-                return prepare(model, data[index].image).inputs
+                inputs = prepare(model, data[index].image).inputs
+            return at(model, torch.tensor([index], device="cpu")), inputs
         except (SeewhyError, OSError, SystemExit):
             continue
     return None
@@ -320,12 +369,13 @@ def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: 
 def _finds_boxes(model: Model, data: Data, limit: Limit) -> bool:
     """Whether the network gives boxes; one that fails at a picture will say so when it is explained."""
     asked = isinstance(model, TorchModel | FunctionModel) or callable(getattr(model, "output", None))
-    inputs = _first_input(model, data, limit) if asked else None
-    if inputs is None:
+    first = _first(model, data, limit) if asked else None
+    if first is None:
         return False
+    own, inputs = first
     try:
-        with limit(), model.opened():
-            found = model.detects(inputs[:1]) if isinstance(model, TorchModel) else model(inputs[:1]).boxes is not None
+        with limit(), own.opened():
+            found = own.detects(inputs[:1]) if isinstance(own, TorchModel) else own(inputs[:1]).boxes is not None
     except FAILURES:
         return False
     return found
@@ -359,6 +409,8 @@ def _described(one: Any, identity_: str | None) -> dict[str, Any] | None:
 
 
 def _named(function: str | Activation | None) -> str | None:
+    if function is as_they_are:
+        return AS_THEY_ARE
     return function if function is None or isinstance(function, str) else str(plain(function))
 
 
