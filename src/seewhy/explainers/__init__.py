@@ -109,10 +109,13 @@ class Explainer:
             check_inputs(inputs)
             model.check(inputs)
             request = Request.parse(targets, inputs.shape[0])
-            noticed = model.noticed(inputs) if isinstance(model, Noticing) else ()
             before = replace(model.passes)
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
-            found = self._explain(bound(model, own), own, request)
+            model = bound(model, own)
+            tried = model.passes.since(before).forward
+            noticed = model.noticed(own) if isinstance(model, Noticing) else ()
+            before = replace(model.passes, forward=model.passes.forward - tried)
+            found = self._explain(model, own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
             notes = (
