@@ -331,3 +331,37 @@ def test_behind_a_proxy_every_address_has_its_path(tmp_path: Path) -> None:
     with client(tmp_path, root_path="/why") as asking:
         text = asking.get(f"/runs/{key(asking)}/saliency").text
     assert not [a for a in re.findall(r'(?:href|src|action)="([^"#?][^"]*)"', text) if not a.startswith("/why/")]
+
+
+@pytest.mark.parametrize(("activation", "wanted"), [("softmax", "predicted, {}"), ("sigmoid", None)])
+def test_the_likeliest_class_of_a_softmax_network_is_its_prediction(
+    tmp_path: Path, activation: str, wanted: str | None
+) -> None:
+    """Below the threshold, too; of a multi-label network nothing is "the" prediction."""
+    made = Folder(tmp_path / "run", settings(activation=activation))
+    for number, true in enumerate((1, 0, None)):
+        labels = {label: (p, None if true is None else label == true) for label, p in ((0, 0.3), (1, 0.45))}
+        made.add(f"{number:08d}", picture(f"s{number}", number, labels=labels, predicted=1, probability=0.45))
+    with client(made.place) as asking:
+        page = asking.get(f"/api/runs/{key(asking)}/saliency").json()
+        text = asking.get(f"/runs/{key(asking)}/saliency").text
+    answers = [{label["label"]: label["answer"] for label in card["labels"]} for card in page["samples"]]
+    if wanted is None:
+        assert answers == [{0: None, 1: None}] * 3
+        assert "predicted, " not in text
+        return
+    assert answers == [
+        {0: None, 1: "predicted, right"}, {0: None, 1: "predicted, wrong"}, {0: None, 1: "predicted"},
+    ]  # fmt: skip
+    assert ">predicted, right</span>" in text
+
+
+def test_a_probability_outside_of_its_own_interval_is_said_with_the_mean(tmp_path: Path) -> None:
+    made = Folder(tmp_path / "run", settings())
+    unsure = {0: (0.02, 0.01, 0.0, 0.035), 1: (0.4, 0.1, 0.3, 0.6)}
+    made.add("a" * 8, picture(labels={0: (0.472, True), 1: (0.5, False)}, uncertainty=unsure))
+    with client(made.place) as asking:
+        (card,) = asking.get(f"/api/runs/{key(asking)}/saliency").json()["samples"]
+        text = asking.get(f"/runs/{key(asking)}/saliency").text
+    assert {label["label"]: label["outside"] for label in card["labels"]} == {0: True, 1: False}
+    assert text.count("outside of its own interval; mean with dropout 0.020") == 1

@@ -77,11 +77,15 @@ class LabelCard:
         detected: the box: x0, y0, x1, y1 in pixels of the original; None for a class.
         overlap: with the best true box of the class (intersection over union), or None.
         flag: "TP", "FN", "FP", "TN" or None.
+        answer: where classes exclude each other and this is the likeliest: "predicted, right", "predicted, wrong" or
+            "predicted"; else None.
         probability: what the network says.
         mean: Monte-Carlo mean, or None.
         std: its standard deviation, or None.
         low: lower end of the 95 % interval, or None.
         high: upper end.
+        outside: whether the probability lies outside of its own interval: without dropout the network says something
+            that it hardly ever says with it.
         meets: whether it meets the filters.
         active: whether its maps are shown.
         maps: of the explainers that are shown, if it is active.
@@ -94,11 +98,13 @@ class LabelCard:
     detected: tuple[float, float, float, float] | None = None
     overlap: float | None = None
     flag: str | None
+    answer: str | None = None
     probability: float
     mean: float | None
     std: float | None
     low: float | None
     high: float | None
+    outside: bool = False
     meets: bool
     active: bool
     maps: list[MapCard]
@@ -322,11 +328,20 @@ def _label(
     return LabelCard(
         label=label, index=index, name=opened.run.class_name(index), number=None if box is None else label + 1,
         detected=box.box if box else None, overlap=box.overlap if box else None, flag=own.flag,
-        probability=own.probability,
+        answer=_answer(opened, record, label), probability=own.probability,
+        outside=unsure is not None and not unsure.low <= own.probability <= unsure.high,
         mean=unsure.mean if unsure else None, std=unsure.std if unsure else None,
         low=unsure.low if unsure else None, high=unsure.high if unsure else None, meets=meets,
         active=names is not None, maps=[_map(opened, record, label, name, signed) for name in names or ()],
     )  # fmt: skip
+
+
+def _answer(opened: Opened, record: SampleRecord, label: int) -> str | None:
+    """What a softmax network says is there, and whether it is."""
+    if not opened.run.exclusive or label != record.predicted:
+        return None
+    there = record.labels[label].truth
+    return "predicted" if there is None else f"predicted, {'right' if there else 'wrong'}"
 
 
 def _map(opened: Opened, record: SampleRecord, label: int, name: str, signed: bool) -> MapCard:

@@ -106,6 +106,11 @@ class Run:
         return self._base.state.plan.explainers
 
     @property
+    def exclusive(self) -> bool:
+        """Whether of the classes exactly one is meant (softmax), so that the likeliest is the prediction."""
+        return self.settings.get("activation") == "softmax" and not self.detects
+
+    @property
     def drawn(self) -> tuple[str, ...]:
         """The explainers whose maps are kept; those of baselines that a run adds are judged and dropped."""
         about = self.settings["explainers"]
