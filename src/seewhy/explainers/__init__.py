@@ -112,9 +112,7 @@ class Explainer:
             before = replace(model.passes)
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
             model = bound(model, own)
-            tried = model.passes.since(before).forward
             noticed = model.noticed(own) if isinstance(model, Noticing) else ()
-            before = replace(model.passes, forward=model.passes.forward - tried)
             found = self._explain(model, own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
