@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint stub docs clean
+.PHONY: demo test quick lint stub docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: pyproject.toml
@@ -18,8 +18,12 @@ $(VENV)/.test: $(VENV)/.demo
 demo: $(VENV)/.demo  ## real photographs, a real classifier: writes demo-out and shows it; DEMO=--no-view does not show
 	$(BIN)/seewhy demo --out demo-out $(DEMO)
 
+# Two processes, whole files each: a file's server, browser or Ray is started once, and by nobody else.
 test: $(VENV)/.test  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: $(VENV)/.test  ## the tests that need no browser, cluster, compiler or second process, on small networks
+	$(BIN)/python -m pytest -m "not slow and not browser and not ray and not compile"
 
 lint: $(VENV)/.test  ## style, types and the direction of imports
 	$(BIN)/ruff check .

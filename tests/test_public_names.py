@@ -58,7 +58,8 @@ def test_the_stub_names_what_the_package_has() -> None:
 
 def test_types_as_mypy_sees_them() -> None:
     """`make lint` checks this file, too: a wrong type fails there, a wrong value here."""
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    pooled = torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    network = torch.nn.Sequential(*pooled, torch.nn.Linear(4, 2))
     x = torch.zeros(1, 3, 8, 8)
     assert_type(seewhy.RISE(network, num_masks=4)(x, 0), torch.Tensor)
     assert_type(seewhy.explain(network, x, 0, "grad_cam"), seewhy.Explanation)

@@ -103,12 +103,12 @@ def test_hints() -> None:
     assert nearest("x", []) == "None is known."
 
 
-def test_every_error_is_a_value_type_or_import_error() -> None:
+def test_every_error_is_one_of_pythons_own_kinds() -> None:
     for name in errors.__all__:
         cls = getattr(errors, name)
         if isinstance(cls, type) and cls is not errors.SeewhyError:
             assert issubclass(cls, errors.SeewhyError)
-            assert issubclass(cls, ValueError | TypeError | ImportError), name
+            assert issubclass(cls, ValueError | TypeError | ImportError | OSError), name
             assert name in errors.__doc__, f"{name} is missing in the tree"
 
 

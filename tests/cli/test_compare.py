@@ -14,6 +14,8 @@ from PIL import Image
 from seewhy import cli
 from seewhy.images.images import read_mask
 
+pytestmark = pytest.mark.slow
+
 FACTORY = """
 import torch
 from torch import nn

@@ -15,6 +15,8 @@ from PIL import Image
 from seewhy import cli
 from seewhy.runs.query.run import Run
 
+pytestmark = pytest.mark.slow
+
 FACTORY = """
 import torch
 from torch import nn

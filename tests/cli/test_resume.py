@@ -16,6 +16,8 @@ from seewhy import cli
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.run import Run
 
+pytestmark = pytest.mark.slow
+
 FACTORY = """
 import pathlib
 import torch

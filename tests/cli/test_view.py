@@ -15,6 +15,8 @@ from seewhy.cli.view import View
 from seewhy.errors import InvalidInput
 from support.web_pages import folder
 
+pytestmark = pytest.mark.slow
+
 START = "from seewhy.cli.view import View; View(folder={!r}, port=0, browser=False, host={!r}).run()"
 
 

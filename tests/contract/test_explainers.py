@@ -199,6 +199,7 @@ def test_frozen_and_training_networks_give_the_same(name: str) -> None:
 
 
 @every
+@pytest.mark.compile
 @pytest.mark.parametrize("way", ["whole", "in place", "child"])
 def test_compiled_networks(name: str, net: nn.Module, way: str) -> None:
     want = make(name, net).attribute(pictures(), 1)

@@ -35,6 +35,8 @@ from support import networks
 from support.explainer_cases import NAMES, SMALL, familiar, make, zoo
 from support.networks import build, pictures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _many_switches() -> Iterator[None]:
@@ -220,6 +222,7 @@ class _Hiding(nn.Module):
         return self.networks[0](x)
 
 
+@pytest.mark.compile
 def test_a_network_a_part_of_it_and_wrappers_around_it_exclude_each_other() -> None:
     network, x = build(networks.Pooled), pictures(2)
     head = nn.Sequential(network.conv1, network.bn1, network.act1)

@@ -20,6 +20,8 @@ from support.exports import to_onnx
 from support.networks import Deep, Pooled, build, pictures
 from support.web_pages import client, key, photograph
 
+pytestmark = pytest.mark.slow
+
 SRC = Path(seewhy.__file__).parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PREPROCESSING = seewhy.Preprocessing(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)

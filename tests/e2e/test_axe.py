@@ -10,7 +10,7 @@ from axe_playwright_python.base import AXE_FILE_PATH
 
 from support.web_pages import needs_chromium
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 AXE = Path(AXE_FILE_PATH).read_text(encoding="utf-8")
 PAGES = {
     "runs": ("", ""),

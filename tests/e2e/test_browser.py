@@ -18,7 +18,7 @@ from seewhy.web.pictures import levels
 from seewhy.web.serving import export
 from support.web_pages import HOSTILE, names, needs_chromium, query, settled
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 
 def stored(run: Run, **asked: Any) -> list[str]:

@@ -11,7 +11,7 @@ from seewhy.runs.query.run import Run
 from support.run_folders import Folder, picture, settings
 from support.web_pages import HOSTILE, folder, names, needs_chromium, one, query, server, settled, tree
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 
 def test_weights_stand_in_the_address(tab: Any, served: Any, place: Path) -> None:

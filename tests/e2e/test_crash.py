@@ -20,6 +20,8 @@ from seewhy.runs.query.run import Run
 from support import SRC, TESTS
 from support.run_jobs import content, rows, run
 
+pytestmark = pytest.mark.slow
+
 PICTURES = 40
 EXPLAINERS = "grad_cam(layer='act2')|occlusion(window=6, stride=2)"
 

@@ -25,6 +25,8 @@ import docstrings  # noqa: E402  # docs/_site, see pyproject.toml
 import methods  # noqa: E402
 import reference  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "_data" not in p.parts)
 EVERY = [(kind, name) for kind in methods.KINDS for name in registry.names(kind)]
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from seewhy.demo import photographs
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 

@@ -18,6 +18,8 @@ from seewhy.errors import InvalidInput
 from support import SRC, TESTS
 from support.run_jobs import content, images, network, rows, run
 
+pytestmark = pytest.mark.slow
+
 
 class Deadly(torch.utils.data.Dataset[Any]):
     """Kills the process that reads a picture, the first so many times; never the one that made it."""
@@ -50,7 +52,7 @@ def want(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return plain(place / "a")
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Local | Ray:
     if request.param == "ray":
         if importlib.util.find_spec("ray") is None:

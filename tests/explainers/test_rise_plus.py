@@ -167,6 +167,7 @@ def test_familiarity_alone_makes_no_map(estimator: Any) -> None:
     assert "Image 0, class 0: its score did not change under any mask." in found.warnings
 
 
+@pytest.mark.compile
 def test_one_pass_gives_both_scores() -> None:
     network, x = Bright(), torch.rand(3, 1, 16, 24)
     ood_net = knowing(network, [1.0, 0.0], classes=2)

@@ -19,6 +19,8 @@ from seewhy.models.exported.openvino import OpenVINOModel
 from seewhy.models.torch.model import TorchModel
 from support.networks import Deep, Pooled, Wrapped, build, pictures
 
+pytestmark = pytest.mark.slow
+
 X = pictures(3, height=32, width=48)
 BFLOAT16 = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

@@ -27,6 +27,8 @@ from seewhy.models.torch.script_file import suspect
 from support import hostile_models as hostile
 from support.networks import Pooled, build
 
+pytestmark = pytest.mark.slow
+
 X = hostile.X
 REFUSED = "Reading it would run code from the file. If you trust where it comes from, pass trust=True (--trust)"
 

@@ -105,6 +105,7 @@ def test_the_last_linear_layer_with_that_many_scores_is_taken() -> None:
     assert ood_net.class_vectors.shape == (CLASSES, 7)
 
 
+@pytest.mark.compile
 def test_one_that_is_compiled() -> None:
     network, x = build(networks.Pooled), pictures()
     ood_net = OoDNet(torch.compile(network, backend="eager"), CLASSES)

@@ -20,6 +20,8 @@ from seewhy.runs.query.run import Run
 from seewhy.types import Sample
 from support.detection_runs import NAMES, QUARTERS, run, scene
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------------------------------------------------------------------- the protocols
 
 

@@ -30,6 +30,8 @@ from support.networks import detector
 from support.run_folders import Folder, three_pictures
 from support.run_jobs import content, rows
 
+pytestmark = pytest.mark.slow
+
 POINTING, INSERTION = "pointing_game(tolerance=0)", "insertion_auc(steps=8, baseline=0.0)"
 
 

@@ -19,6 +19,8 @@ from seewhy.runs.runner import ImageClassificationRunner, Runner
 from support import run_jobs
 from support.run_jobs import images, network, rows, run
 
+pytestmark = pytest.mark.slow
+
 CAM, RECIPRO = (
     "grad_cam(layer='act2')",
     "recipro_cam(layer='act2')",

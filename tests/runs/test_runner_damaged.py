@@ -11,6 +11,8 @@ from seewhy.runs.query.run import Run
 from support.damaged import write_damaged
 from support.run_jobs import rows, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_every_picture_has_a_map_or_a_reason(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from seewhy.runs.query.run import Run
 from seewhy.runs.runner import ImageClassificationRunner, Runner
 from support.run_jobs import content, images, job, network, rows, run
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Picky(GradCAM):

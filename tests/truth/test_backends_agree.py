@@ -19,6 +19,8 @@ from seewhy.explainers import RISE, ActivationMap, Explainer, Occlusion, Recipro
 from seewhy.models import Model
 from support.exports import to_onnx, to_xml
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-3  # the contract; measured are 1e-5 and less
 FILES = ("net.xml", "onnx in onnxruntime", "onnx in openvino")
 

@@ -176,6 +176,7 @@ def test_inside_no_grad_and_inference_mode(mode: Any) -> None:
         assert torch.equal(ask(network, pictures()).mean, want)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("way", ["whole", "in place", "child"])
 def test_compiled_networks(way: str) -> None:
     want, network, x = ask(build(Head), pictures()).mean, build(Head), pictures()

@@ -15,6 +15,8 @@ from PIL import Image
 from support.detection_runs import OCCLUSION, run
 from support.web_pages import client, key, needs_chromium, query, server, settled
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,8 @@ from seewhy.web.library import Library
 from seewhy.web.security import Rules
 from support.web_pages import folder, one, tree
 
+pytestmark = pytest.mark.slow
+
 schemathesis = pytest.importorskip("schemathesis")
 MODES = schemathesis.GenerationMode
 OPERATIONS = [

@@ -14,6 +14,8 @@ from seewhy.web.security import Rules
 from seewhy.web.serving import _listening, serve
 from support.web_pages import client, folder, key
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

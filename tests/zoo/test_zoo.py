@@ -36,6 +36,8 @@ from seewhy.zoo.nanodet import COCO
 from seewhy.zoo.ssd_mobilenet import LABELS, anchors
 from support import DATA
 
+pytestmark = pytest.mark.slow
+
 MASKS = DATA / "nanodet_masks.safetensors"
 
 

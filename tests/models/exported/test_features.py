@@ -23,6 +23,8 @@ from seewhy.models.torch.model import TorchModel
 from support.exports import BACKENDS, Normalised, Tokens, exported, to_onnx, to_xml
 from support.networks import ChannelsLast, Deep, Functional, Pooled, Residual, Wrapped, build, pictures
 
+pytestmark = pytest.mark.slow
+
 X = pictures(3, height=32, width=48)
 NETWORKS: dict[str, Any] = {
     "pooled": Pooled, "functional": Functional, "residual": Residual, "deep": Deep,

@@ -26,6 +26,8 @@ from seewhy.models.exported.openvino import OpenVINOModel
 from support.exports import graph, to_onnx
 from support.networks import Pooled, build, pictures
 
+pytestmark = pytest.mark.slow
+
 X = pictures(3, height=32, width=48)
 
 

@@ -23,6 +23,8 @@ from seewhy.models.function import FunctionModel
 from support.exports import graph, to_xml
 from support.networks import Pooled, Wrapped, build, pictures
 
+pytestmark = pytest.mark.slow
+
 X = pictures(3, height=32, width=48)
 
 

@@ -16,7 +16,10 @@ from support import networks
 from support.exports import to_xml
 from support.networks import build, pictures
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has sigaltstack.")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has sigaltstack."),
+    pytest.mark.slow,
+]
 
 
 def stack() -> tuple[int | None, int, int]:

@@ -22,6 +22,8 @@ from support.detection_runs import NAMES, QUARTERS, Quarters, run
 from support.pictures import PHOTOS
 from support.torchvision_detectors import torchvision_detector
 
+pytestmark = pytest.mark.slow
+
 
 def photo(height: int, width: int) -> Image.Image:
     return read(PHOTOS[0]).resize((width, height))

@@ -63,6 +63,7 @@ def test_batch_norm_without_statistics_is_refused() -> None:
         pass
 
 
+@pytest.mark.compile
 def test_a_compiled_function_inside_the_network_is_run_uncompiled() -> None:
     network, x = build(networks.Pooled), pictures()
     want = TorchModel(network).features(x, "act2").maps

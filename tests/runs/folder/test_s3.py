@@ -24,6 +24,8 @@ from seewhy.runs.query.run import Run
 from support import SRC, TESTS
 from support.run_jobs import content, run
 
+pytestmark = pytest.mark.slow
+
 PICTURES = 16
 EXPLAINERS = ["grad_cam(layer='act2')"]
 SERVER = """

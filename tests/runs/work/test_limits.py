@@ -33,6 +33,8 @@ from seewhy.runs.work.limits import Limit, Readers
 from support import SRC, TESTS
 from support.run_jobs import content, images, job, network, rows, run
 
+pytestmark = pytest.mark.slow
+
 LATE = "It took longer than 0.4 s and was given up."
 FAST: dict[str, Any] = {"explainers": ["recipro_cam"], "metrics": ("sparseness",)}
 
@@ -234,7 +236,7 @@ def test_in_another_thread_python_code_is_interrupted(tmp_path: Path) -> None:
     assert failures(tmp_path / "a") == {5: [LATE]}
 
 
-@pytest.mark.parametrize("kind", ["local", "ray"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_worker_that_hangs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "ray" and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
