@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from seewhy.cli import origin as origin
+from seewhy.cli import origin
 from seewhy.cli.flags import printable, say
 from seewhy.cli.runs import How, RunCommand, flags, work
 from seewhy.errors import InvalidInput

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from seewhy.baseline import blur
 from seewhy.counterfactuals._windows import Box
 from seewhy.draw import sheet
 from seewhy.draw.overlay import INK, PAPER, to_rgb
 from seewhy.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from seewhy.counterfactuals._tree import EditTree
 
 __all__ = ["Panel", "draw", "footer", "panel", "panels", "title"]
 
@@ -43,7 +41,35 @@ class Panel(NamedTuple):
     caption: Sequence[str]
 
 
-def draw(tree: EditTree, picture: Image.Image, *, label: str | None, cell: int) -> Image.Image:
+class Tree(Protocol):
+    """What is drawn: an `EditTree`."""
+
+    @property
+    def picture(self) -> Tensor: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def found(self) -> bool: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def root(self) -> Any: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def cut_off(self) -> Sequence[float]: ...
+    def layer_nodes(self, k: int) -> Sequence[Any]: ...
+    def layer_mask(self, k: int) -> Tensor: ...
+    def layer_probability(self, k: int) -> float: ...
+
+
+def draw(tree: Tree, picture: Image.Image, *, label: str | None, cell: int) -> Image.Image:
     """A sheet with all layers in one row.
 
     Args:
@@ -65,7 +91,7 @@ def draw(tree: EditTree, picture: Image.Image, *, label: str | None, cell: int) 
     return sheet.grid([drawn], cell=max(max(one.size) for one in drawn), title=title(tree, label), footer=footer(tree))
 
 
-def panels(tree: EditTree) -> list[Panel]:
+def panels(tree: Tree) -> list[Panel]:
     """The untouched picture, the picture that the search started from where that is another one, and the layers."""
     whole = np.ones(tree.picture.shape[1:], dtype=bool)
     found = [Panel(whole, (), ("untouched", f"probability {tree.probability:.3f}"))]
@@ -74,7 +100,7 @@ def panels(tree: EditTree) -> list[Panel]:
     return found + [_layer(tree, layer) for layer in range(tree.layers)]
 
 
-def _layer(tree: EditTree, layer: int) -> Panel:
+def _layer(tree: Tree, layer: int) -> Panel:
     boxes = [node.box for node in tree.layer_nodes(layer)]
     inside = tree.layer_mask(layer).cpu().numpy()
     many = f"{len(boxes)} window{'s' if len(boxes) > 1 else ''}"
@@ -82,14 +108,14 @@ def _layer(tree: EditTree, layer: int) -> Panel:
     return Panel(inside if tree.mode == "show" else ~inside, boxes, caption)
 
 
-def title(tree: EditTree, label: str | None) -> str:
+def title(tree: Tree, label: str | None) -> str:
     """What the sheet shows."""
     name = tree.target.capitalize() if label is None else label
     found = "that suffice for" if tree.mode == "show" else "without which it falls under"
     return f"{name}: windows {found} {tree.threshold:g}" if tree.found else f"{name}: no windows found"
 
 
-def footer(tree: EditTree) -> str:
+def footer(tree: Tree) -> str:
     """How to read it, or why there is nothing to read."""
     if tree.reason is not None:
         return tree.reason

@@ -17,13 +17,12 @@ from torch import nn
 
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
 from seewhy.images.images import Preprocessing
-from seewhy.models import Model, as_model
+from seewhy.models import Model, as_model, files
 from seewhy.models import checkpoint as checkpoints
-from seewhy.models import files as files
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.function import FunctionModel
 from seewhy.models.reading import Selector
-from seewhy.models.torch import detectors as detectors
+from seewhy.models.torch import detectors
 from seewhy.models.torch.model import TorchModel
 
 __all__ = ["load", "read_labels"]

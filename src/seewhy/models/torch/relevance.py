@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
 from seewhy.models import Attentions
 from seewhy.models.torch.attention import Attention, Query
+from seewhy.models.torch.body import Body
 from seewhy.models.torch.state import frozen, on
 from seewhy.models.turns import alone
 from seewhy.types import Outputs
-
-if TYPE_CHECKING:
-    from seewhy.models.torch.transformer import TorchTransformer
 
 __all__ = ["attentions"]
 
@@ -59,7 +57,7 @@ class _Blocks:
         return own if query.values is None else own.to(query.values.dtype) @ query.values
 
 
-def attentions(body: TorchTransformer, inputs: Tensor, pick: Callable[..., Tensor], alone: bool) -> Attentions:
+def attentions(body: Body, inputs: Tensor, pick: Callable[..., Tensor], alone: bool) -> Attentions:
     """See `Transformer.attentions`."""
     n, blocks = len(inputs), _Blocks(alone, len(body.blocks))
     try:
@@ -89,7 +87,7 @@ def attentions(body: TorchTransformer, inputs: Tensor, pick: Callable[..., Tenso
     return Attentions(outputs=own, weights=[w.detach() for w in blocks.weights], count=values.shape[1], of=of)
 
 
-def _run(body: TorchTransformer, inputs: Tensor, blocks: _Blocks) -> Any:
+def _run(body: Body, inputs: Tensor, blocks: _Blocks) -> Any:
     with alone(body.look.network), ExitStack() as stack:
         for block in body.blocks:
             module = body.look.network.get_submodule(block.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +18,15 @@ from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
 from seewhy.models.torch.attention import Attention, Query
+from seewhy.models.torch.body import Body
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 from seewhy.types import Outputs
 
-if TYPE_CHECKING:
-    from seewhy.models.torch.transformer import TorchTransformer
-
 __all__ = ["sampled", "streams"]
 
 
-def streams(body: TorchTransformer, inputs: Tensor) -> tuple[Outputs, Tensor]:
+def streams(body: Body, inputs: Tensor) -> tuple[Outputs, Tensor]:
     """See `Transformer.streams`."""
     kept: list[Tensor] = []
     with alone(body.look.network), ExitStack() as stack, torch.no_grad():
@@ -38,7 +36,7 @@ def streams(body: TorchTransformer, inputs: Tensor) -> tuple[Outputs, Tensor]:
     return outputs, torch.stack(kept, 1)
 
 
-def sampled(body: TorchTransformer, inputs: Tensor, kept: Tensor, rows: Tensor | None = None) -> Outputs:
+def sampled(body: Body, inputs: Tensor, kept: Tensor, rows: Tensor | None = None) -> Outputs:
     """See `Transformer.sampled`."""
     known = body.look.known.checked
     model = body.model if rows is None else body.model.at(rows)
@@ -58,11 +56,11 @@ def sampled(body: TorchTransformer, inputs: Tensor, kept: Tensor, rows: Tensor |
         return model.read(model.run(inputs), len(inputs))
 
 
-def _on(stack: ExitStack, body: TorchTransformer, name: str, hook: Callable[..., Any]) -> None:
+def _on(stack: ExitStack, body: Body, name: str, hook: Callable[..., Any]) -> None:
     stack.enter_context(on(body.look.network.get_submodule(name), after=hook))
 
 
-def _before_first(stack: ExitStack, body: TorchTransformer, change: Callable[[Tensor], Tensor]) -> None:
+def _before_first(stack: ExitStack, body: Body, change: Callable[[Tensor], Tensor]) -> None:
     first = body.look.network.get_submodule(body.blocks[0].name)
 
     def hook(_module: nn.Module, args: Any) -> Any:
@@ -71,18 +69,18 @@ def _before_first(stack: ExitStack, body: TorchTransformer, change: Callable[[Te
     stack.enter_context(on(first, before=hook))
 
 
-def _whole(body: TorchTransformer, kept: Tensor) -> Tensor:
+def _whole(body: Body, kept: Tensor) -> Tensor:
     """(R, prefix + k): the tokens before those of the picture, and the kept ones."""
     prefix = torch.arange(body.prefix, device=kept.device).expand(len(kept), -1)
     return torch.cat([prefix, kept + body.prefix], 1)
 
 
-def _remove(stack: ExitStack, body: TorchTransformer, kept: Tensor) -> None:
+def _remove(stack: ExitStack, body: Body, kept: Tensor) -> None:
     index = _whole(body, kept).unsqueeze(2)
     _before_first(stack, body, lambda tokens: tokens.gather(1, index.expand(-1, -1, tokens.shape[2])))
 
 
-def _hide(stack: ExitStack, body: TorchTransformer, kept: Tensor) -> None:
+def _hide(stack: ExitStack, body: Body, kept: Tensor) -> None:
     length = body.prefix + body.grid[0] * body.grid[1]
     shown = torch.zeros((len(kept), length), dtype=torch.bool, device=kept.device).scatter_(1, _whole(body, kept), True)
 
@@ -107,7 +105,7 @@ def _hide(stack: ExitStack, body: TorchTransformer, kept: Tensor) -> None:
     stack.enter_context(Attention(attend))
 
 
-def _last_tokens(body: TorchTransformer, inputs: Tensor, *ways: Callable[[ExitStack], None]) -> Tensor | None:
+def _last_tokens(body: Body, inputs: Tensor, *ways: Callable[[ExitStack], None]) -> Tensor | None:
     """The last block's output (R, L, C), or None where the network raised an error."""
     found: list[Tensor] = []
     try:
@@ -121,7 +119,7 @@ def _last_tokens(body: TorchTransformer, inputs: Tensor, *ways: Callable[[ExitSt
     return found[-1]
 
 
-def _removal_is_right(body: TorchTransformer, image: Tensor, kept: Tensor) -> bool:
+def _removal_is_right(body: Body, image: Tensor, kept: Tensor) -> bool:
     """The tokens that stay must come out as if the others had been there but out of sight."""
     short = _last_tokens(body, image, lambda stack: _remove(stack, body, kept))
     whole = _last_tokens(body, image, lambda stack: _hide(stack, body, kept))
@@ -130,7 +128,7 @@ def _removal_is_right(body: TorchTransformer, image: Tensor, kept: Tensor) -> bo
     return _alike(short, whole[:, _whole(body, kept)[0]])
 
 
-def _hiding_is_right(body: TorchTransformer, image: Tensor, kept: Tensor) -> bool:
+def _hiding_is_right(body: Body, image: Tensor, kept: Tensor) -> bool:
     """What the head reads may not depend on the tokens that are out of sight."""
     shown = torch.zeros(int(body.reads.numel()), dtype=torch.bool, device=image.device)
     shown[_whole(body, kept)[0]] = True

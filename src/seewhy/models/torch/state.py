@@ -15,7 +15,7 @@ from torch.jit import ScriptModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seewhy.errors import InvalidInput
-from seewhy.models import turns as turns
+from seewhy.models import turns
 from seewhy.models.torch.conduct import Own
 from seewhy.models.torch.parts import walk
 from seewhy.models.torch.shared_state import SharedState

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
 from seewhy.models import Attentions, WeightedBlock, Weightings
-from seewhy.models.layout import Layout
-from seewhy.models.torch.anatomy import Look
+from seewhy.models.torch.body import Body, Network
 from seewhy.models.torch.relevance import attentions
 from seewhy.models.torch.reweighing import Impossible, Replaced, Reweighed, Weighted, spread
 from seewhy.models.torch.sampling import sampled, streams
@@ -22,39 +21,11 @@ from seewhy.models.torch.trace import Block
 from seewhy.models.turns import alone
 from seewhy.types import Outputs
 
-if TYPE_CHECKING:
-    from seewhy.models.torch.model import TorchModel
-
 __all__ = ["TorchTransformer", "transformer"]
 
 
-@dataclass(frozen=True, eq=False)
-class TorchTransformer:
-    """A network's transformer, for one size of input.
-
-    Attributes:
-        model: the network.
-        look: what is known about it.
-        blocks: those with an attention from each token to each, in the order of execution.
-        layout: of the tokens.
-        reads: (L,) bool, which of the last block's tokens the scores depend on.
-    """
-
-    model: TorchModel
-    look: Look
-    blocks: list[Block]
-    layout: Layout
-    reads: Tensor
-
-    @property
-    def prefix(self) -> int:
-        """How many tokens stand before those of the picture."""
-        return self.layout.prefix
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w) of the picture's tokens."""
-        return self.layout.grid
+class TorchTransformer(Body):
+    """A network's transformer, for one size of input: see `Transformer`."""
 
     @property
     def entered(self) -> tuple[str | None, ...]:
@@ -219,7 +190,7 @@ def _alike(quick: Tensor, slow: Tensor, kind: Tensor) -> bool:
     return bool((quick - slow).abs().amax() <= tolerance * slow.abs().amax().clamp_min(1e-6))
 
 
-def transformer(model: TorchModel, inputs: Tensor) -> TorchTransformer:
+def transformer(model: Network, inputs: Tensor) -> TorchTransformer:
     """The transformer in the network.
 
     Raises:

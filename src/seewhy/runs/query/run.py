@@ -24,7 +24,7 @@ from seewhy.runs.folder.codec import check, check_thumbnail, decode
 from seewhy.runs.folder.rows import MapRow
 from seewhy.runs.folder.settings import parsed
 from seewhy.runs.query import judged as judging
-from seewhy.runs.query import totals as totals
+from seewhy.runs.query import totals
 from seewhy.runs.query.filters import PICTURE_HAS_TEXT, Asked, Query, sorts
 from seewhy.runs.query.records import (
     Counts,

@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,13 +27,11 @@ from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import CostRow, NoteRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.work import matching as detecting
+from seewhy.runs.work.batches import Batches
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture, choose, exclusive
 from seewhy.targets import BoxTarget, Chosen
 from seewhy.types import Note, Outputs, activation
-
-if TYPE_CHECKING:
-    from seewhy.runs.work.worker import Batches
 
 __all__ = ["everything"]
 

@@ -1,0 +1,66 @@
+"""Puts pictures through the network together, in batches that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from seewhy.errors import FAILURES, out_of_memory
+from seewhy.runs.work.limits import Limit
+from seewhy.runs.work.picture import Picture
+
+__all__ = ["Batches"]
+
+
+@dataclass
+class Batches:
+    """Puts pictures through the network together, in batches that fit into memory.
+
+    Attributes:
+        size: pictures at a time; halved when memory runs out, for good.
+        limit: how long they may take.
+    """
+
+    size: int
+    limit: Limit = field(default_factory=lambda: Limit(None))
+    _notes: list[str] = field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        """What happened since this was asked the last time."""
+        said, self._notes = tuple(self._notes), []
+        return said
+
+    def each(
+        self, pictures: Sequence[Picture], work: Callable[[list[Picture]], None],
+        failed: Callable[[Picture, BaseException], None],
+    ) -> None:  # fmt: skip
+        """Does the work on all pictures.
+
+        A batch that fails is tried again picture by picture, so that only those fail that must; one for which memory
+        does not suffice is halved.
+        """
+        waiting = self._cut(list(pictures))
+        while waiting:
+            batch = waiting.pop(0)
+            try:
+                with self.limit(len(batch)):
+                    work(batch)
+            except FAILURES as error:  # an explainer, a metric, a network: whatever it is, the run goes on
+                if len(batch) == 1:
+                    failed(batch[0], error)
+                elif out_of_memory(error):
+                    self._halve(len(batch))
+                    waiting = self._cut([picture for rest in (batch, *waiting) for picture in rest])
+                else:
+                    waiting[:0] = [[picture] for picture in batch]
+
+    def _cut(self, pictures: list[Picture]) -> list[list[Picture]]:
+        return [pictures[i : i + self.size] for i in range(0, len(pictures), self.size)]
+
+    def _halve(self, tried: int) -> None:
+        self.size = max(1, tried // 2)
+        self._notes.append(f"Memory did not suffice for {tried} pictures at a time: from here on {self.size}.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
