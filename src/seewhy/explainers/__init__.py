@@ -112,8 +112,9 @@ class Explainer:
             before = replace(model.passes)
             own = inputs.clone() if inputs.is_inference() else inputs.detach()
             model = bound(model, own)
+            with model.listening(own) if isinstance(model, Noticing) else nullcontext():
+                found = self._explain(model, own, request)
             noticed = model.noticed(own) if isinstance(model, Noticing) else ()
-            found = self._explain(model, own, request)
             found = replace(found, raw=found.raw.detach(), passes=model.passes.since(before))
             _check_finite(found.raw, type(self).__name__)
             notes = (

@@ -148,8 +148,12 @@ class Model(Protocol):
 class Noticing(Protocol):
     """Looks at what a network does besides giving scores."""
 
+    def listening(self, inputs: Tensor) -> AbstractContextManager[None]:
+        """The first pass in this block is listened to, where nothing is known yet of inputs of this size."""
+        ...
+
     def noticed(self, inputs: Tensor) -> tuple[str, ...]:
-        """What the reader of any map should know; the first time it costs a pass of one image."""
+        """What the reader of any map should know, of what was seen so far."""
         ...
 
 

@@ -19,7 +19,7 @@ from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.models.exported.graph import Graph
 from seewhy.models.layout import Layout, Seen, fingerprint
 from seewhy.models.tokens import locate
-from seewhy.models.torch.flow import Flow, follow
+from seewhy.models.torch.flow import Flow, Heard, follow
 from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
 from seewhy.models.torch.trace import Trace, trace
@@ -41,6 +41,7 @@ class Anatomy:
         tokens: layouts by the length of the row of tokens.
         astray: why tokens of a length have no layout.
         flow: what every module gives; None before it was looked.
+        heard: what was noticed in another pass; None before.
         traced: tokens and blocks; None before it was looked.
         auto: the automatic layer.
         active: the one for methods that look at activations alone.
@@ -53,6 +54,7 @@ class Anatomy:
     tokens: dict[int, Layout] = field(default_factory=dict)
     astray: dict[int, NoSpatialOutput] = field(default_factory=dict)
     flow: Flow | None = None
+    heard: Heard | None = None
     traced: Trace | None = None
     auto: str | None = None
     active: str | None = None

@@ -10,17 +10,18 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seewhy.errors import InvalidInput
+from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.models.exported.graph import Graph, Node
 from seewhy.models.layout import Seen, is_tokens, spatial, without_heads
 from seewhy.models.reading import maps_in
@@ -28,7 +29,7 @@ from seewhy.models.torch.parts import modules_of, walk
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 
-__all__ = ["Flow", "follow"]
+__all__ = ["Flow", "Heard", "follow", "overhear"]
 
 _PICTURE = "picture"
 # What leaves places where they are; in-place forms have an underscore more.
@@ -82,7 +83,7 @@ class _Recorder(TorchDispatchMode):
 
     nodes: list[Node] = field(default_factory=list)
     values: dict[Any, str] = field(default_factory=dict)
-    kept: list[Tensor] = field(default_factory=list)  # so that no storage is used again meanwhile
+    kept: list[Any] = field(default_factory=list)  # so that no address is used again meanwhile
     random: list[str] = field(default_factory=list)
     turned: set[str] = field(default_factory=set)  # values that are looked at in another order of positions
     away: bool = False
@@ -96,7 +97,7 @@ class _Recorder(TorchDispatchMode):
 
     def begin(self, picture: Tensor) -> None:
         self.values[_cell(picture)] = _PICTURE
-        self.kept.append(picture)
+        self.kept.append(_hold(picture))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -143,7 +144,7 @@ class _Recorder(TorchDispatchMode):
             self.random.append(key)
         for tensor in fresh:
             self.values[_cell(tensor)] = key
-            self.kept.append(tensor)
+            self.kept.append(_hold(tensor))
 
 
 def _name(func: Any) -> str:
@@ -160,6 +161,14 @@ def _turns(func: Any, args: Any, given: Tensor, result: Any) -> bool:
         return len(args) > 1 and args[1] % 4 > 1
     sizes, steps = result.shape[-2:], result.stride()[-2:]
     return _name(func) in _VIEWS and (sizes != given.shape[-2:] or steps != given.stride()[-2:])
+
+
+def _hold(tensor: Tensor) -> Any:
+    """What keeps the address of a tensor's storage, but not its numbers."""
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except (NotImplementedError, RuntimeError):
+        return tensor
 
 
 def _cell(tensor: Tensor) -> Any:
@@ -190,6 +199,53 @@ def _dice(args: Any) -> Tensor:
     return torch.cat(states)
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What was noticed in a pass that was made for another purpose; see `Flow`."""
+
+    random: tuple[str, ...]
+    strangers: tuple[str, ...]
+
+
+def overhear(
+    network: nn.Module, inputs: Tensor, run: Callable[[], Any], scores: Callable[[Any], Tensor]
+) -> tuple[Any, Heard | None]:
+    """What a pass gives, and what was noticed in it; None where its scores could not be read.
+
+    Args:
+        network: in evaluation mode.
+        inputs: (N, C, H, W) the tensor that ``run`` gives to the network.
+        run: the pass.
+        scores: its output -> scores.
+
+    Raises:
+        InvalidInput: a module that is no part of the network ran in training mode.
+    """
+    recorder, strangers = _Recorder(), list[str]()
+    with ExitStack() as stack:
+        _watch_strangers(stack, network, strangers)
+        with recorder:
+            recorder.begin(inputs)
+            raw = run()
+            with suppress(SeewhyError):
+                found = scores(raw)
+                graph = Graph(recorder.nodes, (_PICTURE,), (recorder.key(found),), lambda _: None)
+                return raw, Heard(_random(recorder, graph, recorder.key(found)), tuple(dict.fromkeys(strangers)))
+    return raw, None
+
+
+def _random(recorder: _Recorder, graph: Graph, end: str) -> tuple[str, ...]:
+    wanted = graph.before([end])
+    return tuple(dict.fromkeys(graph.producer[key].op for key in recorder.random if key in wanted))
+
+
+def _watch_strangers(stack: ExitStack, network: nn.Module, found: list[str]) -> None:
+    own = set(map(id, walk(network)))
+    for module in modules_of(network):
+        if id(module) not in own and not isinstance(module, ScriptModule):
+            stack.enter_context(on(module, before=_noting(network, found)))
+
+
 def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], scores: Callable[[Any], Tensor]) -> Flow:
     """One forward pass of a picture.
 
@@ -212,10 +268,7 @@ def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], sco
                     module, before=_entering(name, seen, recorder), after=_leaving(name, inputs, seen, recorder)
                 )
                 stack.enter_context(own_hooks)
-        own = set(map(id, walk(network)))
-        for module in modules_of(network):
-            if id(module) not in own and not isinstance(module, ScriptModule):
-                stack.enter_context(on(module, before=_noting(network, strangers)))
+        _watch_strangers(stack, network, strangers)
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder)
         recorder.begin(picture)
@@ -258,7 +311,7 @@ def _read(recorder: _Recorder, seen: list[tuple[Seen, str]], end: str, strangers
         calls[one.name] += not entering
         live = key in graph.live and key in wanted
         found.append(replace(one, call=calls[one.name] + entering, live=live, carries=key in carrying, value=key))
-    random = tuple(dict.fromkeys(graph.producer[key].op for key in recorder.random if key in wanted))
+    random = _random(recorder, graph, end)
     quantised = tuple(dict.fromkeys(n.op for n in graph.nodes if "quantized" in n.op and n.outputs[0] in wanted))
     return Flow(
         without_heads(found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from seewhy.models.torch import ending as endings
 from seewhy.models.torch.anatomy import Look, anatomy
 from seewhy.models.torch.calling import calling
 from seewhy.models.torch.detectors import Candidates
+from seewhy.models.torch.flow import overhear
 from seewhy.models.torch.further_inputs import Further, arrange, plain
 from seewhy.models.torch.head import Head
 from seewhy.models.torch.parts import tensors, walk
@@ -32,6 +34,8 @@ from seewhy.models.turns import alone, running, using
 from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
+
+_ears = threading.local()  # what this thread's next pass is to be listened to for
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,11 +334,23 @@ class TorchModel:
 
         return Look(module, inputs, run, lambda raw, n: self.read(raw, n).scores, self.passes, known)
 
+    @contextmanager
+    def listening(self, inputs: Tensor) -> Iterator[None]:
+        """The first pass in this block is listened to, where nothing is known yet; see `Noticing`."""
+        known = None if isinstance(self.module, Candidates) else anatomy(self.module, inputs)
+        before = getattr(_ears, "known", None)
+        _ears.known = None if known is None or known.flow or known.heard else (self.module, known)
+        try:
+            yield
+        finally:
+            _ears.known = before
+
     def noticed(self, inputs: Tensor) -> tuple[str, ...]:
         """What the network does that the reader of any map should know; see `Noticing`."""
-        if isinstance(self.module, Candidates):
+        known, said = anatomy(self.module, inputs), list[str]()
+        flow = known.flow or known.heard
+        if flow is None:
             return ()
-        flow, said = self.look(inputs).flow(), []
         if flow.random:
             said.append(
                 f"{self.name} draws random numbers in evaluation mode ({', '.join(flow.random)}): it says something "
@@ -403,12 +419,7 @@ class TorchModel:
         call = calling(self.module, self.name, self.input_name, further)
         try:
             with running(self.module):  # on a copy: a network may change its input in place
-                if endings.known(self.module, self.output) is not None:
-                    raw = call(self.module, inputs.clone(), further)
-                else:
-                    with endings.Recorder() as recorder:
-                        raw = call(self.module, inputs.clone(), further)
-                    self._note(raw, recorder)
+                raw = self._heard(inputs.clone(), lambda own: self._ended(lambda: call(self.module, own, further)))
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError, KeyError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
@@ -421,6 +432,15 @@ class TorchModel:
         self._count(inputs.shape[0])
         return raw
 
+    def _ended(self, run: Callable[[], Any]) -> Any:
+        """What a pass gives; where it is not known yet what the scores are, that is noted."""
+        if endings.known(self.module, self.output) is not None:
+            return run()
+        with endings.Recorder() as recorder:
+            raw = run()
+        self._note(raw, recorder)
+        return raw
+
     def _note(self, raw: Any, recorder: endings.Recorder) -> None:
         """Remembers what the scores are, as the operations show it; what was picked by a callable is the caller's."""
         chosen = None if callable(self.output) else _chosen(raw, self.output)
@@ -428,6 +448,14 @@ class TorchModel:
             endings.keep(self.module, self.output, recorder.ending(self.module, raw, chosen))
         else:
             endings.keep(self.module, self.output, endings.Ending("unknown"))
+
+    def _heard(self, inputs: Tensor, call: Callable[[Tensor], Any]) -> Any:
+        """What a pass gives; it is listened to where somebody waits for that."""
+        module, known = getattr(_ears, "known", None) or (None, None)
+        if module is not self.module or known is None or known.flow or known.heard:
+            return call(inputs)
+        raw, known.heard = overhear(module, inputs, lambda: call(inputs), lambda r: self.read(r, len(inputs)).scores)
+        return raw
 
     def _count(self, n: int) -> None:
         self.passes.forward += n
