@@ -81,7 +81,11 @@ def compare(
         judging=table.judging, pictures=tuple(s.name for s in samples), baselines=tuple(known),
         failures=tuple(table.failures), ranges=tuple(m.range for m in judges.values()),
         confidence=confidence, resamples=resamples, seed=seed,
-        settings=_settings(model, methods, judges, confidence, resamples, seed),
+        settings={
+            **_settings(model, methods, judges, confidence, resamples, seed),
+            "activation": getattr(activation_fn, "__name__", activation_fn),
+            "preprocessing": str(getattr(model, "preprocessing", None)),
+        },
     )  # fmt: skip
 
 

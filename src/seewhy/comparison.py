@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -218,14 +219,44 @@ class Comparison:
             "pictures": self.pictures,
             "means": [{**vars(m), "failed": self.failed(m.explainer, m.metric)} for m in self.means],
             "differences": [vars(d) for d in self.differences],
-            "cost": {e: dict(zip(("forward", "backward", "seconds"), self.cost(e), strict=True)) for e in
+            "cost": {e: dict(zip(_COSTS, self.cost(e), strict=True)) for e in
                      self.explainers},
+            "each": {e: {name: getattr(self, name)[i].tolist() for name in _COSTS} for i, e in
+                     enumerate(self.explainers)},
+            "statistics": {"confidence": self.confidence, "resamples": self.resamples, "seed": self.seed},
             "judging_forward": dict(zip(self.metrics, self.judging.tolist(), strict=True)),
             "values": {e: {m: self.values[i, j].tolist() for j, m in enumerate(self.metrics)} for i, e in
                        enumerate(self.explainers)},
             "failures": [vars(f) for f in self.failures],
         }  # fmt: skip
         return _write(path, json.dumps(_plain(found), indent=1, ensure_ascii=False, allow_nan=False))
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Comparison:
+        """The comparison that `to_json` wrote: its table, files and picture come out the same to the last bit.
+
+        Raises:
+            InvalidInput: the file is not there, or holds no comparison of this version.
+        """
+        try:
+            return _restored(json.loads(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise InvalidInput(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InvalidInput(
+                f"{str(path)!r} holds no comparison with each picture's numbers, as seewhy compare writes it to "
+                f"comparison.json ({type(error).__name__}: {error})."
+            ) from error
+
+    @property
+    def how(self) -> list[str]:
+        """What every number was made with: the model, and all parameters of each explainer and metric."""
+        about = self.settings
+        lines = [f"model: {about.get('model')}, activation {about.get('activation')}"]
+        for kind in ("explainers", "metrics"):
+            lines += [f"{kind[:-1]} {label}: {text}" for label, text in about.get(kind, {}).items()]
+        said = f"confidence {self.confidence:g}, {self.resamples} flips, seed {self.seed}"
+        return [*lines, f"{said}; seewhy {about.get('seewhy')}, torch {about.get('torch')}"]
 
     def picture(self) -> Image.Image:
         """The averages as points with their intervals, one panel a metric; baselines are grey."""
@@ -265,6 +296,30 @@ class Comparison:
 
 def _spent(cost: Sequence[float]) -> list[str]:
     return ["-" if c != c else f"{c:.1f}" if i < 2 else f"{c:.3f}" for i, c in enumerate(cost)]
+
+
+_COSTS = ("forward", "backward", "seconds")
+
+
+def _restored(found: dict[str, Any]) -> Comparison:
+    explainers, metrics = tuple(found["explainers"]), [one["name"] for one in found["metrics"]]
+    values = [[_numbers(found["values"][e][m]) for m in metrics] for e in explainers]
+    each: dict[str, Any] = {name: np.stack([_numbers(found["each"][e][name]) for e in explainers]) for name in _COSTS}
+    infinite = (-math.inf, math.inf)
+    return Comparison(
+        explainers=explainers, metrics=tuple(metrics), better=tuple(one["better"] for one in found["metrics"]),
+        values=np.array(values), **each, judging=_numbers([found["judging_forward"][m] for m in metrics]),
+        pictures=tuple(found["pictures"]), baselines=tuple(found["baselines"]), settings=dict(found["settings"]),
+        ranges=tuple(
+            (infinite[0] if low is None else low, infinite[1] if high is None else high)
+            for low, high in found["ranges"]
+        ),
+        failures=tuple(Failure(**one) for one in found["failures"]), **found["statistics"],
+    )  # fmt: skip
+
+
+def _numbers(values: list[float | None]) -> Floats:
+    return np.array([math.nan if one is None else one for one in values], dtype=np.float64)
 
 
 def _plain(value: Any) -> Any:

@@ -112,3 +112,40 @@ def test_masks_of_every_kind_are_read(tmp_path: Path, mode: str) -> None:
         made = Image.fromarray(want.astype(np.uint8) * 255).convert(mode)
     made.save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png"), want)
+
+
+def test_a_table_is_made_again_from_its_own_file_to_the_last_bit(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "broken.csv").write_text("image,target,mask\none.png,1,mask.png\nnowhere.png,1,\ntwo.png,2,mask.png\n")
+    methods, metrics = "gradient,rise(num_masks=8, grid=(3, 4))", "relevance_mass,complexity,deletion_auc(steps=4)"
+    assert run("--samples", "broken.csv", "--explainers", methods, "--metrics", metrics, "--out", "first") == 0
+    table = capsys.readouterr().out
+    again = ["compare", "--again", "first/comparison.json", "--out", "second", "--how"]
+    assert cli.main(again) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(table.rstrip("\n"))
+    for name in ("comparison.csv", "comparison.json", "comparison.txt", "comparison.png"):
+        assert (place / "first" / name).read_bytes() == (place / "second" / name).read_bytes()
+    assert "metric deletion_auc(steps=4): DeletionAUC(" in out
+    assert "steps=4" in out.split("metric deletion_auc(steps=4):")[1]
+    assert "explainer rise(num_masks=8, grid=(3, 4)): RISE(" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "holds no comparison with each picture's numbers, as seewhy compare writes it to comparison.json "),
+        ("[1", "holds no comparison"),
+        (None, "'table.json' cannot be read: No such file or directory."),
+    ],
+)
+def test_what_is_no_table_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    if text is not None:
+        (place / "table.json").write_text(text)
+    assert cli.main(["compare", "--again", "table.json"]) == 2
+    assert said in capsys.readouterr().err
+    assert cli.main(["compare", "one.png", "--explainers", "gradient"]) == 2
+    assert "Name --metrics, or a table that is to be made again with --again." in capsys.readouterr().err

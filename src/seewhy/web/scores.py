@@ -8,7 +8,9 @@ cannot be part of it, and one that says how concise a map is has no weight unles
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.query.run import ExplainerCost, Score
@@ -128,7 +130,12 @@ class Weighted:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoresPage:
-    """All scores of a run; ``baselines`` are explainers that look at nothing and show what chance gives."""
+    """All scores of a run.
+
+    Attributes:
+        baselines: explainers that look at nothing and show what chance gives.
+        how: what each explainer and metric was made with, a line each.
+    """
 
     run: str
     version: int
@@ -138,6 +145,7 @@ class ScoresPage:
     weighted: list[Weighted]
     best: Verdict | None
     costs: list[ExplainerCost]
+    how: list[str]
 
 
 def scores(opened: Opened, query: ScoresQuery) -> ScoresPage:
@@ -157,7 +165,18 @@ def scores(opened: Opened, query: ScoresQuery) -> ScoresPage:
         run=opened.place.key, version=version, explainers=list(run.explainers), baselines=list(table.baselines),
         metrics=rows, weighted=[_weighted(rows, whole, number, name) for number, name in enumerate(run.explainers)],
         best=None if whole is None else _verdict(whole.best(whole.metrics[0])), costs=opened.once("costs", run.costs),
+        how=_how(run.settings),
     )  # fmt: skip
+
+
+def _how(settings: Mapping[str, Any]) -> list[str]:
+    """Activation and threshold, and all parameters of each explainer and metric."""
+    lines = [f"activation {settings.get('activation')}, threshold {settings.get('threshold')}"]
+    for kind in ("explainers", "metrics"):
+        for label, about in (settings.get(kind) or {}).items():
+            values = ", ".join(f"{name}={value!r}" for name, value in (about.get("parameters") or {}).items())
+            lines.append(f"{label}: {about.get('class')}({values})")
+    return lines
 
 
 def _weights(text: str, usual: list[float]) -> list[float]:
