@@ -114,6 +114,7 @@ def scattered(seed: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("overlap", [0.1, 0.5, 2 / 3, 0.9])
+@pytest.mark.slow
 def test_torchvision_suppresses_as_we_do(monkeypatch: pytest.MonkeyPatch, overlap: float) -> None:
     pytest.importorskip("torchvision")
     for seed in range(5):
@@ -140,6 +141,7 @@ def slow_suppression(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: flo
     return kept
 
 
+@pytest.mark.slow
 def test_the_best_of_very_many_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are suppressed in goes: first the best few, more where not enough of them stay."""
     boxes, scores, labels = scattered(7, 900)

@@ -30,6 +30,7 @@ seewhy.no_such_name
 
 
 @pytest.mark.parametrize("name", ["metrics", "runs", "datasets", "errors", "images", "detection", "heads", "models"])
+@pytest.mark.slow
 def test_subpackages_are_there_after_a_plain_import(name: str) -> None:
     code = f"import seewhy; print(seewhy.{name}.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -38,7 +39,7 @@ def test_subpackages_are_there_after_a_plain_import(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'seewhy' has no attribute 'metric'"):
-        _ = seewhy.metric
+        _ = seewhy.metric  # type: ignore[attr-defined]  # that is the fault
 
 
 def test_a_plain_import_loads_no_torch() -> None:
@@ -67,6 +68,7 @@ def test_types_as_mypy_sees_them() -> None:
     assert isinstance(seewhy.explain(network, x, 0, "grad_cam"), seewhy.Explanation)
 
 
+@pytest.mark.slow
 def test_pyright_sees_the_public_names(tmp_path: Path) -> None:
     file = tmp_path / "use.py"
     file.write_text(USE)

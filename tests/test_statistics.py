@@ -102,6 +102,7 @@ def test_an_interval_of_turned_values_is_turned() -> None:
 
 @pytest.mark.parametrize("kind", ["normal", "skewed", "tied", "hits"])
 @pytest.mark.parametrize("n", [6, 10, 20])
+@pytest.mark.slow
 def test_a_table_of_equal_explainers_names_a_difference_in_5_percent_at_most(kind: str, n: int) -> None:
     """8 metrics, 4 explainers, 48 pairs. 2.3 deviations above 5 % is what 150 tables may show."""
     rng, hits = np.random.default_rng(n), kind == "hits"

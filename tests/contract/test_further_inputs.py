@@ -67,6 +67,7 @@ def familiar(network: nn.Module) -> OoDNet:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_a_batch_has_the_maps_of_its_pictures_alone(name: str) -> None:
     network, x = tinted(name), pictures(4)
     together = explainer(name, network, META).attribute(x, [0, 1, 2, 3])

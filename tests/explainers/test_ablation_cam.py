@@ -57,6 +57,7 @@ CASES = [(networks.Pooled, "act2", False), (networks.Pooled, "act1", False), (ne
 
 
 @pytest.mark.parametrize(("kind", "layer", "last"), CASES)
+@pytest.mark.slow
 def test_it_is_brute_force_with_and_without_a_cut(kind: Any, layer: str, last: bool) -> None:
     network, x = build(kind), pictures(3, height=16, width=24)
     want = torch.cat([slow(network, layer, x, c, last) for c in range(CLASSES)], 1)

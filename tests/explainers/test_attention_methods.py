@@ -247,6 +247,7 @@ def test_a_head_that_takes_no_more_rows_is_an_error() -> None:
     [(LeGrad, {}), (AttentionRollout, {}), (AttentionRollout, {"relevance": "attention"}),
      (TIS, {"num_masks": 32, "activation_fn": None})],
 )  # fmt: skip
+@pytest.mark.slow
 def test_the_map_lies_on_the_object_and_falls_without_it(method: Any, parameters: dict[str, Any]) -> None:
     on, falls = evidence(method, **parameters)
     assert on >= 0.9

@@ -46,6 +46,7 @@ CASES = [(networks.Pooled, "act2", False), (networks.Pooled, "conv1", False), (n
 
 
 @pytest.mark.parametrize(("kind", "layer", "last"), CASES)
+@pytest.mark.slow
 def test_it_is_the_definition_with_and_without_a_cut(kind: Any, layer: str, last: bool) -> None:
     network, x = build(kind), pictures(3, height=16, width=24)
     want = slow(network, layer, x, last)
@@ -79,6 +80,7 @@ def test_the_closed_form_is_taken_and_is_the_rerun(kind: Any, layer: str) -> Non
     )
 
 
+@pytest.mark.slow
 def test_the_closed_form_costs_one_pass_and_the_cut_one_more_where_it_needs_the_trunk() -> None:
     x = pictures(3)
     for kind, layer, passes in (
@@ -132,6 +134,7 @@ HEADS = [
 
 
 @pytest.mark.parametrize("how", HEADS)
+@pytest.mark.slow
 def test_a_head_that_is_nearly_pooled_linear(how: str) -> None:
     network, x = build(_Times, how), pictures(2, height=16, width=16)
     found = ReciproCAM(network, layer="act2").run(x, "all")
@@ -179,6 +182,7 @@ FALLBACKS = [(_BatchElsewhere, "conv", {}), (_Argument, "conv2", {"scale": torch
 
 @pytest.mark.parametrize(("kind", "layer", "kwargs"), FALLBACKS)
 @pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.slow
 def test_what_cannot_be_cut_is_run_whole_and_that_is_said(
     kind: Any, layer: str, kwargs: dict[str, Any], n: int
 ) -> None:

@@ -260,6 +260,7 @@ def test_grids_and_class_boxes_must_fit() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ssd", "retina", "fcos", "faster", "mask"])
+@pytest.mark.slow
 def test_suppressed_candidates_are_torchvisions_detections(kind: str) -> None:
     network = torchvision_detector(kind)
     x = torch.rand((2, 3, 90, 150), generator=torch.Generator().manual_seed(1))
