@@ -45,31 +45,16 @@ def test_an_unknown_name() -> None:
 close = torch.testing.assert_close
 
 
-class _Point:
-    name = "from_outside"
-
-    def load(self) -> Any:
-        return dict
-
-
-def test_entry_points_are_listed_after_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: [_Point()] if group == "seewhy.explainers" else [])
-    assert "from_outside" in registry.names("explainers")
-    assert registry.load("explainers", "from_outside") is dict
-
-
 def test_a_file_without_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty_one.py").write_text('"""Nothing."""\n')
     monkeypatch.setattr(seewhy.explainers, "__path__", [*seewhy.explainers.__path__, str(tmp_path)])
-    registry._files.cache_clear()
-    registry.class_names.cache_clear()
+    registry.forget()
     try:
         with pytest.raises(UnknownName, match=r"^empty_one\.py has no class called 'emptyone' in any case\.$"):
             registry.load("explainers", "empty_one")
     finally:
         monkeypatch.undo()
-        registry._files.cache_clear()
-        registry.class_names.cache_clear()
+        registry.forget()
 
 
 FOUND = registry.names("explainers")
@@ -96,8 +81,7 @@ class BrightSpot(Explainer):
 @pytest.fixture
 def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def forget() -> None:
-        registry._files.cache_clear()
-        registry.class_names.cache_clear()
+        registry.forget()
         sys.modules.pop("seewhy.explainers.bright_spot", None)
 
     (tmp_path / "bright_spot.py").write_text(NEW)

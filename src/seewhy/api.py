@@ -156,7 +156,7 @@ def _explained(
         raw=found.raw,
         size=size,
         targets=found.targets.classes,
-        method=_registered(explainer),
+        method=registry.name_of(explainer),
         parameters=explainer.parameters,
         model=network.name,
         layer=found.layer,
@@ -434,11 +434,6 @@ def _quantity(targets: TargetSet, settled: Settled) -> str:
 
 def _label(index: int, labels: Sequence[str] | None, word: str = "class") -> str:
     return labels[index] if labels and index < len(labels) else f"{word} {index}"
-
-
-def _registered(explainer: Explainer) -> str:
-    own = type(explainer).__module__.rpartition(".")[2]
-    return own if own in registry.names("explainers") else type(explainer).__name__
 
 
 class Bar:

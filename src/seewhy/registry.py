@@ -1,7 +1,8 @@
-"""Finds explainers (later metrics and engines) by name: a scan of the folder, then entry points.
+"""Finds everything of which there are several by name: a scan of the folder, then entry points.
 
 No list is kept by hand. The file's name is the public name (``grad_cam``); the class in it is that name without
 underscores in any case (``GradCAM``). Packages outside add theirs under the entry point group ``seewhy.<kind>``.
+Nothing is imported before somebody asks for it by name.
 """
 
 from __future__ import annotations
@@ -10,18 +11,28 @@ import importlib
 import pkgutil
 import re
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from seewhy.errors import UnknownName, nearest
 
-__all__ = ["class_names", "load", "names"]
+__all__ = ["KINDS", "class_names", "files", "forget", "load", "name_of", "names", "outside"]
+
+KINDS = {
+    **{
+        kind: f"seewhy.{kind}"
+        for kind in ("explainers", "metrics", "counterfactuals", "uncertainty", "engines", "datasets", "exports")
+    },
+    "backends": "seewhy.models.backends",
+    "adapters": "seewhy.models.adapters",
+}
+"""Kind -> the folder of its files."""
 
 
 @cache
 def _files(kind: str) -> dict[str, Path]:
-    package = importlib.import_module(f"seewhy.{kind}")
+    package = importlib.import_module(KINDS[kind])
     found: dict[str, Path] = {}
     for folder in package.__path__:
         files = (m.name for m in pkgutil.iter_modules([folder]) if not m.ispkg and not m.name.startswith("_"))
@@ -29,8 +40,25 @@ def _files(kind: str) -> dict[str, Path]:
     return found
 
 
-def _outside(kind: str) -> dict[str, Any]:
+@cache
+def _outside(kind: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"seewhy.{kind}")}
+
+
+def forget() -> None:
+    """Looks again for files and entry points the next time: a package was installed meanwhile."""
+    for known in (_files, _outside, class_names):
+        known.cache_clear()
+
+
+def files(kind: str) -> list[str]:
+    """The public names of the files in the kind's folder, sorted."""
+    return sorted(_files(kind))
+
+
+def outside(kind: str) -> list[str]:
+    """The names that only entry points have, sorted; nothing of them is imported."""
+    return sorted(set(_outside(kind)) - set(_files(kind)))
 
 
 def names(kind: str) -> list[str]:
@@ -56,11 +84,25 @@ def load(kind: str, name: str) -> Any:
     """
     name = class_names(kind).get(name, name)
     if name in _files(kind):
-        module = importlib.import_module(f"seewhy.{kind}.{name}")
+        module = importlib.import_module(f"{KINDS[kind]}.{name}")
         wanted = next((c for c, file in class_names(kind).items() if file == name), None)
         if wanted is None:
             raise UnknownName(f"{name}.py has no class called {name.replace('_', '')!r} in any case.")
         return getattr(module, wanted)
-    if name in (outside := _outside(kind)):
-        return outside[name].load()
+    if name in (others := _outside(kind)):
+        return others[name].load()
     raise UnknownName(f"There is no {kind[:-1]} {name!r}. {nearest(name, names(kind))}")
+
+
+def name_of(thing: Any) -> str:
+    """What an object or a class is called: its registry name, or the name of its class where it is not registered."""
+    cls = thing if isinstance(thing, type) else type(thing)
+    for kind, package in KINDS.items():
+        if cls.__module__.startswith(f"{package}.") and cls.__name__ in class_names(kind):
+            name = class_names(kind)[cls.__name__]
+            if cls.__module__ == f"{package}.{name}":
+                return name
+        for name in outside(kind):
+            if _outside(kind)[name].value.replace(" ", "") == f"{cls.__module__}:{cls.__qualname__}":
+                return name
+    return cls.__name__

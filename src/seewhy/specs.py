@@ -68,15 +68,10 @@ def _labelled(given: Any, make: Callable[[Any], Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for one in given:
         found = make(one)
-        label = one.strip() if isinstance(one, str) else _name(type(found))
+        label = one.strip() if isinstance(one, str) else registry.name_of(found)
         same = sum(known == label or known.startswith(f"{label} #") for known in made)
         made[f"{label} #{same + 1}" if same else label] = found
     return made
-
-
-def _name(kind: type) -> str:
-    own = kind.__module__.rpartition(".")[2]
-    return own if own.replace("_", "") == kind.__name__.lower() else kind.__name__
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:

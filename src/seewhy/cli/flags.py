@@ -28,7 +28,7 @@ class NetworkFlags:
     """timm:NAME, torchvision:NAME, package.module:factory or a model file (.onnx, .xml, .tflite, .pt2, TorchScript)."""
     checkpoint: Path | None = None
     """Weights (.pth, .pt, .safetensors) of a named model; without it they are fetched. Alone: a model file."""
-    backend: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    backend: str = "auto"
     """What runs an .onnx file."""
     trust: bool = False
     """Read a model file or checkpoint that runs code. Only for files from people you trust."""

@@ -26,8 +26,8 @@ __all__ = ["Export", "How", "RunCommand", "Status", "flags", "with_config", "wor
 class How:
     """How a run is carried out; nothing of this changes a result."""
 
-    engine: Literal["local", "ray"] = "local"
-    """Where it is computed."""
+    engine: str = "local"
+    """Where it is computed: local, ray, or an engine of another package."""
     workers: int = 1
     """How many processes (local) or actors (ray) compute."""
     address: str | None = None
@@ -137,7 +137,6 @@ class Export:
 
 def work(command: RunCommand, how: How, place: str, remembered: Mapping[str, Any] | None) -> int:
     """Carries a run out, and gives the exit code."""
-    from seewhy.engines.local import Local
     from seewhy.runs.runner import Runner
     from seewhy.runs.work.job import Job
 
@@ -151,9 +150,9 @@ def work(command: RunCommand, how: How, place: str, remembered: Mapping[str, Any
         timeout=how.timeout,
     )  # fmt: skip
     _check_something(job)
-    engine: Any = Local(workers=how.workers, apart=how.timeout is not None)
-    if how.engine == "ray":
-        engine = registry.load("engines", "ray")(workers=how.workers, address=how.address)
+    kind = registry.load("engines", how.engine)
+    asked = {"workers": how.workers, "address": how.address, "apart": how.timeout is not None}
+    engine: Any = kind(**{f.name: asked[f.name] for f in dataclasses.fields(kind) if f.name in asked})
     quiet = bool(getattr(how, "quiet", False))
     found = Runner(
         job=job, engine=engine, shard=_shard(how.shard), retry=how.retry, progress=not quiet, command=remembered

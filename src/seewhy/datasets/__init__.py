@@ -1,6 +1,7 @@
 """Pictures that come with their truth.
 
-A data set is one file here: a folder, Pascal VOC, COCO, arrays, a data set of torch or anything like one, a CSV table.
+A data set is one file here: a folder, Pascal VOC, COCO, arrays, a data set of torch or anything like one, a CSV table;
+the registry finds them, and those of other packages.
 All of them are `Data`: `Sample` objects by number, with a key that names each for good. `open_data` finds out which of
 them a path or an object is. `seewhy.datasets.shapes` draws pictures of textured shapes and knows every pixel of them,
 for tests that need the right answer.
@@ -14,30 +15,40 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
+from seewhy import registry
 from seewhy.datasets._files import PICTURES, is_picture
 from seewhy.datasets.arrays import Arrays
-from seewhy.datasets.coco import COCO
 from seewhy.datasets.folder import Folder
-from seewhy.datasets.table import Table
 from seewhy.datasets.torch_dataset import TorchDataset
-from seewhy.datasets.voc import VOC
 from seewhy.errors import InvalidInput, UnknownParameter, nearest
 from seewhy.types import Sample
 
-__all__ = ["PICTURES", "Data", "open_data", "reopen"]
+__all__ = ["PICTURES", "Data", "Kind", "open_data", "reopen"]
 
-_KINDS: dict[str, Callable[..., Any]] = {
-    "folder": Folder.open,
-    "voc": VOC.open,
-    "coco": COCO.open,
-    "csv": Table.open,
-    "npz": Arrays.open,
-}
+
+class Kind(Protocol):
+    """A kind of data that a path can mean: a class in a file here, or of an entry point ``seewhy.datasets``.
+
+    Attributes:
+        word: stands before the colon in "voc:ROOT", and is the entry point's name.
+    """
+
+    word: ClassVar[str]
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether a path that is there, written without a word before it, is of this kind."""
+        ...
+
+    @classmethod
+    def open(cls, root: str, **options: Any) -> Data:
+        """The data at a path; `Data.describe` gives the word as kind, the root and the options."""
+        ...
 
 
 @runtime_checkable
@@ -124,14 +135,14 @@ def reopen(description: Mapping[str, Any]) -> Data:
     kind, root, options = (description[name] for name in ("kind", "root", "options"))
     if kind == "files":
         return Folder.of_files(options["files"], root)
-    if kind not in _KINDS:
+    if kind not in _words():
         raise InvalidInput(f"The data came from an object ({options.get('type', kind)}), not a path: pass it again.")
-    return _made(kind, _KINDS[kind], (root,), options)
+    return _made(kind, _kind(kind).open, (root,), options)
 
 
 def _of_path(path: str, options: dict[str, Any]) -> Data:
     kind, colon, rest = path.partition(":")
-    if not colon or kind not in _KINDS:
+    if not colon or kind not in _words():
         kind, rest = _recognised(path), path
     if kind == "picture":
         _check_options("A picture", lambda: None, options)
@@ -139,19 +150,37 @@ def _of_path(path: str, options: dict[str, Any]) -> Data:
     if kind == "voc" and not os.path.isdir(rest) and "?" in rest:
         rest, _, chosen = rest.rpartition("?")
         options = {"set": chosen, **options}
-    return _made(kind, _KINDS[kind], (rest,), options)
+    return _made(kind, _kind(kind).open, (rest,), options)
+
+
+def _own() -> dict[str, Kind]:
+    """Word -> kind, of the files here."""
+    found = [registry.load("datasets", name) for name in registry.class_names("datasets").values()]
+    return {kind.word: kind for kind in found if hasattr(kind, "word")}
+
+
+def _words() -> list[str]:
+    return [*_own(), *(word for word in registry.outside("datasets") if word not in _own())]
+
+
+def _kind(word: str) -> Kind:
+    found: Kind = _own()[word] if word in _own() else registry.load("datasets", word)
+    return found
 
 
 def _recognised(path: str) -> str:
-    endings = {".json": "coco", ".csv": "csv", ".npz": "npz"}
+    there = os.path.lexists(path)
+    for word in _words() if there else ():
+        if _kind(word).recognises(path):
+            return word
     if os.path.isdir(path):
-        parts = ("JPEGImages", "Annotations")
-        return "voc" if all(os.path.isdir(os.path.join(path, part)) for part in parts) else "folder"
-    ending = os.path.splitext(path)[1].lower()
-    if os.path.lexists(path) and (ending in endings or is_picture(path)):
-        return endings.get(ending, "picture")
-    what = "is no picture, .json, .csv or .npz file" if os.path.lexists(path) else "does not exist"
-    raise InvalidInput(f"Expected a folder, voc:ROOT, coco:FILE, csv:FILE or npz:FILE; {path!r} {what}.")
+        return "folder"
+    if there and is_picture(path):
+        return "picture"
+    what = "is no picture, .json, .csv or .npz file" if there else "does not exist"
+    known = ["a folder", "voc:ROOT", "coco:FILE", "csv:FILE", "npz:FILE"]
+    known += [f"{word}:PATH" for word in registry.outside("datasets")]
+    raise InvalidInput(f"Expected {', '.join(known[:-1])} or {known[-1]}; {path!r} {what}.")
 
 
 def _array_parts(spec: Any) -> dict[str, Any] | None:

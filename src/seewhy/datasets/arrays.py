@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor
@@ -69,6 +69,13 @@ class Arrays(Labelled):
             path=path,
             **parts,
         )
+
+    word: ClassVar[str] = "npz"
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether the path is an .npz file."""
+        return not os.path.isdir(path) and path.lower().endswith(".npz")
 
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Any) -> Self:

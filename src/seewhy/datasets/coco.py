@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from seewhy.datasets._files import digest, key, stamp, unique
 from seewhy.datasets._labels import Box, Labelled
@@ -42,6 +42,13 @@ class COCO(Labelled):
     keys: tuple[str, ...]
     objects: Mapping[Any, list[Any]] = field(repr=False)
     categories: Mapping[Any, int]
+
+    word: ClassVar[str] = "coco"
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether the path is a .json file."""
+        return not os.path.isdir(path) and path.lower().endswith(".json")
 
     @classmethod
     def open(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from seewhy.datasets._files import existing_folder, key, scan, stamp, unique
 from seewhy.datasets._labels import Labelled, check_choice, match
@@ -38,6 +38,13 @@ class Folder(Labelled):
     classes_from_folders: bool | Literal["auto"] = "auto"
     numbers: Literal["auto", "index", "sorted"] = "auto"
     listed: bool = False
+
+    word: ClassVar[str] = "folder"
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Never: a folder is one of pictures where no other kind knows it."""
+        return False
 
     @classmethod
     def open(

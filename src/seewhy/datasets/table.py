@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from seewhy.datasets._files import digest, key, stamp, unique
 from seewhy.datasets._labels import Label, Labelled, check_choice
@@ -45,6 +45,13 @@ class Table(Labelled):
     lines: tuple[int, ...]
     keys: tuple[str, ...]
     box_format: Literal["xywh", "xyxy"] = "xywh"
+
+    word: ClassVar[str] = "csv"
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether the path is a .csv file."""
+        return not os.path.isdir(path) and path.lower().endswith(".csv")
 
     @classmethod
     def open(

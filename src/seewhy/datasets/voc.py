@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -53,6 +53,13 @@ class VOC(Labelled):
     keys: tuple[str, ...]
     set: str | None = None
     difficult: bool = True
+
+    word: ClassVar[str] = "voc"
+
+    @staticmethod
+    def recognises(path: str) -> bool:
+        """Whether the path is a folder with VOC's two parts."""
+        return all(os.path.isdir(os.path.join(path, part)) for part in (_PICTURES, _ANNOTATIONS))
 
     @classmethod
     def open(

@@ -7,6 +7,9 @@
 the one that comes next, and gives the results that are finished meanwhile; ``flush`` gives the rest. Items have a
 ``name``, a result says by ``chunk`` of which item it is. An item whose worker is lost is done again by another one, at
 most three times; then it is given up, which is a result, too. Doing an item twice must do no harm.
+
+An engine is a frozen dataclass in a file here, or of an entry point ``seewhy.engines``. The command line gives it what
+it has of the fields ``workers``, ``address`` and ``apart``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, cat, nn
-from torch.jit import ScriptModule
 
 from seewhy.errors import InvalidType
 from seewhy.types import Outputs, Passes
@@ -375,17 +374,10 @@ def as_model(network: Any) -> Model:
     plain = isinstance(network, nn.Module) and not hasattr(type(network), "opened")  # to ask a module for what it
     if not plain and isinstance(network, Model):  # does not have takes long
         return network
-    if isinstance(network, nn.Module):
-        from seewhy.models.torch.detectors import adapted
-        from seewhy.models.torch.model import TorchModel
-        from seewhy.models.torch.script import ScriptModel
+    from seewhy.models.adapters import adapted
 
-        return ScriptModel(network) if isinstance(network, ScriptModule) else TorchModel(adapted(network))
-    library = type(network).__module__.partition(".")[0]
-    if library in ("openvino", "onnx") and type(network).__name__ in ("Model", "ModelProto", "CompiledModel"):
-        from seewhy.models.files import of_object
-
-        return of_object(network)
+    if (found := adapted(network)) is not None:
+        return found
     if callable(network):
         from seewhy.models.function import FunctionModel
 

@@ -1,40 +1,39 @@
-"""A model from a file: OpenVINO, ONNX, torch.export archives, TorchScript. What runs it, and what it says of itself.
+"""A model from a file: which backend reads it, and what the file says of itself.
 
 An .onnx file is run by ONNX Runtime where that is installed, else by OpenVINO; ``backend`` chooses.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seewhy import registry
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency
 from seewhy.images.images import Preprocessing
 from seewhy.models import Model, file_metadata
+from seewhy.models.backends import Backend
 from seewhy.models.exported.model import ExportedModel
-from seewhy.models.torch.script import ScriptModel
-from seewhy.models.torch.script_file import read as read_script
 
-__all__ = ["BACKENDS", "SUFFIXES", "is_model_file", "opened"]
+__all__ = ["check_backend", "described", "is_file", "opened"]
 
-BACKENDS = ("auto", "onnxruntime", "openvino")
-_OPENVINO = (".xml", ".tflite")
-_SCRIPT = (".pt", ".pth", ".torchscript", ".ts")
 _WEIGHTS = (".safetensors", ".ckpt", ".bin")
-SUFFIXES = (".onnx", *_OPENVINO, ".pt2", *_SCRIPT, *_WEIGHTS)
 
 
-def is_model_file(path: Path) -> bool:
-    """Whether a file holds a network and not only weights."""
-    if path.suffix in _SCRIPT:
-        return _is_script(path)
-    return path.suffix in (".onnx", ".pt2", *_OPENVINO)
+def check_backend(backend: str) -> None:
+    """Raises InvalidInput where there is no such backend."""
+    choices = ["auto", *registry.names("backends")]
+    if backend not in choices:
+        raise InvalidInput(f"backend must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {backend!r}.")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path has the ending of a model file, or of weights."""
+    return path.suffix.lower() in _WEIGHTS or bool(_readers(path))
 
 
 def opened(
@@ -44,7 +43,7 @@ def opened(
 
     Args:
         path: the file.
-        backend: what runs an .onnx file.
+        backend: what runs it, where several backends can.
         forward_kwargs: values of a graph's other inputs.
         trust: read files that run code.
 
@@ -53,27 +52,40 @@ def opened(
         InvalidInput: the backend cannot run it.
         MissingDependency: the library that reads it is not installed.
     """
-    if backend not in BACKENDS:
-        raise InvalidInput(
-            f"backend must be {', '.join(map(repr, BACKENDS[:-1]))} or {BACKENDS[-1]!r}, got {backend!r}."
-        )
+    check_backend(backend)
     if not path.is_file():
         raise CheckpointError(f"There is no model file {str(path)!r}.")
-    if path.suffix == ".onnx" or path.suffix in _OPENVINO:
-        return _graph(path, backend, forward_kwargs or {})
-    if backend != "auto":
-        raise InvalidInput(f"backend={backend!r} is for .onnx files; {path.name!r} is run by torch.")
-    if path.suffix == ".pt2":
-        from seewhy.models.exported.program_file import read as read_program
-        from seewhy.models.exported.torch_export import as_network
+    readers = _readers(path)
+    if not any(one.holds(path) for one in readers.values()):
+        raise CheckpointError(
+            f"{str(path)!r} holds weights only, without a network. Name the network and pass the file as checkpoint: "
+            f"seewhy.load('timm:NAME', checkpoint={str(path)!r}) (--model timm:NAME --checkpoint {path})."
+        )
+    return _chosen(path, backend, readers).open(path, forward_kwargs or {}, trust)
 
-        return as_network(read_program(path, trust), path, trust)
-    if path.suffix in _SCRIPT and _is_script(path):
-        return ScriptModel(read_script(path, trust), title=path.name)
-    raise CheckpointError(
-        f"{str(path)!r} holds weights only, without a network. Name the network and pass the file as checkpoint: "
-        f"seewhy.load('timm:NAME', checkpoint={str(path)!r}) (--model timm:NAME --checkpoint {path})."
-    )
+
+def _readers(path: Path) -> dict[str, Backend]:
+    """The backends that read the path's ending; others than those here are asked only about files that are there."""
+    for names in (registry.files("backends"), registry.outside("backends") if path.is_file() else []):
+        made = {name: registry.load("backends", name)() for name in names}
+        if found := {name: one for name, one in made.items() if path.suffix.lower() in one.suffixes}:
+            return found
+    return {}
+
+
+def _chosen(path: Path, backend: str, readers: Mapping[str, Backend]) -> Backend:
+    if backend in readers:
+        return readers[backend]
+    if backend != "auto":
+        runs = " or ".join(one.title for one in readers.values())
+        title = registry.load("backends", backend).title
+        raise InvalidInput(f"{title} does not read {path.suffix} files; {path.name!r} is run by {runs}.")
+    for one in readers.values():
+        if one.installed():
+            return one
+    if path.suffix.lower() == ".onnx":
+        raise MissingDependency("ONNX files need onnxruntime (or openvino). Install it: pip install 'seewhy[onnx]'.")
+    return next(iter(readers.values()))  # which says what to install
 
 
 def described(model: ExportedModel) -> ExportedModel:
@@ -92,39 +104,3 @@ def described(model: ExportedModel) -> ExportedModel:
             "The graph takes 8-bit pixels; how pictures are fitted into it is not in the file: cut at the centre.",
         )
     return replace(model, preprocessing=known, labels=file_metadata.labels(metadata), notes=notes)
-
-
-def _graph(path: Path, backend: str, forward_kwargs: Mapping[str, Any]) -> ExportedModel:
-    if path.suffix == ".onnx" and backend != "openvino":
-        if backend == "onnxruntime" or find_spec("onnxruntime") is not None:
-            from seewhy.models.exported.onnx import make
-
-            return make(path, forward_kwargs=forward_kwargs)
-        if find_spec("openvino") is None:
-            raise MissingDependency(
-                "ONNX files need onnxruntime (or openvino). Install it: pip install 'seewhy[onnx]'."
-            )
-    if backend == "onnxruntime":
-        raise InvalidInput(f"ONNX Runtime does not read {path.suffix} files; {path.name!r} is run by OpenVINO.")
-    from seewhy.models.exported.openvino import OpenVINOModel
-
-    return OpenVINOModel(path, forward_kwargs=forward_kwargs)
-
-
-def of_object(network: Any) -> Model:
-    """The model in an ``openvino.Model``, an ``openvino.CompiledModel`` or an ``onnx.ModelProto``."""
-    if type(network).__name__ == "ModelProto":
-        from seewhy.models.exported.onnx import ONNXModel
-
-        return ONNXModel(network)
-    from seewhy.models.exported.openvino import OpenVINOModel, compiled
-
-    return compiled(network) if type(network).__name__ == "CompiledModel" else OpenVINOModel(network)
-
-
-def _is_script(path: Path) -> bool:
-    """A TorchScript archive has its code in it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())

@@ -62,11 +62,13 @@ def load(
         input_name: the argument of the network's forward that takes the pictures, or their key where it takes one
             dictionary; by default it is read from the signature.
         changes: fields of `seewhy.Preprocessing` that differ from what the model's own metadata say.
-        backend: what runs an .onnx file: "onnxruntime", "openvino", or "auto" for the first of them that is installed.
+        backend: what runs a model file: "auto" for the first that is installed, or a name, see `seewhy.models.backends`
+            (an .onnx file: "onnxruntime", "openvino").
 
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
     """
+    files.check_backend(backend)
     built = _build(
         spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs, "trust": trust}
     )
@@ -122,7 +124,7 @@ def _build(spec: Any, pretrained: bool, num_classes: int | None, options: Mappin
     if not isinstance(spec, str | Path):
         return _Built(spec)
     kind, _, name = str(spec).partition(":")
-    if Path(spec).suffix.lower() in files.SUFFIXES:
+    if files.is_file(Path(spec)):
         if num_classes is not None:
             raise InvalidInput(f"num_classes is for named networks; {str(spec)!r} has its classes.")
         return _Built(files.opened(Path(spec), **options))

@@ -50,7 +50,7 @@ def test_which_backend_runs_it(file: Path, network: Pooled, monkeypatch: pytest.
     assert isinstance(seewhy.load(str(file), backend="onnxruntime"), ONNXModel)
     assert isinstance(seewhy.load(file, backend="openvino"), OpenVINOModel)
     with pytest.raises(
-        InvalidInput, match=re.escape("backend must be 'auto', 'onnxruntime' or 'openvino', got 'ort'.")
+        InvalidInput, match=re.escape("backend must be 'auto', 'onnxruntime', 'openvino' or 'torch', got 'ort'.")
     ):
         seewhy.load(file, backend="ort")
     (file.parent / "a.xml").touch()
@@ -72,7 +72,11 @@ def _hide(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     real = importlib.util.find_spec
     hidden = {library, *(n for n in ("onnxruntime", "openvino", "onnx") if sys.modules.get(n, 0) is None)}
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name in hidden else real(name, *a))
-    for place in ("seewhy.models.files.find_spec", "seewhy.models.exported.onnx.find_spec"):
+    for place in (
+        "seewhy.models.backends.onnxruntime.find_spec",
+        "seewhy.models.backends.openvino.find_spec",
+        "seewhy.models.exported.onnx.find_spec",
+    ):
         monkeypatch.setattr(place, lambda name: None if name in hidden else real(name))
     monkeypatch.setitem(sys.modules, library, None)
 

@@ -256,13 +256,13 @@ class Tools:
         one = self.explainers[label]
         about = {"class_agnostic": one.class_agnostic, "pixelwise": one.pixelwise, "chance": one.chance}
         about["maps"] = label not in self.unkept
-        return {**_what(one, "explainers"), **about, "id": self.ids["explainer", label]}
+        return {**_what(one), **about, "id": self.ids["explainer", label]}
 
     def _metric(self, label: str) -> dict[str, Any]:
         one = self.metrics[label]
         ends = [end if abs(end) != float("inf") else None for end in one.range]
         about = {"better": one.better, "range": ends, "concision": one.concision}
-        return {**_what(one, "metrics"), **about, "id": self.ids["metric", label]}
+        return {**_what(one), **about, "id": self.ids["metric", label]}
 
 
 def _rows(model: Model, data: Data, limit: Limit) -> Model:
@@ -398,10 +398,8 @@ def _parameters(one: Any) -> dict[str, Any]:
     return {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name != "network" and f.init}
 
 
-def _what(one: Any, kind: str) -> dict[str, Any]:
-    own = type(one).__module__.rpartition(".")[2]
-    name = own if own in registry.names(kind) else type(one).__name__
-    return {"class": type(one).__name__, "name": name, "parameters": plain(_parameters(one))}
+def _what(one: Any) -> dict[str, Any]:
+    return {"class": type(one).__name__, "name": registry.name_of(one), "parameters": plain(_parameters(one))}
 
 
 def _described(one: Any, identity_: str | None) -> dict[str, Any] | None:

@@ -1,0 +1,42 @@
+"""torch itself: torch.export archives and TorchScript."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from seewhy.models import Model
+from seewhy.models.exported.program_file import read as read_program
+from seewhy.models.exported.torch_export import as_network
+from seewhy.models.torch.script import ScriptModel
+from seewhy.models.torch.script_file import read as read_script
+
+__all__ = ["Torch"]
+
+
+class Torch:
+    """Runs torch.export archives (.pt2) and TorchScript."""
+
+    title: ClassVar[str] = "torch"
+    suffixes: ClassVar[tuple[str, ...]] = (".pt2", ".pt", ".pth", ".torchscript", ".ts")
+
+    def installed(self) -> bool:
+        """Always."""
+        return True
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is a torch.export archive, or has code in it: others are weights."""
+        if path.suffix.lower() == ".pt2":
+            return True
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+
+    def open(self, path: Path, forward_kwargs: Mapping[str, Any], trust: bool) -> Model:
+        """See `seewhy.models.backends.Backend`."""
+        if path.suffix.lower() == ".pt2":
+            return as_network(read_program(path, trust), path, trust)
+        return ScriptModel(read_script(path, trust), title=path.name)
