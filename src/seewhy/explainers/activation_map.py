@@ -20,7 +20,11 @@ __all__ = ["ActivationMap"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ActivationMap(ActivationsAlone):
-    """Mean activation of a layer at each position, the same for every class (OTX 2022)."""
+    """Mean activation of a layer at each position, the same for every class (OTX 2022).
+
+    Example:
+        saliency = ActivationMap(network, layer="layer4")(inputs, targets)
+    """
 
     @staticmethod
     def _map(maps: Tensor) -> tuple[Tensor, list[Note]]:

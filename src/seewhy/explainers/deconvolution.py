@@ -17,6 +17,10 @@ __all__ = ["Deconvolution"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Deconvolution(ReLURule):
-    """Signal sent back through ReLUs that pass what is positive on the way down (Zeiler and Fergus 2013)."""
+    """Signal sent back through ReLUs that pass what is positive on the way down (Zeiler and Fergus 2013).
+
+    Example:
+        saliency = Deconvolution(network)(inputs, targets)
+    """
 
     rule: ClassVar[Rule] = "deconvolution"

@@ -26,7 +26,11 @@ __all__ = ["EigenCAM"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class EigenCAM(ActivationsAlone):
-    """First principal component of a layer's channels, the same for every class (Muhammad 2020)."""
+    """First principal component of a layer's channels, the same for every class (Muhammad 2020).
+
+    Example:
+        saliency = EigenCAM(network, layer="layer4")(inputs, targets)
+    """
 
     @staticmethod
     def _map(maps: Tensor) -> tuple[Tensor, list[Note]]:

@@ -22,7 +22,11 @@ __all__ = ["GradCAM"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class GradCAM(GradientCAM):
-    """Feature maps of a layer, weighted by their mean gradient for the class (Selvaraju 2017)."""
+    """Feature maps of a layer, weighted by their mean gradient for the class (Selvaraju 2017).
+
+    Example:
+        saliency = GradCAM(network, layer="layer4")(inputs, targets)
+    """
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

@@ -26,7 +26,11 @@ __all__ = ["GradCAMPlusPlus"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class GradCAMPlusPlus(GradientCAM):
-    """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018)."""
+    """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018).
+
+    Example:
+        saliency = GradCAMPlusPlus(network, layer="layer4")(inputs, targets)
+    """
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

@@ -16,4 +16,8 @@ __all__ = ["Gradient"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Gradient(PixelGradient):
-    """Sensitivity of the class's logit to each pixel (Simonyan 2013)."""
+    """Sensitivity of the class's logit to each pixel (Simonyan 2013).
+
+    Example:
+        saliency = Gradient(network)(inputs, targets)
+    """

@@ -17,6 +17,10 @@ __all__ = ["GuidedBackprop"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class GuidedBackprop(ReLURule):
-    """Gradient that follows only exciting paths through the ReLUs (Springenberg 2014)."""
+    """Gradient that follows only exciting paths through the ReLUs (Springenberg 2014).
+
+    Example:
+        saliency = GuidedBackprop(network)(inputs, targets)
+    """
 
     rule: ClassVar[Rule] = "guided"

@@ -23,7 +23,11 @@ __all__ = ["HiResCAM"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class HiResCAM(GradientCAM):
-    """Feature maps of a layer times their gradient, position by position (Draelos 2020)."""
+    """Feature maps of a layer times their gradient, position by position (Draelos 2020).
+
+    Example:
+        saliency = HiResCAM(network, layer="layer4")(inputs, targets)
+    """
 
     positive: ClassVar[bool] = False
 

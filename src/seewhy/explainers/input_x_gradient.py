@@ -22,7 +22,11 @@ __all__ = ["InputXGradient"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class InputXGradient(PixelGradient):
-    """Each pixel times the gradient of the class's logit there, signed (Shrikumar 2016)."""
+    """Each pixel times the gradient of the class's logit there, signed (Shrikumar 2016).
+
+    Example:
+        saliency = InputXGradient(network)(inputs, targets)
+    """
 
     reduce: Reduce = "sum"
 

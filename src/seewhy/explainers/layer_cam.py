@@ -21,7 +21,11 @@ __all__ = ["LayerCAM"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class LayerCAM(GradientCAM):
-    """Feature maps of a layer, weighted position by position by their positive gradient (Jiang 2021)."""
+    """Feature maps of a layer, weighted position by position by their positive gradient (Jiang 2021).
+
+    Example:
+        saliency = LayerCAM(network, layer="layer4")(inputs, targets)
+    """
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
