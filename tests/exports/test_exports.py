@@ -12,6 +12,7 @@ from seewhy.exports.coco import Coco, run_lengths, salient
 from seewhy.exports.csv import Csv
 from seewhy.exports.fiftyone import FiftyOne
 from seewhy.exports.parquet import Parquet
+from seewhy.runs.folder.originals import content
 from seewhy.runs.query.run import Run
 from support.run_folders import Folder, picture, settings
 
@@ -32,7 +33,7 @@ def run(tmp_path):
         probability=0.6, truth=(0,), boxes=((0, 1.0, 2.0, 5.0, 4.5),), entropy=0.7,
         maps={(0, "one"): CORNER, (3, "one"): np.ones((4, 4)), (3, "two"): -CORNER, (0, "two"): np.zeros((4, 4))},
         scores={(0, "one", "up"): 0.1, (3, "one", "up"): None, (0, "two", "up"): -0.25},
-        uncertainty={0: (0.1, 0.02, 0.06, 0.14)}, **box,
+        uncertainty={0: (0.1, 0.02, 0.06, 0.14)}, content=content(photo.read_bytes()), **box,
     )  # fmt: skip
     b = picture(
         "b", 1, name="ü\n\U0001f600.png", labels={1: (0.9, None)}, maps={(1, "one"): CORNER},

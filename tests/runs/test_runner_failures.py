@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -296,3 +297,22 @@ def test_originals_are_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     for row in rows(tmp_path / "a"):
         with Image.open(tmp_path / "a" / row["source"]) as image:
             np.testing.assert_array_equal(np.asarray(image), pixels[row["position"]])
+
+
+def test_the_photographs_of_a_folder_are_known_again_by_their_bytes(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from seewhy.runs.query.run import Run
+
+    (tmp_path / "data").mkdir()
+    photo = tmp_path / "data" / "a.bmp"
+    Image.new("RGB", (32, 32), "red").save(photo)
+    options = {"changes": {"size": (32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}}
+    run(tmp_path / "a", data=str(tmp_path / "data"), model_options=options, metrics=())
+    made = Run(tmp_path / "a")
+    record = next(iter(made.records()))
+    assert made.original(record).data == photo.read_bytes()
+    time = photo.stat().st_mtime_ns
+    Image.new("RGB", (32, 32), "lime").save(photo)
+    os.utime(photo, ns=(time, time))
+    assert made.original(record).changed != ""

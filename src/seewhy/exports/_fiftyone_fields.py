@@ -20,7 +20,7 @@ _CORE = "fiftyone.core"
 _FLOATS = ("entropy", "mutual_information")
 _TAKEN = (
     "id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "media_reference", "sample", "position",
-    "prediction", "truth", "labels", "name", *_FLOATS,
+    "prediction", "truth", "labels", "name", "note", *_FLOATS,
 )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def dataset(settings: dict[str, Any], named: Names, classes: list[str]) -> dict[
     """The data set's own document."""
     floats = [_plain(name, "FloatField") for name in (*_FLOATS, *named.metrics.values())]
     maps = [_embedded(name, f"{_CORE}.labels.Heatmap", _HEAT_MAP) for name in named.explainers.values()]
-    texts = [_plain("sample", "StringField"), _plain("name", "StringField"), _plain("position", "IntField")]
+    texts = [_plain(name, "StringField") for name in ("sample", "name", "note")] + [_plain("position", "IntField")]
     labels = [
         _embedded("prediction", f"{_CORE}.labels.Classification", _CLASSIFICATION),
         _embedded("truth", f"{_CORE}.labels.Classifications", _CLASSIFICATIONS),

@@ -5,6 +5,8 @@
     fields/EXPLAINER/*.png   the maps
     data/                    pictures, where they are copied
 
+Each picture has ``note`` (why its thumbnail is shown where the original is not what it was).
+
 Each picture has ``prediction`` (the likeliest class), ``labels`` (all explained ones with probability, flag,
 uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, and for each explainer one heat map:
 that of the explained label with the highest probability, which the heat map names; its metric values are fields of
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ from seewhy.errors import InvalidInput
 from seewhy.exports import _fiftyone_fields as fields
 from seewhy.exports._pictures import chosen, dump, view, write_list
 from seewhy.images.view import View
+from seewhy.runs.folder.originals import Original
 from seewhy.runs.query.run import Run, SampleRecord
 
 __all__ = ["FiftyOne"]
@@ -56,7 +59,7 @@ class FiftyOne:
             raise InvalidInput(f"side must be an integer of at least 1, got {self.side!r}.")
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
-        """Writes the folder. A picture whose file is not known is shown by its thumbnail, or else left out.
+        """Writes the folder. A picture whose file is not what the run saw is shown by its thumbnail, or left out.
 
         Raises:
             InvalidInput: the folder exists and is not empty.
@@ -79,28 +82,27 @@ class FiftyOne:
 
     def _samples(self, run: Run, out: Path, names: fields.Names) -> Iterator[dict[str, Any]]:
         for number, record in enumerate(run.records()):
-            path = self._picture(run, record, out, number)
+            found = run.original(record)
+            path = self._picture(run, record, found, out, number)
             if path is not None:
                 yield {
                     **fields.sample(_identity(run, record.sample), path, record, run.class_name, names),
+                    "note": found.why or None,
                     **self._maps(run, record, out, number, names),
                 }
 
-    def _picture(self, run: Run, record: SampleRecord, out: Path, number: int) -> str | None:
+    def _picture(self, run: Run, record: SampleRecord, found: Original, out: Path, number: int) -> str | None:
         """The address of the picture."""
-        source = Path(run.address, record.source) if record.source else None  # originals/... lie in the run folder
-        if source is not None and source.is_file():
-            if not self.copy:
-                return str(source.absolute())
-            (out / "data").mkdir(exist_ok=True)
-            name = f"data/{number:08d}{source.suffix}"
-            shutil.copyfile(source, out / name)
-            return name
-        if (small := run.thumbnail(record.sample)) is None:
-            return str(source.absolute()) if source else None
+        if found.data is not None and found.path is not None and not self.copy:
+            return os.path.abspath(found.path)
+        data, ending = found.data, Path(record.source or "").suffix
+        if data is None:
+            if (small := run.thumbnail(record.sample)) is None:
+                return None
+            data, ending = small[0], f".{small[1]}"
         (out / "data").mkdir(exist_ok=True)
-        name = f"data/{number:08d}.{small[1]}"
-        (out / name).write_bytes(small[0])
+        name = f"data/{number:08d}{ending}"
+        (out / name).write_bytes(data)
         return name
 
     def _maps(self, run: Run, record: SampleRecord, out: Path, number: int, names: fields.Names) -> dict[str, Any]:

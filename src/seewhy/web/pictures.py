@@ -11,8 +11,6 @@ enlarged up to fifteen times, bilinear between the centres of their cells, as ev
 from __future__ import annotations
 
 import io
-import os
-import re
 import warnings
 from functools import lru_cache
 from typing import NamedTuple
@@ -34,9 +32,6 @@ FINE = 128  # cells of a long side to which small maps are enlarged
 LARGEST = 1600  # pixels of a large picture's long side
 HEAVIEST = 256 * 1024 * 1024  # bytes of an original that is opened
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # 8 bits; deeper ones need a scale
-_TURN = 0x0112  # the tag of EXIF that says how a camera was held
-_STAMP = re.compile(r"\d+:\d+")
-_COPIED = re.compile(r"originals/[0-9a-z]+\.[0-9a-z]+\Z")
 
 
 class Picture(NamedTuple):
@@ -126,47 +121,21 @@ def thumbnail(run: Run, sample: str) -> Picture | None:
 
 
 def large(run: Run, record: SampleRecord) -> Picture | None:
-    """The original, made smaller where it is huge; the thumbnail where there is no original any more.
-
-    Only the place that the run itself names is read, and only as a picture of the size that the run has seen.
-    """
-    path = _original(run, record)
-    if path is not None:
+    """The original, made smaller where it is huge; the thumbnail where it is not what it was (`Run.original`)."""
+    data = run.original(record, HEAVIEST).data
+    if data is not None:
         try:
-            return _opened(path, record.size)
+            return _drawn(data)
         except (OSError, ValueError, SyntaxError, SeewhyError):
-            pass  # gone, changed or damaged since: the thumbnail is what the network saw
+            pass  # damaged, or of a depth that needs a scale: the thumbnail is what the network saw
     return thumbnail(run, record.sample)
 
 
-def _original(run: Run, record: SampleRecord) -> str | None:
-    """Where the original is, if that is a local file and the one that the run has seen."""
-    source = record.source
-    if not source or "://" in source or "://" in run.address:
-        return None
-    if _COPIED.match(source):
-        return os.path.join(run.address, source)
-    return source if os.path.isabs(source) and _unchanged(source, record.stamp) else None
-
-
-def _unchanged(path: str, stamp: str) -> bool:
-    """Whether size and time of change are those that the run remembers, if it remembers such."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return False
-    return not _STAMP.match(stamp) or f"{status.st_size}:{status.st_mtime_ns}" in stamp.split("+")
-
-
-def _opened(path: str, size: tuple[int, int] | None) -> Picture:
-    if not os.path.isfile(path) or os.path.getsize(path) > HEAVIEST:
-        raise OSError(path)
-    with warnings.catch_warnings(), opened(path) as image:
+def _drawn(data: bytes) -> Picture:
+    with warnings.catch_warnings(), opened(io.BytesIO(data)) as image:
         warnings.simplefilter("ignore")
-        turned = image.getexif().get(_TURN, 1) in (5, 6, 7, 8)
-        seen = (image.width, image.height) if turned else (image.height, image.width)
-        if image.mode not in _MODES or (size is not None and seen != size):
-            raise OSError(path)
+        if image.mode not in _MODES:
+            raise ValueError(image.mode)
         image.draft("RGB", (LARGEST, LARGEST))
         upright = read(image)
         upright.thumbnail((LARGEST, LARGEST), Image.Resampling.BILINEAR, reducing_gap=2.0)

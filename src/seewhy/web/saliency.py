@@ -376,13 +376,17 @@ def _why(record: SampleRecord, label: int, name: str) -> str:
     return "Not computed (yet)."
 
 
+LOOKED_AT = 16 * 1024 * 1024  # bytes of an original that are compared while a page is made
+
+
 def _notes(opened: Opened, record: SampleRecord, names: list[str]) -> list[str]:
     def called(label: int) -> str:
         return f"box {label + 1}" if record.detections else opened.run.class_name(label)
 
     costs = [(name, record.costs[name]) for name in names if name in record.costs]
     own = [f"{name}: {text}" for name, cost in costs for text in cost.sentences(called)]
-    return list(dict.fromkeys([*record.warnings, *own]))
+    changed = opened.run.original(record, LOOKED_AT).changed
+    return list(dict.fromkeys([*record.warnings, *own, *filter(None, [changed])]))
 
 
 def _failures(opened: Opened, failures: Iterable[Any]) -> list[str]:

@@ -138,7 +138,8 @@ def _column(found: pa.Table, one: pa.Field) -> pa.ChunkedArray:
         return _typed(found[one.name], one.type, one.name)
     if one.name not in SELDOM:
         raise Damaged(f"it has no column {one.name!r}")
-    return pa.chunked_array([pa.array([[]] * len(found), one.type)])
+    nothing: list[Any] | None = [] if pa.types.is_list(one.type) else None
+    return pa.chunked_array([pa.array([nothing] * len(found), one.type)])
 
 
 def _typed(column: pa.ChunkedArray, wanted: pa.DataType, name: str) -> pa.ChunkedArray:
@@ -206,7 +207,7 @@ _SUMMED = _Rule(null=True, least=0, most=2**32 - 1)
 _PLACE = {"offset": _Rule(least=0, most=2**62), "size": _Rule(least=1), "checksum": _SUMMED}
 _OF: dict[str, Any] = {
     "sample": _TEXT, "position": _Rule(least=0, most=10**18 - 1), "name": _TEXT, "source": _ANY_TEXT, "stamp": _TEXT,
-    "digest": _ANY_TEXT, "size": (_PAIR, _PIXELS), "input": (_PAIR, _PIXELS),
+    "digest": _ANY_TEXT, "content": _ANY_TEXT, "size": (_PAIR, _PIXELS), "input": (_PAIR, _PIXELS),
     "box": (_Rule(null=True, entries=4), _Rule(least=-2 * SIDE, most=2 * SIDE)), "truth": (_Rule(null=True), _INDEX),
     "boxes": (_Rule(), {"label": _INDEX, **_CORNERS}),
     "predicted": _ANY_INDEX, "probability": _MAYBE, "entropy": _MAYBE, "mutual_information": _MAYBE,

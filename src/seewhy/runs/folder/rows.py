@@ -34,7 +34,7 @@ __all__ = [
 
 
 FLAGS = ("TP", "FN", "FP", "TN")
-SELDOM = ("detections", "crowds", "difficult")  # columns that a part has only where some row has an entry
+SELDOM = ("detections", "crowds", "difficult", "content")  # columns that a part has only where some row has an entry
 
 
 class LabelRow(NamedTuple):
@@ -229,6 +229,7 @@ class Row:
         source: path of the original, or None.
         stamp: cheap sign that the picture is the same as before.
         digest: of the picture's pixels and annotations as they were read; None when it could not be read.
+        content: sign of the bytes of the original's file alone; None where there is no file.
         size: (height, width) of the original in pixels.
         input: (height, width) of the network's input.
         box: x0, y0, x1, y1: which part of the original the input covers, in its pixels.
@@ -278,6 +279,7 @@ class Row:
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     written: float = 0.0
+    content: str | None = None
 
 
 def _record(**columns: pa.DataType) -> pa.DataType:
@@ -350,6 +352,7 @@ SCHEMA = pa.schema(
         ),
         pa.field("crowds", pa.list_(_WHOLE)),
         pa.field("difficult", pa.list_(_WHOLE)),
+        pa.field("content", _TEXT),
     ]
 )  # fmt: skip
 
@@ -379,7 +382,7 @@ def told(failure: _Told) -> str:
 
 
 def table(rows: list[Row]) -> pa.Table:
-    """The rows in the columns of the run folder; of detections, crowds and difficult boxes only where some are."""
+    """The rows in the columns of the run folder; those that are `SELDOM` only where some row has an entry."""
     made = pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
     empty = [name for name in SELDOM if not any(getattr(row, name) for row in rows)]
     return made.drop_columns(empty)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -41,6 +40,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
     labels = [one for one, by in record.maps if by == explainer and label in (None, one)]
     if not labels or record.input is None or record.box is None or record.size is None:
         raise InvalidInput(f"The run in {run.address!r} has no map of {sample!r} by {explainer!r}.")
+    picture, why = _picture(run, record)
     cost, about = record.costs.get(explainer), run.settings["explainers"][explainer]
     maps = [run.map(sample, one, explainer) for one in labels]
     probabilities = [record.labels[one].probability for one in labels]
@@ -58,9 +58,9 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         layer=cost.layer if cost else None,
         passes=Passes(round(cost.forward), round(cost.backward)) if cost else Passes(),
         seconds=cost.seconds if cost else 0.0,
-        notes=(*about_all(record.warnings), *(_notes(cost, labels) if cost else ())),
+        notes=(*about_all((*record.warnings, *why)), *(_notes(cost, labels) if cost else ())),
         preprocessing=run.settings["model"]["preprocessing"],
-        pictures=[_picture(run, record)],
+        pictures=[picture],
         views=[view := View(original=record.size, box=record.box)],
         names=[record.name],
         boxes=[_boxes(record, labels, view, record.input)] if record.detections else [],
@@ -89,20 +89,20 @@ def _boxes(record: SampleRecord, labels: list[int], view: View, size: tuple[int,
     return [view.box_to_input(record.detections[label].box, size) for label in labels]
 
 
-def _picture(run: Run, record: SampleRecord) -> Image.Image:
-    """The original, where it still is what it was; else its thumbnail, enlarged."""
+def _picture(run: Run, record: SampleRecord) -> tuple[Image.Image, list[str]]:
+    """The original, where it still is what it was; else its thumbnail, enlarged, and why."""
     assert record.size is not None
     height, width = record.size
-    if record.source is not None:
-        place = Path(record.source)
+    found = run.original(record)
+    why = [found.why] if found.why else []
+    if found.data is not None:
         try:
-            found = read(place if place.is_absolute() else Path(run.address) / place)
-            if found.size == (width, height):
-                return found
-        except SeewhyError:
-            pass  # moved or gone
+            with opened(io.BytesIO(found.data)) as image:
+                return read(image), []
+        except (OSError, ValueError, SyntaxError, SeewhyError) as error:
+            why = [f"The original {record.source!r} cannot be read ({error}). The stored thumbnail is shown instead."]
     small = run.thumbnail(record.sample)
     if small is None:
-        return Image.new("RGB", (width, height), "grey")
+        return Image.new("RGB", (width, height), "grey"), why
     with opened(io.BytesIO(small[0]), formats=("PNG", "JPEG")) as image:
-        return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR), why

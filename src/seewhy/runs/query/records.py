@@ -64,6 +64,7 @@ class SampleRecord:
         source: path of the original, or None.
         stamp: sign that the picture is the same as before.
         digest: of its pixels and annotations, or None.
+        content: sign of the bytes of the original's file, or None.
         size: (height, width) of the original in pixels, or None.
         input: (height, width) of the network's input, or None.
         box: x0, y0, x1, y1: which part of the original the input covers, in its pixels, or None.
@@ -117,6 +118,7 @@ class SampleRecord:
     warnings: tuple[str, ...] = ()
     thumbnail: tuple[str, ThumbnailRow] | None = None
     parts: tuple[str, ...] = ()
+    content: str | None = None
 
     def class_of(self, label: int) -> int:
         """The class index that a label means: itself, or the class of the detector's box of this number."""
@@ -313,7 +315,7 @@ def _record(
     mine = [rows[n] for n in choice.order[choice.starts[picture] : end] if choice.current[n]]
     base, unsure = rows[choice.base[picture]], of(plan.uncertainty)
     return SampleRecord(
-        **{name: base[name] for name in ("sample", "position", "name", "source", "stamp", "digest")},
+        **{name: base[name] for name in ("sample", "position", "name", "source", "stamp", "digest", "content")},
         **{name: _pair(base[name]) for name in ("size", "input", "box", "truth")},
         boxes=tuple(tuple(box.values()) for box in base["boxes"]),
         crowds=tuple(base["crowds"] or ()), difficult=tuple(base["difficult"] or ()),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
+from seewhy.runs.folder.originals import Original, original
 from seewhy.runs.folder.rows import MapRow
 from seewhy.runs.folder.settings import parsed
 from seewhy.runs.query import judged as judging
@@ -285,6 +286,15 @@ class Run:
         data = self._base.store.read(part, place.offset, place.size, place.checksum)
         check_thumbnail(data, place.format, (place.height, place.width))
         return data, place.format
+
+    def original(self, record: SampleRecord, most: int | None = None) -> Original:
+        """The original of a picture, if it still is what it was, or a sentence that says why there is none.
+
+        Args:
+            record: the picture.
+            most: bytes that are read of a file; a larger one is taken for missing.
+        """
+        return original(self._base.store.files, record, most)
 
     def tree(self, sample: str, label: int) -> dict[str, Any] | None:
         """A hierarchical occlusion (`EditTree.as_dict`); None where there is none.

@@ -117,7 +117,8 @@ class Picture:
         if self.loaded is not None:
             one, view = self.loaded, self.loaded.view
             found |= {
-                "digest": one.digest, "size": view.original, "input": tuple(one.inputs.shape[2:]), "box": view.box,
+                "digest": one.digest, "content": one.content, "size": view.original,
+                "input": tuple(one.inputs.shape[2:]), "box": view.box,
                 "truth": one.sample.labels, "boxes": one.sample.boxes,
                 "crowds": one.sample.crowds, "difficult": one.sample.difficult,
                 "warnings": [*one.warnings, *self.notes],

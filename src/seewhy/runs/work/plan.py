@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import lossless
 from seewhy.runs.folder.identity import identity
+from seewhy.runs.folder.originals import same_bytes_long
 from seewhy.runs.folder.rows import DetectionRow, MapRow
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.reading import digest
@@ -252,7 +253,7 @@ class _Look:
 
     def _same(self, index: int, stamp: str) -> bool:
         """Whether the content is what it was: a file that was copied has a new time."""
-        if self.stamp.partition(":")[0] != stamp.partition(":")[0] or ":" not in stamp:
+        if not same_bytes_long(self.stamp, stamp):
             return False
         before = self._before(self.key)
         return before is not None and digest(self.tools.data, index) == before

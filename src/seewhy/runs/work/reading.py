@@ -20,6 +20,7 @@ from seewhy.images.view import View
 from seewhy.models import Model
 from seewhy.runs.folder.codec import thumbnail
 from seewhy.runs.folder.identity import identity
+from seewhy.runs.folder.originals import content
 from seewhy.types import Sample
 
 __all__ = ["Loaded", "digest", "load"]
@@ -33,7 +34,8 @@ class Loaded:
         sample: with its annotations.
         inputs: (1, C, H, W).
         view: which part of the original the input covers.
-        digest: of its content.
+        digest: of its content and annotations.
+        content: sign of the original's bytes, None where it is no file.
         small: the thumbnail's bytes, format and (height, width).
         original: the original's bytes and ending, where it is to be copied.
         warnings: about the input.
@@ -44,6 +46,7 @@ class Loaded:
     inputs: Tensor
     view: View
     digest: str
+    content: str | None
     small: tuple[bytes, str, tuple[int, int]]
     original: tuple[bytes, str] | None
     warnings: tuple[str, ...]
@@ -70,9 +73,11 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
     batch = prepare(model, sample.image)
     if len(batch.inputs) != 1:
         raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")
+    original = _original(source, batch.pictures[0]) if keep else None
+    stored = original[0] if original is not None else _bytes(source)
     found = Loaded(
         sample=sample, inputs=batch.inputs, view=batch.views[0], digest=_digest(source, sample),
-        small=thumbnail(batch.pictures[0]), original=_original(source, batch.pictures[0]) if keep else None,
+        content=None if stored is None else content(stored), small=thumbnail(batch.pictures[0]), original=original,
         warnings=batch.warnings, stamp=stamp,
     )  # fmt: skip
     if stamp is not None and data.stamp(index) != stamp:  # its maps may be of one picture and its digest of another
@@ -103,18 +108,20 @@ def digest(data: Data, index: int) -> str | None:
 
 
 def _digest(source: str | None, sample: Sample) -> str:
-    image: Any = sample.image
-    if source is not None and os.path.isfile(source):
-        image = Path(source).read_bytes()
-    elif isinstance(image, Image.Image):
-        image = np.asarray(image)
+    image: Any = _bytes(source)
+    if image is None:
+        image = np.asarray(sample.image) if isinstance(sample.image, Image.Image) else sample.image
     apart = [sample.crowds, sample.difficult] if sample.crowds or sample.difficult else []
     return identity(image, sample.labels, sample.boxes, *apart)
 
 
+def _bytes(source: str | None) -> bytes | None:
+    return Path(source).read_bytes() if source is not None and os.path.isfile(source) else None
+
+
 def _original(source: str | None, picture: Image.Image) -> tuple[bytes, str]:
-    if source is not None and os.path.isfile(source):
-        return Path(source).read_bytes(), Path(source).suffix.lower()
+    if source is not None and (data := _bytes(source)) is not None:
+        return data, Path(source).suffix.lower()
     out = BytesIO()
     picture.save(out, format="PNG")
     return out.getvalue(), ".png"

@@ -1,0 +1,159 @@
+"""The original of a stored map: where it is, and whether it still is the picture that the run has seen.
+
+A run folder may come from anybody, so what it names is not simply opened. One guard holds for pages, notebook and
+exports:
+
+- An absolute path on this machine counts while the file's bytes are those that the run noted (`content`). A run that
+  noted none is believed while size and time of change are the noted ones. A symbolic link is followed: the same holds
+  for the file behind it.
+- ``originals/NAME`` is a copy inside of the run folder, also behind an address of fsspec. A symbolic link there counts
+  for nothing.
+- Relative paths and addresses elsewhere count for nothing.
+- It must be a picture in a format that seewhy opens, of the size that the run noted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from seewhy.errors import SeewhyError
+from seewhy.images.decoding import opened, orientation
+from seewhy.runs.folder.filesystem import Files, LocalFiles
+
+__all__ = ["Noted", "Original", "content", "original", "same_bytes_long"]
+
+_COPIED = re.compile(r"originals/[0-9a-z]+\.[0-9a-z]+\Z")
+_FILE = re.compile(r"\d+:\d+\Z")
+_INSTEAD = "The stored thumbnail is shown instead."
+
+
+class Noted(Protocol):
+    """What a run noted of a picture."""
+
+    @property
+    def source(self) -> str | None:
+        """Path of the original, or None."""
+        ...
+
+    @property
+    def stamp(self) -> str:
+        """Size and time of change, where it was a file."""
+        ...
+
+    @property
+    def content(self) -> str | None:
+        """Sign of the file's bytes, or None."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels, or None."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Original:
+    """The original of a stored map, or why there is none.
+
+    Attributes:
+        data: its bytes; None where there is no original that can be believed.
+        path: where it lies on this machine; None where it is not there, or behind an address.
+        changed: a sentence for a file that is there and is not what it was; "" for all others.
+        missing: a sentence for a picture that is not to be had; "" for all others.
+    """
+
+    data: bytes | None = None
+    path: str | None = None
+    changed: str = ""
+    missing: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why the thumbnail is shown instead; "" where the original is there or where none was ever noted."""
+        return self.changed or self.missing
+
+
+class _Read(NamedTuple):
+    data: bytes
+    stamp: str
+
+
+def content(data: bytes) -> str:
+    """A sign of a file's bytes: 16 bytes of BLAKE2b, in hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def same_bytes_long(one: str, other: str) -> bool:
+    """Whether two stamps are of files of equal size; False where one is of no file."""
+    return ":" in one and one.partition(":")[0] == other.partition(":")[0]
+
+
+def original(files: Files, noted: Noted, most: int | None = None) -> Original:
+    """Looks for the original of a picture of a run.
+
+    Args:
+        files: the run folder.
+        noted: what the run noted of the picture.
+        most: bytes that are read of it; None for any number. A larger one counts as missing.
+    """
+    source = noted.source
+    if source is None:
+        return Original()
+    copied = bool(_COPIED.match(source))
+    if not copied and not os.path.isabs(source):
+        return Original(missing=f"The original {source!r} is not a file of this machine. {_INSTEAD}")
+    try:
+        path = _place(files, source) if copied else source
+        read = _Read(files.get(source), "") if path is None else _read(path, most)
+    except (OSError, ValueError, SeewhyError) as error:
+        return Original(missing=f"The original {source!r} cannot be read ({error}). {_INSTEAD}")
+    if not (_same(read, noted, copied) and _fits(read.data, noted.size)):
+        return Original(changed=f"The original {source!r} was changed since the map was made. {_INSTEAD}")
+    return Original(data=read.data, path=path)
+
+
+def _place(files: Files, source: str) -> str | None:
+    """Where a copied original lies, None behind an address.
+
+    Raises:
+        ValueError: a symbolic link leads elsewhere.
+    """
+    if not isinstance(files, LocalFiles):
+        return None
+    path = os.path.join(os.path.realpath(files.root), *source.split("/"))
+    if os.path.realpath(path) != path:
+        raise ValueError("it is a symbolic link")
+    return path
+
+
+def _read(path: str, most: int | None) -> _Read:
+    if not os.path.isfile(path):
+        raise ValueError("there is no such file")
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        if most is not None and status.st_size > most:
+            raise ValueError(f"it has more than {most} bytes")
+        return _Read(file.read(status.st_size), f"{status.st_size}:{status.st_mtime_ns}")
+
+
+def _same(read: _Read, noted: Noted, copied: bool) -> bool:
+    """Whether size, and content or else time, are the noted ones; a copy of an old run has nothing noted."""
+    if noted.content is not None:
+        return content(read.data) == noted.content
+    first = noted.stamp.partition("+")[0]  # data sets with annotations in files of their own name the picture first
+    return copied or (bool(_FILE.match(first)) and read.stamp == first)
+
+
+def _fits(data: bytes, size: tuple[int, int] | None) -> bool:
+    """Whether it is a picture of this (height, width), as it is seen."""
+    try:
+        with opened(io.BytesIO(data)) as image:
+            turned = orientation(image) >= 5
+            return size in (None, (image.width, image.height) if turned else (image.height, image.width))
+    except Exception:  # whatever Pillow raises for bytes that are no picture
+        return False
