@@ -26,7 +26,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from seewhy.errors import SeewhyError, UnreadableImage
-from seewhy.images.images import read, read_mask
+from seewhy.images.reading import read, read_mask
 from seewhy.models.loading import load
 from support import hostile_models as hostile
 

@@ -25,7 +25,7 @@ from seewhy import registry
 from seewhy.demo import model, photographs
 from seewhy.draw import overlay
 from seewhy.explanation import CLIP, Explanation
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from seewhy.maps import scale, upsample
 from seewhy.metrics import Case, cases
 from seewhy.models.function import FunctionModel

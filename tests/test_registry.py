@@ -47,7 +47,9 @@ close = torch.testing.assert_close
 
 def test_a_file_without_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty_one.py").write_text('"""Nothing."""\n')
-    monkeypatch.setattr(seewhy.explainers, "__path__", [*seewhy.explainers.__path__, str(tmp_path)])
+    folders = [*seewhy.explainers.__path__, str(tmp_path)]
+    monkeypatch.setattr(seewhy.explainers, "__path__", folders)
+    monkeypatch.setattr(seewhy.explainers.__spec__, "submodule_search_locations", folders)
     registry.forget()
     try:
         with pytest.raises(UnknownName, match=r"^empty_one\.py has no class called 'emptyone' in any case\.$"):
@@ -85,7 +87,9 @@ def new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop("seewhy.explainers.bright_spot", None)
 
     (tmp_path / "bright_spot.py").write_text(NEW)
-    monkeypatch.setattr(seewhy.explainers, "__path__", [*seewhy.explainers.__path__, str(tmp_path)])
+    folders = [*seewhy.explainers.__path__, str(tmp_path)]
+    monkeypatch.setattr(seewhy.explainers, "__path__", folders)
+    monkeypatch.setattr(seewhy.explainers.__spec__, "submodule_search_locations", folders)
     forget()
     yield
     monkeypatch.undo()

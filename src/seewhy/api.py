@@ -22,7 +22,8 @@ from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTar
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
-from seewhy.images.images import Preprocessing, read, stretched
+from seewhy.images.images import Preprocessing, stretched
+from seewhy.images.reading import read
 from seewhy.images.statistics import check_statistics
 from seewhy.images.view import View
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound

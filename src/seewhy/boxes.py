@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MATCH", "Box", "Match", "box_iou", "box_mask", "matched", "share_inside", "suppress"]
+from seewhy.plain import Box
 
-Box = tuple[float, float, float, float]
+__all__ = ["MATCH", "Box", "Match", "box_iou", "box_mask", "matched", "share_inside", "suppress"]
 
 MATCH = 0.5  # the least intersection over union with the true box that a box is
 _FIRST = 4096  # boxes that are suppressed in the first go; the better ones do not depend on the others

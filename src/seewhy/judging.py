@@ -21,7 +21,7 @@ from seewhy.attribution import Attribution
 from seewhy.boxes import box_mask
 from seewhy.errors import FAILURES, SeewhyError, UnknownName, nearest
 from seewhy.explainers import Explainer
-from seewhy.images.images import read_mask
+from seewhy.images.reading import read_mask
 from seewhy.images.view import View
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, explaining

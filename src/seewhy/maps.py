@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["FLAT", "full_precision", "scale", "upsample"]
+from seewhy.plain import FLAT
 
-FLAT = 1e-6  # a map that spans less of its largest value than this is flat but for rounding
+__all__ = ["FLAT", "full_precision", "scale", "upsample"]
 
 
 def full_precision(like: Tensor) -> torch.autocast:

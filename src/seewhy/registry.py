@@ -12,6 +12,7 @@ import pkgutil
 import re
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ KINDS = {
 
 @cache
 def _files(kind: str) -> dict[str, Path]:
-    package = importlib.import_module(KINDS[kind])
+    package = find_spec(KINDS[kind])  # it is not imported: names are asked for where torch is not loaded
     found: dict[str, Path] = {}
-    for folder in package.__path__:
+    assert package is not None, kind
+    for folder in package.submodule_search_locations or ():
         files = (m.name for m in pkgutil.iter_modules([folder]) if not m.ispkg and not m.name.startswith("_"))
         found.update({name: Path(folder) / f"{name}.py" for name in files if name not in found})
     return found

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from seewhy import cli
-from seewhy.images.images import read_mask
+from seewhy.images.reading import read_mask
 
 pytestmark = pytest.mark.slow
 

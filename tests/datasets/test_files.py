@@ -11,7 +11,7 @@ import pytest
 from seewhy.datasets import Data, open_data, reopen
 from seewhy.datasets._files import key, unique
 from seewhy.errors import InvalidInput, UnknownParameter, UnreadableImage
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from support.pictures import solid
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from seewhy.datasets import open_data
 from seewhy.datasets._files import key
 from seewhy.errors import UnreadableImage
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from support.damaged import Fate, write_damaged
 
 

@@ -21,7 +21,7 @@ from seewhy.datasets._rows import _picture
 from seewhy.errors import InvalidInput, UnreadableImage
 from seewhy.images import decoding
 from seewhy.images.decoding import MOST_PIXELS, VARIABLE, allowing, opened
-from seewhy.images.images import read, read_mask
+from seewhy.images.reading import read, read_mask
 
 POSTSCRIPT = (
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(mark) (w) file closefile\nshowpage\n%%EOF\n"
@@ -144,7 +144,7 @@ def test_threads_open_pictures_at_once_above_pillows_limit(tmp_path: Path) -> No
 PEAK = """
 import sys
 from PIL import Image
-from seewhy.images.images import read, read_mask
+from seewhy.images.reading import read, read_mask
 Image.init()
 def kilobytes(name):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name + ":"))

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from seewhy.errors import InvalidType, UnreadableImage
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from support.pictures import PHOTOS, pixel, solid
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from seewhy.errors import InvalidInput, InvalidType
-from seewhy.images.images import Preprocessing, read
+from seewhy.images.images import Preprocessing
+from seewhy.images.reading import read
 from seewhy.images.view import View
 from support.pictures import CAFFE, GREY, HALF, IMAGENET, PHOTOS, pixel, solid
 

@@ -27,7 +27,7 @@ from seewhy.errors import CheckpointError, UnknownName
 from seewhy.explainers.det_class_probability_map import DetClassProbabilityMap
 from seewhy.explainers.grad_cam import GradCAM
 from seewhy.explainers.instance_maps import InstanceMaps
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from seewhy.zoo import fetch, fetching, folder, nanodet, ssd_mobilenet
 from seewhy.zoo.__main__ import main
 from seewhy.zoo.fetching import PACKAGES, File, Package

@@ -2,30 +2,35 @@
 
 Results go to stdout; progress, notes and errors go to stderr. Exit codes: 0 done, 1 nothing could be done (or, with
 --strict, not everything), 2 the command itself was wrong, 130 interrupted.
+
+Here is what can be typed; what a command does stands in `seewhy.cli.work`, and is imported when the command is given.
+So help and mistakes are answered at once, and status, view and export never load torch.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
-from typing import Any
+from collections.abc import Callable
+from importlib.metadata import version
 
 import tyro
 
 from seewhy.cli.compare import Compare
 from seewhy.cli.explain import Explain
-from seewhy.cli.flags import say
+from seewhy.cli.flags import Command, emit, say
 from seewhy.cli.list_ import Demo, List
 from seewhy.cli.resume import Resume
 from seewhy.cli.runs import Export, RunCommand, Status, with_config
 from seewhy.cli.view import View
-from seewhy.errors import SeewhyError, storage_error
+from seewhy.errors import SeewhyError, UnknownName, nearest, storage_error
 from seewhy.images.decoding import allowing
 from seewhy.memory import keep_memory
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, Any] = {
+COMMANDS: dict[str, Callable[..., Command]] = {
     "explain": Explain,
     "compare": Compare,
     "run": RunCommand,
@@ -43,16 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     keep_memory()
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="seewhy",
-            description="Why a vision model said what it said.",
-            args=with_config(given),
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        if given[:1] == ["--version"]:
+            emit(_version())
+            return 0
+        command = _parsed(given)
         with allowing(getattr(command, "max_pixels", None)):
-            code: int = command.run()
-        return code
+            return command.run()
     except SeewhyError as error:
         say(f"seewhy: {error}")
         return 2
@@ -63,6 +64,30 @@ def main(arguments: list[str] | None = None) -> int:
         _give_up_output()
         say(f"seewhy: {storage_error(error)}")
         return 2
+
+
+def _parsed(given: list[str]) -> Command:
+    """The command with its flags.
+
+    Raises:
+        UnknownName: there is no such command.
+        SystemExit: help was asked for, or a flag cannot be used; what is wrong has been said.
+    """
+    config, name = (tyro.conf.FlagCreatePairsOff,), given[0] if given else ""
+    if name in COMMANDS:
+        return tyro.cli(COMMANDS[name], prog=f"seewhy {name}", args=with_config(given)[1:], config=config)
+    if name and not name.startswith("-"):
+        raise UnknownName(f"There is no command {name!r}. {nearest(name, COMMANDS)} All of them: seewhy --help.")
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="seewhy", args=given, config=config,
+        description="Why a vision model said what it said. seewhy --version says which version this is.",
+    )  # fmt: skip
+
+
+def _version() -> str:
+    """What a report of a fault should say; read from metadata, so that nothing is loaded."""
+    about = ", ".join([f"torch {version('torch')}", f"Python {platform.python_version()}", platform.platform()])
+    return f"seewhy {version('seewhy')} ({about})"
 
 
 def _give_up_output() -> None:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from seewhy.cli.origin import here, import_from
-from seewhy.datasets import PICTURES
 from seewhy.errors import InvalidInput
 
 __all__ = [
-    "NetworkFlags", "PictureFlags", "SieveFlags", "activation", "changes", "emit", "network", "pictures", "printable",
+    "Command", "NetworkFlags", "PictureFlags", "SieveFlags", "activation", "changes", "emit", "parameter", "printable",
     "say", "sieve", "source", "split",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkFlags:
+class Command:
+    """A command with its flags. What it does stands in `seewhy.cli.work`, so that asking for help loads no torch."""
+
+    work: ClassVar[str]
+
+    def run(self) -> int:
+        """Does it, and gives the exit code."""
+        code: int = importlib.import_module(f"seewhy.cli.work.{self.work}").run(self)
+        return code
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags(Command):
     """Which network, and how pictures become its input."""
 
     model: str | None = None
@@ -92,31 +104,6 @@ def emit(line: str) -> None:
     sys.stdout.flush()
 
 
-def pictures(command: PictureFlags) -> list[Path]:
-    """The files that are named, and those below the folder."""
-    found = list(command.pictures)
-    if command.data_root is not None:
-        if not command.data_root.is_dir():
-            raise InvalidInput(f"--data-root must be a folder, {str(command.data_root)!r} is not one.")
-        found += sorted(p for p in command.data_root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-    if not found:
-        where = f" below {str(command.data_root)!r}" if command.data_root is not None else ""
-        raise InvalidInput(f"There is no picture to explain{where}. Name picture files, or a folder with --data-root.")
-    return found
-
-
-def network(command: NetworkFlags) -> Any:
-    """The model with its weights, class names and preprocessing."""
-    from seewhy.models.loading import load
-
-    spec, checkpoint = source(command)
-    import_from(spec, here())
-    return load(
-        spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,
-        changes=changes(command), backend=command.backend,
-    )  # fmt: skip
-
-
 def sieve(command: SieveFlags) -> dict[str, Any]:
     """The thresholds as `seewhy.detections` takes them."""
     return {field.name: getattr(command, field.name) for field in fields(SieveFlags)}
@@ -145,3 +132,14 @@ def activation(command: NetworkFlags) -> str | None:
 def split(text: str) -> list[str]:
     """Commas inside brackets belong to the parameters."""
     return [p.strip() for p in re.findall(r"(?:\([^()]*(?:\([^()]*\)[^()]*)*\)|[^,(])+", text) if p.strip()]
+
+
+def parameter(text: str) -> tuple[str, Any]:
+    """NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise InvalidInput(f"--set takes NAME=VALUE, got {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value

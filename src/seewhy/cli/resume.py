@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import shlex
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from seewhy.cli import origin
-from seewhy.cli.flags import printable, say
-from seewhy.cli.runs import How, RunCommand, flags, work
-from seewhy.errors import InvalidInput
+from seewhy.cli.runs import How
 
 __all__ = ["Resume"]
-
-_TAKEN = {f.name for f in dataclasses.fields(RunCommand)} - {f.name for f in dataclasses.fields(How)}
-_TAKEN -= {"config", "quiet", "out", "trust", "max_pixels"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resume(How):
     """Go on with a run that was interrupted. The command of a folder that somebody else made is shown and asked for."""
+
+    work = "resume"
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""
@@ -36,65 +26,3 @@ class Resume(How):
     """Does not ask before the command of a folder that was not made by you on this machine."""
     quiet: bool = False
     """No progress bar and no notes."""
-
-    def run(self) -> int:
-        """The exit code."""
-        from seewhy.runs.folder.store import Store
-
-        folder = self.folder if "://" in self.folder else os.path.abspath(self.folder)
-        command = Store(folder).settings()["command"]
-        if command is None:
-            raise InvalidInput(
-                f"The run in {self.folder!r} was started from Python with objects that no file holds. Go on with it by "
-                "the same Python code: it computes only what is missing."
-            )
-        if command.get("trust") and not self.trust:
-            raise InvalidInput(
-                f"The run in {self.folder!r} was started with --trust, which a folder cannot give itself. If you trust "
-                "the files that it names, say so: seewhy resume --trust."
-            )
-        base = command.get("cwd")
-        if not isinstance(base, str) or not os.path.isabs(base):
-            raise InvalidInput(f"The command in {self.folder!r} does not say in which folder it was typed.")
-        asked, words = _command(command, base, folder)
-        if not self.yes and (not origin.own(folder, command) or origin.within(command, base, folder)):
-            _ask(self.folder, words, base, asked.model)
-        origin.no_standard_library(asked.model)
-        origin.import_from(asked.model, base)
-        return work(dataclasses.replace(asked, trust=self.trust, quiet=self.quiet), self, folder, None)
-
-
-def _command(command: Mapping[str, Any], base: str, folder: str) -> tuple[RunCommand, str]:
-    """The command, and as it is typed: what is shown is what is done."""
-    given = {name: value for name, value in command.items() if name not in ("cwd", "trust")}
-    if strange := sorted(set(given) - _TAKEN):
-        raise InvalidInput(f"The command in {folder!r} has {strange[0]!r}, which cannot be resumed.")
-    for name, value in given.items():
-        texts = value if isinstance(value, list) else [] if name == "nms_threshold" and value is None else [value]
-        if not all(isinstance(one, str | int | float) and not str(one).startswith("--") for one in texts):
-            raise InvalidInput(f"The command in {folder!r} has no usable {name!r}.")
-    words = [*flags(origin.absolute(given, base), Path(folder) / "run.json"), "--out", folder]
-    try:
-        asked = tyro.cli(RunCommand, args=words, config=(tyro.conf.FlagCreatePairsOff,), console_outputs=False)
-    except SystemExit as error:
-        raise InvalidInput(f"The command in {folder!r} cannot be used: {printable(shlex.join(words))}") from error
-    return asked, shlex.join(words)
-
-
-def _ask(folder: str, words: str, base: str, model: str | None) -> None:
-    """Shows the command and waits for a yes.
-
-    Raises:
-        InvalidInput: there is none.
-    """
-    say(f"The run folder {folder!r} was not made by you on this machine with this command, or uses files of its own:")
-    say(f"  seewhy run {words}".replace("\n", "\ufffd"))
-    module, colon, _ = (model or "").partition(":")
-    if colon and module not in ("timm", "torchvision"):
-        say(f"  which imports and runs the Python module {module}, also from {base}")
-    if sys.stdin is not None and sys.stdin.isatty():
-        sys.stderr.write("Go on? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            return
-    raise InvalidInput("Nothing was run. If this is what you want: seewhy resume --yes.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +12,14 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 
-from seewhy import registry
-from seewhy.cli.explain import parameter
-from seewhy.cli.flags import NetworkFlags, SieveFlags, activation, changes, emit, sieve, source, split
-from seewhy.cli.origin import here, import_from, noted
+from seewhy.cli.flags import Command, NetworkFlags, SieveFlags
 from seewhy.errors import InvalidInput, UnknownParameter, nearest
 
-__all__ = ["Export", "How", "RunCommand", "Status", "flags", "with_config", "work"]
+__all__ = ["Export", "How", "RunCommand", "Status", "flags", "with_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class How:
+class How(Command):
     """How a run is carried out; nothing of this changes a result."""
 
     engine: str = "local"
@@ -47,6 +43,8 @@ class How:
 @dataclass(frozen=True, kw_only=True)
 class RunCommand(NetworkFlags, SieveFlags, How):
     """Explain and judge a whole data set into a run folder; what is there already is not computed again."""
+
+    work = "run"
 
     config: Path | None = None
     """A TOML or YAML file with any of these flags; the command line goes before it."""
@@ -79,17 +77,12 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     device: str | None = None
     """Where the network runs: cpu, cuda, cuda:1."""
 
-    def run(self) -> int:
-        """The exit code."""
-        remembered = _remembered(self)
-        noted(self.out, json.loads(json.dumps(remembered)))
-        import_from(self.model, remembered["cwd"])
-        return work(self, self, self.out, remembered)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class Status(Command):
     """What a run folder has: counts, scores, failures. Works while it is being written, too."""
+
+    work = "status"
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""
@@ -98,18 +91,12 @@ class Status:
     json: bool = False
     """All of it as JSON."""
 
-    def run(self) -> int:
-        """The exit code."""
-        from seewhy.runs.query.status import status
-
-        found = status(self.folder, failures=self.failures)
-        emit(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) if self.json else str(found))
-        return 0
-
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Command):
     """Write a run folder in another form: CSV, Parquet, COCO, FiftyOne."""
+
+    work = "export"
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""
@@ -119,79 +106,6 @@ class Export:
     """The file or folder that is written."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A parameter of the format, NAME=VALUE. May be repeated."""
-
-    def run(self) -> int:
-        """The exit code."""
-        from seewhy.runs.query.run import Run
-
-        exporter = registry.load("exports", self.to)
-        known = [f.name for f in dataclasses.fields(exporter)]
-        parameters = dict(parameter(text) for text in self.set)
-        for name in parameters:
-            if name not in known:
-                raise UnknownParameter(f"The format {self.to!r} has no parameter {name!r}. {nearest(name, known)}")
-        for path in exporter(**parameters)(Run(self.folder), self.out):
-            emit(str(path))
-        return 0
-
-
-def work(command: RunCommand, how: How, place: str, remembered: Mapping[str, Any] | None) -> int:
-    """Carries a run out, and gives the exit code."""
-    from seewhy.runs.runner import Runner
-    from seewhy.runs.work.job import Job
-
-    job = Job(
-        place=place, model=source(command)[0], model_options=_model_options(command), data=command.data,
-        data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),
-        metrics=split(command.metrics), baselines=command.baselines, uncertainty={} if command.uncertainty else None,
-        counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
-        threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
-        precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
-        timeout=how.timeout,
-    )  # fmt: skip
-    _check_something(job)
-    kind = registry.load("engines", how.engine)
-    asked = {"workers": how.workers, "address": how.address, "apart": how.timeout is not None}
-    engine: Any = kind(**{f.name: asked[f.name] for f in dataclasses.fields(kind) if f.name in asked})
-    quiet = bool(getattr(how, "quiet", False))
-    found = Runner(
-        job=job, engine=engine, shard=_shard(how.shard), retry=how.retry, progress=not quiet, command=remembered
-    ).run()
-    emit(str(found))
-    if found.interrupted:
-        return 130
-    lost = found.computed > 0 and found.failed == found.computed
-    return 1 if lost or (how.strict and found.failures) else 0
-
-
-def _check_something(job: Any) -> None:
-    if not job.explainers and job.uncertainty is None and job.counterfactual is None:
-        raise InvalidInput("There is nothing to do: name --explainers, or ask for --uncertainty or --counterfactual.")
-
-
-def _model_options(command: RunCommand) -> dict[str, Any]:
-    options = {
-        "checkpoint": source(command)[1], "trust": command.trust, "num_classes": command.num_classes,
-        "labels": command.labels, "changes": changes(command),
-        "backend": None if command.backend == "auto" else command.backend,
-    }  # fmt: skip
-    return {name: value for name, value in options.items() if value}
-
-
-def _shard(text: str) -> tuple[int, int]:
-    first, slash, second = text.partition("/")
-    if not slash or not first.isdecimal() or not second.isdecimal() or not 1 <= int(first) <= int(second):
-        raise InvalidInput(f"--shard is i/n with i from 1 to n, got {text!r}.")
-    return int(first), int(second)
-
-
-def _remembered(command: RunCommand) -> dict[str, Any]:
-    """What run.json keeps of the command, so that it can be resumed."""
-    how = {f.name for f in dataclasses.fields(How)} | {"config", "quiet", "out", "max_pixels"}
-    fields = [f for f in dataclasses.fields(command) if f.name not in how]
-    values = {f.name: getattr(command, f.name) for f in fields if getattr(command, f.name) != f.default}
-    plain = {n: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for n, v in values.items()}
-    return {"cwd": here(), **plain}
 
 
 # -------------------------------------------------------------------------------------------------- config files

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import tyro
 
-from seewhy.cli.flags import emit, say
-from seewhy.errors import InvalidInput, MissingDependency
+from seewhy.cli.flags import Command
 
 __all__ = ["View"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(Command):
     """Show a run folder, or a folder of runs, in the browser; it follows a run that is still being written."""
+
+    work = "view"
 
     folder: Annotated[str, tyro.conf.Positional]
     """A run folder, or a folder with run folders."""
@@ -36,20 +37,3 @@ class View:
     """Which run is exported, where the folder has several."""
     view: str = ""
     """What is exported: the part of the page's address after the question mark."""
-
-    def run(self) -> int:
-        """The exit code."""
-        try:
-            from seewhy.web.serving import export, serve
-        except ModuleNotFoundError as error:
-            raise MissingDependency(f"The pages need {error.name}. Install it: pip install 'seewhy[web]'.") from error
-        if not 0 <= self.port <= 65535:
-            raise InvalidInput(f"--port must be from 0 to 65535, got {self.port}.")
-        if self.export is not None:
-            emit(str(export(self.folder, self.export, run=self.run_name, view=self.view)))
-            return 0
-        serve(
-            self.folder, host=self.host, port=self.port, browser=self.browser, root_path=self.root_path,
-            allow_hosts=self.allow_host, say=say,
-        )  # fmt: skip
-        return 0

@@ -6,20 +6,15 @@ colour always stands for the same value. NaN stands for "not looked at" and is n
 
 from __future__ import annotations
 
-from typing import Any
-
 import cmap
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType, UnknownName, nearest
+from seewhy.plain import Values, array_of
 
 __all__ = ["colour_bar", "colourise", "outlined", "overlay", "saliency_to_image", "signed", "to_rgb"]
-
-Values = Tensor | NDArray[Any]
 
 COLOUR_MAP = "inferno"
 DIVERGING = "colorbrewer:RdBu_r"
@@ -120,8 +115,7 @@ def _colour_map(name: str) -> cmap.Colormap:
 
 def _flat_map(values: Values) -> NDArray[np.float32]:
     """(H, W) float32 of a map; leading dimensions of length 1 are dropped."""
-    tensor = values.detach().cpu().float() if isinstance(values, Tensor) else values
-    array: NDArray[Any] = np.asarray(tensor)
+    array = array_of(values)
     if array.dtype.kind not in "fiub":
         raise InvalidType(f"Expected a map of real numbers, got {array.dtype}.")
     while array.ndim > 2 and array.shape[0] == 1:
@@ -233,23 +227,23 @@ def saliency_to_image(
 def _picture(values: Values) -> Image.Image:
     """A tensor (C, H, W) or an array (H, W) or (H, W, C) as an image."""
     shape = tuple(values.shape)
-    if isinstance(values, Tensor):
-        values = values[0] if values.ndim == 4 and shape[0] == 1 else values
-        values = values.movedim(0, -1) if values.ndim == 3 else values
-        values = (values.float() if values.is_floating_point() else values).detach().cpu().numpy()
-    if not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))) or values.size == 0:
+    array = array_of(values)
+    if not isinstance(values, np.ndarray):
+        array = array[0] if array.ndim == 4 and shape[0] == 1 else array
+        array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))) or array.size == 0:
         raise InvalidInput(
             f"Expected a picture as a tensor (C, H, W) or an array (H, W, C) with 1 or 3 channels, got shape {shape}."
         )
-    if values.dtype != np.uint8:
-        low, high = float(values.min()), float(values.max())
-        if values.dtype.kind != "f" or not (low >= -1e-6 and high <= 1 + 1e-6):
+    if array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        if array.dtype.kind != "f" or not (low >= -1e-6 and high <= 1 + 1e-6):
             raise InvalidInput(
-                f"Expected a picture in uint8 or with values in [0, 1], got {values.dtype} of {low:g} to {high:g}. "
+                f"Expected a picture in uint8 or with values in [0, 1], got {array.dtype} of {low:g} to {high:g}. "
                 "Undo the normalisation first (Preprocessing.denormalise)."
             )
-        values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2:] == (1,) else values))
+        array = np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2:] == (1,) else array))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -264,8 +258,11 @@ def _resized(array: NDArray[np.float32], height: int, width: int) -> NDArray[np.
     """Bilinear to another size; a pixel whose share of seen cells is below one half is unseen."""
     if array.shape == (height, width):
         return array
-    seen = torch.from_numpy(~np.isnan(array)).float()
-    stack = torch.stack([torch.from_numpy(np.nan_to_num(array)) * seen, seen])[None]
-    total, share = torch.nn.functional.interpolate(stack, (height, width), mode="bilinear", antialias=True)[0]
-    mean: NDArray[np.float32] = torch.where(share < 0.5, torch.nan, total / share).clamp(0, 1).numpy()
-    return mean
+    seen = ~np.isnan(array)
+    total, share = (
+        np.asarray(Image.fromarray(part.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+        for part in (np.where(seen, array, 0), seen)
+    )
+    enough = share >= 0.5
+    mean: NDArray[np.float32] = np.where(enough, total / np.where(enough, share, 1), np.nan).clip(0, 1)
+    return mean.astype(np.float32)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from seewhy.errors import InvalidInput
 from seewhy.exports._pictures import chosen, dump, view, write_list
-from seewhy.maps import FLAT
+from seewhy.plain import FLAT
 from seewhy.runs.query.run import Run, SampleRecord
 
 __all__ = ["Coco", "run_lengths", "salient"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_PLACES = {"Preprocessing": "images", "read": "images", "read_mask": "images", "View": "view"}
+_PLACES = {"Preprocessing": "images", "read": "reading", "read_mask": "reading", "View": "view"}
 
 
 def __getattr__(name: str) -> Any:

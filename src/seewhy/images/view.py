@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from seewhy.boxes import Box
 from seewhy.errors import InvalidInput
+from seewhy.plain import Box, Values, array_of
 
 __all__ = ["View"]
 
@@ -62,7 +59,7 @@ class View:
         x0, y0, x1, y1 = self.box
         return x0, y0, (x1 - x0) / size[1], (y1 - y0) / size[0]
 
-    def to_original(self, saliency: Tensor | NDArray[Any]) -> NDArray[np.float32]:
+    def to_original(self, saliency: Values) -> NDArray[np.float32]:
         """Maps of any resolution, laid on the picture's pixels; NaN where the network did not look.
 
         Bilinear between the centres of the map's cells and constant beyond the outer ones; where the map is finer
@@ -78,15 +75,17 @@ class View:
         Raises:
             InvalidInput: the map has fewer than two dimensions, no cells, or values that are not finite.
         """
-        maps = torch.as_tensor(saliency).detach().to("cpu", torch.float32)
-        if maps.ndim < 2 or maps.numel() == 0:
-            raise InvalidInput(f"Expected maps of shape (..., h, w) with at least one cell, got {tuple(maps.shape)}.")
-        if not bool(torch.isfinite(maps).all()):
+        maps: NDArray[np.float32] = array_of(saliency).astype(np.float32, copy=False)
+        if maps.ndim < 2 or maps.size == 0:
+            raise InvalidInput(f"Expected maps of shape (..., h, w) with at least one cell, got {maps.shape}.")
+        if not np.isfinite(maps).all():
             raise InvalidInput("Expected finite maps, got NaN or infinity; NaN is kept for pixels that were not seen.")
         x0, y0, x1, y1 = self.box
-        rows = _hat_weights(self.original[0], (y0, y1), maps.shape[-2])
-        columns = _hat_weights(self.original[1], (x0, x1), maps.shape[-1])
-        spread: NDArray[np.float32] = (rows @ maps @ columns.T).numpy()
+        rows, above = _hat_weights(self.original[0], (y0, y1), maps.shape[-2])
+        columns, beside = _hat_weights(self.original[1], (x0, x1), maps.shape[-1])
+        spread: NDArray[np.float32] = rows @ maps @ columns.T
+        spread[..., above, :] = np.nan
+        spread[..., beside] = np.nan
         return spread
 
     def to_input(self, mask: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -102,7 +101,7 @@ class View:
         Raises:
             InvalidInput: the mask has not the picture's size.
         """
-        given = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask) > 0
+        given = array_of(mask) > 0
         if given.shape != self.original:
             raise InvalidInput(f"The mask must have the picture's size, {self.original}, got {given.shape}.")
         if self == View.identity(*size):
@@ -113,15 +112,14 @@ class View:
         return np.asarray(seen) > 0
 
 
-def _hat_weights(pixels: int, span: tuple[float, float], cells: int) -> Tensor:
-    """(pixels, cells): the share of each cell in each pixel along one axis; rows of NaN for pixels outside."""
+def _hat_weights(pixels: int, span: tuple[float, float], cells: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(pixels, cells): the share of each cell in each pixel along one axis; (pixels,): which pixels lie outside."""
     low, high = span
     # float64: at a few thousand pixels float32 would move weights by 1e-4.
-    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
+    centres = np.arange(pixels) + 0.5
     cells_per_pixel = cells / (high - low)
-    positions = ((centres - low) * cells_per_pixel - 0.5).clamp(0, cells - 1)
-    distances = (positions[:, None] - torch.arange(cells)).abs()
-    weights = (1 - distances / max(1.0, cells_per_pixel)).clamp_min(0)
-    weights /= weights.sum(dim=1, keepdim=True)
-    weights[(centres < low) | (centres > high)] = math.nan
-    return weights.float()
+    positions = ((centres - low) * cells_per_pixel - 0.5).clip(0, cells - 1)
+    distances = np.abs(positions[:, None] - np.arange(cells))
+    weights: NDArray[np.float64] = (1 - distances / max(1.0, cells_per_pixel)).clip(0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights.astype(np.float32), (centres < low) | (centres > high)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from seewhy.boxes import Box
 from seewhy.errors import InvalidInput
 from seewhy.images.view import View
+from seewhy.plain import Box
 from seewhy.runs.query.run import Hit, SampleRecord
 from seewhy.web.library import Opened
 from seewhy.web.queries import CounterfactualQuery

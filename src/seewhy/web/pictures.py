@@ -21,9 +21,9 @@ from PIL import Image
 
 from seewhy.errors import SeewhyError
 from seewhy.images.decoding import opened
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from seewhy.images.view import View
-from seewhy.maps import FLAT
+from seewhy.plain import is_flat
 from seewhy.runs.query.run import Run, SampleRecord, StoredMap
 
 __all__ = ["Picture", "flat", "grey", "large", "levels", "map_picture", "thumbnail"]
@@ -43,8 +43,7 @@ class Picture(NamedTuple):
 
 def flat(stored: StoredMap) -> bool:
     """Whether a map says nothing: one value everywhere, but for rounding."""
-    low, high = stored.row.low, stored.row.high
-    return high - low <= FLAT * max(abs(low), abs(high))
+    return is_flat(stored.row.low, stored.row.high)
 
 
 def levels(values: NDArray[np.float32], *, signed: bool = False) -> NDArray[np.uint8]:
@@ -60,7 +59,7 @@ def _scaled(values: NDArray[np.float32], signed: bool) -> NDArray[np.float32]:
         high = max(abs(low), abs(high))
         low = -high
     span = high - low
-    if not span > FLAT * max(abs(low), abs(high)):
+    if is_flat(low, high):
         return np.full(values.shape, 128 if signed else 0, dtype=np.float32)
     scaled: NDArray[np.float64] = (values.astype(np.float64) - low) * (255.0 / span)
     return scaled.clip(0, 255).astype(np.float32)
@@ -97,12 +96,7 @@ def map_picture(
     if found is None:
         return None
     data, row = found
-    if (
-        row.encoding == "png"
-        and row.top is None
-        and not signed
-        and row.high - row.low > FLAT * max(abs(row.low), abs(row.high))
-    ):
+    if row.encoding == "png" and row.top is None and not signed and not is_flat(row.low, row.high):
         return Picture(data, "image/png")
     values = run.map(sample, label, explainer)
     assert values is not None

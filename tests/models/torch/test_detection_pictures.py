@@ -15,7 +15,7 @@ import seewhy
 from seewhy import BoxTarget, Preprocessing, cli
 from seewhy.api import prepare
 from seewhy.errors import InvalidInput, InvalidTarget
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from seewhy.images.view import View
 from seewhy.runs.query.run import Run
 from support.detection_runs import NAMES, QUARTERS, Quarters, run
@@ -176,7 +176,7 @@ def test_a_run_and_the_command_line_find_what_the_door_finds(
         assert [d.box for d in record.detections.values()] == [
             pytest.approx(view.box_to_original(one.box, record.input), abs=1e-3) for one in direct
         ]
-    import seewhy.cli.explain as command
+    import seewhy.cli.work.explain as command
 
     monkeypatch.setattr(command, "network", lambda _: model)
     code = cli.main(["explain", str(files[0]), "--model", "x:y", "--score-threshold", str(least), "--method",

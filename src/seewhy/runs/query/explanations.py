@@ -12,7 +12,7 @@ from seewhy.boxes import Box
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explanation import Explanation
 from seewhy.images.decoding import opened
-from seewhy.images.images import read
+from seewhy.images.reading import read
 from seewhy.images.view import View
 from seewhy.runs.folder.rows import CostRow
 from seewhy.runs.query.records import SampleRecord

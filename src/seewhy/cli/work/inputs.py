@@ -1,0 +1,37 @@
+"""What explain and compare begin with: the pictures, and the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seewhy.cli.flags import NetworkFlags, PictureFlags, changes, source
+from seewhy.cli.origin import here, import_from
+from seewhy.datasets import PICTURES
+from seewhy.errors import InvalidInput
+from seewhy.models.loading import load
+
+__all__ = ["network", "pictures"]
+
+
+def pictures(command: PictureFlags) -> list[Path]:
+    """The files that are named, and those below the folder."""
+    found = list(command.pictures)
+    if command.data_root is not None:
+        if not command.data_root.is_dir():
+            raise InvalidInput(f"--data-root must be a folder, {str(command.data_root)!r} is not one.")
+        found += sorted(p for p in command.data_root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    if not found:
+        where = f" below {str(command.data_root)!r}" if command.data_root is not None else ""
+        raise InvalidInput(f"There is no picture to explain{where}. Name picture files, or a folder with --data-root.")
+    return found
+
+
+def network(command: NetworkFlags) -> Any:
+    """The model with its weights, class names and preprocessing."""
+    spec, checkpoint = source(command)
+    import_from(spec, here())
+    return load(
+        spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,
+        changes=changes(command), backend=command.backend,
+    )  # fmt: skip
