@@ -83,6 +83,7 @@ from . import metrics as metrics
 from . import models as models
 from . import ood as ood
 from . import perturbation as perturbation
+from . import plain as plain
 from . import progress as progress
 from . import registry as registry
 from . import runs as runs

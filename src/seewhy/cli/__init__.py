@@ -78,10 +78,11 @@ def _parsed(given: list[str]) -> Command:
         return tyro.cli(COMMANDS[name], prog=f"seewhy {name}", args=with_config(given)[1:], config=config)
     if name and not name.startswith("-"):
         raise UnknownName(f"There is no command {name!r}. {nearest(name, COMMANDS)} All of them: seewhy --help.")
-    return tyro.extras.subcommand_cli_from_dict(
+    overview: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS, prog="seewhy", args=given, config=config,
         description="Why a vision model said what it said. seewhy --version says which version this is.",
     )  # fmt: skip
+    return overview
 
 
 def _version() -> str:

@@ -83,7 +83,7 @@ class View:
         x0, y0, x1, y1 = self.box
         rows, above = _hat_weights(self.original[0], (y0, y1), maps.shape[-2])
         columns, beside = _hat_weights(self.original[1], (x0, x1), maps.shape[-1])
-        spread: NDArray[np.float32] = rows @ maps @ columns.T
+        spread = np.asarray(rows @ maps @ columns.T, dtype=np.float32)
         spread[..., above, :] = np.nan
         spread[..., beside] = np.nan
         return spread
