@@ -56,11 +56,14 @@ def test_a_place_that_is_named_is_there(place: str) -> None:
         found = getattr(found, part)
 
 
+ROOMS = ("torch", "exported", "backends", "adapters")  # of models
+
+
 def test_rooms_and_files_that_are_named_are_there() -> None:
     named = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-    inside = {"src/seewhy/", "torch/", "exported/"}
+    inside = {"src/seewhy/", *(f"{room}/" for room in ROOMS)}
     assert [one for one in sorted(named - inside) if not (SRC / one).exists()] == []
-    assert all((SRC / "models" / one).is_dir() for one in ("torch", "exported"))
+    assert all((SRC / "models" / one).is_dir() for one in ROOMS)
 
 
 # ------------------------------------------------------------------------------------------------------ journeys
