@@ -53,7 +53,7 @@ def exported(found: Run, out: Path, copy: bool) -> tuple[str, bytes]:
     """Where FiftyOne is told that the picture lies, and what lies there."""
     (place,) = FiftyOne(copy=copy)(found, out)
     (sample,) = json.loads((place / "samples.json").read_text())["samples"]
-    assert sample["note"] == (found.original(found.sample("a")).why or None)
+    assert sample["note"] == (found.original(next(found.records())).why or None)
     return sample["filepath"], (place / sample["filepath"]).read_bytes()
 
 
@@ -86,7 +86,7 @@ def test_another_photograph_of_the_same_size_is_not_shown(tmp_path: Path, keep_t
     colour, said = shown(noted)
     assert (np.abs(np.subtract(colour, THUMBNAIL)) < 8).all()
     assert said == [sentence]
-    assert noted.original(noted.sample("a")).changed == sentence
+    assert noted.original(next(noted.records())).changed == sentence
     assert exported(noted, tmp_path / "named", copy=False)[0].startswith("data/")
     assert exported(noted, tmp_path / "copied", copy=True)[1] != source.read_bytes()
 
