@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_a_backend(tmp_path: Path) -> None:
 
 
 def test_an_adapter() -> None:
-    guest_library = importlib.import_module("guest_library")
+    guest_library: Any = importlib.import_module("guest_library")
 
     class Own(guest_library.Net):
         """Of one's own, made of the library's."""

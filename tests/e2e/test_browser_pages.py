@@ -96,7 +96,7 @@ def test_what_a_label_cannot_do_without_is_masked_inside_of_the_windows(browser:
 
 
 def test_the_command_that_tries_again_is_copied(browser: Any, tmp_path: Path) -> None:
-    folder(tmp_path / "run", 1, command=["seewhy", "run"])
+    folder(tmp_path / "run", 1, command={"model": "m"})
     with server(tmp_path) as address:
         context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
         found = context.new_page()

@@ -30,7 +30,7 @@ def test_examples_are_numbered_without_gaps() -> None:
 def test_readme_commands_exist() -> None:
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     commands = re.findall(r"^\$ make (\w+)", readme, flags=re.MULTILINE)
-    assert commands == ["demo", "test"]
+    assert commands == ["demo", "test", "quick"]
     for command in [*commands, "lint"]:
         assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE)
     assert re.search(r"^make test$", (ROOT / ".ci/run").read_text(), flags=re.MULTILINE)

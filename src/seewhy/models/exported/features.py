@@ -7,6 +7,7 @@ output before it is used: it must give the scores of the pass that made it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -181,8 +182,9 @@ class CutModel(ExportedModel):
                 which = sorted({0, channels // 2, channels - 1})
                 maps = found.maps.repeat(1 + len(which), 1, 1, 1)
                 maps[torch.arange(1, len(maps)), torch.tensor(which)] += 1 + found.maps.std()
-                scores = self.from_features(found, maps, torch.zeros(len(maps), dtype=torch.long)).scores
-                answer = one_each(scores.reshape(len(maps), -1, channels))
+                with contextlib.suppress(InvalidInput):  # a graph that cannot be cut there does not show it
+                    scores = self.from_features(found, maps, torch.zeros(len(maps), dtype=torch.long)).scores
+                    answer = one_each(scores.reshape(len(maps), -1, channels))
             look.answers[key] = answer
         return look.answers[key]
 
