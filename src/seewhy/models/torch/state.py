@@ -237,8 +237,28 @@ def on(
     The caller has the network to itself. With ``named`` the first hook is also given the arguments that have names.
     """
     with ExitStack() as stack:
+        # What takes a hook away stands ready before the hook does: an interrupt may come between the two.
         if before is not None:
-            stack.callback(module.register_forward_pre_hook(Own(before), with_kwargs=named).remove)
+            stack.callback(_unhook, module, own := Own(before))
+            module.register_forward_pre_hook(own, with_kwargs=named)
         if after is not None:
-            stack.callback(module.register_forward_hook(Own(after), **options).remove)
+            stack.callback(_unhook, module, own := Own(after))
+            module.register_forward_hook(own, **options)
         yield
+
+
+def _unhook(module: nn.Module, own: Own) -> None:
+    """Takes a hook away, wherever the module keeps it; also where it had only half been put there."""
+    keys = [
+        key
+        for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        for key, hook in list(hooks.items())
+        if hook is own
+    ]
+    places: list[Any] = [
+        module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, module._forward_hooks,
+        module._forward_hooks_with_kwargs, module._forward_hooks_always_called,
+    ]  # fmt: skip
+    for key in keys:
+        for place in places:
+            place.pop(key, None)
