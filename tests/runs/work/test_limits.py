@@ -35,7 +35,7 @@ from support.run_jobs import content, images, job, network, rows, run
 
 pytestmark = pytest.mark.slow
 
-LATE = "It took longer than 0.4 s and was given up."
+LATE = "It took longer than 1.5 s and was given up."
 FAST: dict[str, Any] = {"explainers": ["recipro_cam"], "metrics": ("sparseness",)}
 
 
@@ -189,7 +189,7 @@ def test_an_explainer_that_hangs(what: Any, tmp_path: Path) -> None:
     hooks = [len(m._forward_hooks) for m in net.modules()]
     before = signal.getsignal(signal.SIGALRM)
     explainers = {"odd": Odd(net, what=what), "plain": "recipro_cam"}
-    found = run(tmp_path / "a", model=net, explainers=explainers, metrics=("sparseness",), timeout=0.4, batch=1)
+    found = run(tmp_path / "a", model=net, explainers=explainers, metrics=("sparseness",), timeout=1.5, batch=1)
     assert (found.computed, found.failed) == (12, 0)
     if what is not stubborn:
         assert failures(tmp_path / "a") == {5: [LATE]}
@@ -203,12 +203,12 @@ def test_an_explainer_that_hangs(what: Any, tmp_path: Path) -> None:
 
 def test_a_batch_has_as_much_time_as_its_pictures(tmp_path: Path) -> None:
     net = network()
-    run(tmp_path / "a", model=net, explainers=[Odd(net, what=spin)], metrics=(), timeout=0.4, batch=3)
+    run(tmp_path / "a", model=net, explainers=[Odd(net, what=spin)], metrics=(), timeout=1.5, batch=3)
     assert failures(tmp_path / "a") == {5: [LATE]}
 
 
 def test_a_metric_that_hangs(tmp_path: Path) -> None:
-    run(tmp_path / "a", explainers=["recipro_cam"], metrics=[Slow(), "sparseness"], timeout=0.4, n=5)
+    run(tmp_path / "a", explainers=["recipro_cam"], metrics=[Slow(), "sparseness"], timeout=1.5, n=5)
     asked = {row["position"]: sum(one["label"] == 2 for one in row["labels"]) for row in rows(tmp_path / "a")}
     assert failures(tmp_path / "a") == {where: [LATE] for where, count in asked.items() if count}
     assert sum(asked.values()) > 0
@@ -217,9 +217,9 @@ def test_a_metric_that_hangs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", [spin, lambda: time.sleep(1000)])
 def test_a_data_set_that_hangs(what: Any, tmp_path: Path) -> None:
     began = time.monotonic()
-    found = run(tmp_path / "a", data=Pictures(what), timeout=3.0, **FAST)
+    found = run(tmp_path / "a", data=Pictures(what), timeout=6.0, **FAST)
     assert (found.computed, found.failed, found.left) == (12, 1, 0)
-    assert failures(tmp_path / "a") == {5: ["It took longer than 3 s and was given up."]}
+    assert failures(tmp_path / "a") == {5: ["It took longer than 6 s and was given up."]}
     assert time.monotonic() - began < 60
 
 
@@ -227,7 +227,7 @@ def test_in_another_thread_python_code_is_interrupted(tmp_path: Path) -> None:
     net, said = network(), []
 
     def work() -> None:
-        said.append(run(tmp_path / "a", model=net, explainers=[Odd(net)], metrics=(), timeout=0.4, batch=1))
+        said.append(run(tmp_path / "a", model=net, explainers=[Odd(net)], metrics=(), timeout=1.5, batch=1))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -242,18 +242,18 @@ def test_a_worker_that_hangs(kind: str, tmp_path: Path, monkeypatch: pytest.Monk
         pytest.skip("Ray is not installed")
     monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{SRC}")
     engine: Any = Ray(workers=1) if kind == "ray" else Local(apart=True)
-    found = run(tmp_path / "a", explainers=[Sleepy], metrics=(), engine=engine, timeout=2.0, batch=1)
+    found = run(tmp_path / "a", explainers=[Sleepy], metrics=(), engine=engine, timeout=6.0, batch=1)
     assert (found.computed, found.failed, found.left) == (12, 0, 0)
-    assert failures(tmp_path / "a") == {5: ["It took longer than 2 s and was given up."]}
+    assert failures(tmp_path / "a") == {5: ["It took longer than 6 s and was given up."]}
 
 
 def test_a_call_that_never_comes_back_costs_its_chunk(tmp_path: Path) -> None:
     options: dict[str, Any] = {"explainers": [Frozen], "metrics": (), "chunk": 2, "batch": 1}
-    found = run(tmp_path / "a", data=Pictures(int), engine=Local(apart=True), timeout=1.0, **options)
+    found = run(tmp_path / "a", data=Pictures(int), engine=Local(apart=True), timeout=3.0, **options)
     assert (found.computed, found.left) == (12, 0)
     lost = failures(tmp_path / "a")
     assert {4, 5} <= set(lost)
-    assert len(lost) <= 4
+    assert len(lost) <= 6  # its chunk, the one that was read ahead, and the one that was not written yet
     assert all("The worker was lost 3 times" in text for reasons in lost.values() for text in reasons)
     again = run(tmp_path / "a", data=Pictures(int), retry=True, **options)
     assert (again.computed, again.failed) == (len(lost), 0)
