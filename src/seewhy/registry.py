@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from typing import Any
 
 from seewhy.errors import UnknownName, nearest
 
-__all__ = ["KINDS", "class_names", "files", "forget", "load", "name_of", "names", "outside"]
+__all__ = ["KINDS", "class_names", "files", "forget", "load", "loaded", "name_of", "names", "outside"]
 
 KINDS = {
     **{
@@ -108,3 +109,19 @@ def name_of(thing: Any) -> str:
             if _outside(kind)[name].value.replace(" ", "") == f"{cls.__module__}:{cls.__qualname__}":
                 return name
     return cls.__name__
+
+
+def loaded(package: str, places: Mapping[str, str], name: str) -> Any:
+    """A public name of a package that loads its files on first use (PEP 562), for its ``__getattr__``.
+
+    Args:
+        package: the package's name.
+        places: public name -> the file in the package that has it.
+        name: what is asked for.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
+    if (place := places.get(name)) is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{package}.{place}"), name)

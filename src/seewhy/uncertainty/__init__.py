@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from seewhy.registry import loaded
 
 _PLACES = {"EpistemicUncertainty": "epistemic_uncertainty", "Uncertainty": "epistemic_uncertainty"}
 
 
 def __getattr__(name: str) -> Any:
-    if (place := _PLACES.get(name)) is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{place}"), name)
+    return loaded(__name__, _PLACES, name)
 
 
 def __dir__() -> list[str]:
