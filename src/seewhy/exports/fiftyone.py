@@ -5,7 +5,7 @@
     fields/EXPLAINER/*.png   the maps
     data/                    pictures, where they are copied
 
-Each picture has ``note`` (why its thumbnail is shown where the original is not what it was).
+A ``note`` says why a thumbnail is shown where the original is not what it was.
 
 Each picture has ``prediction`` (the likeliest class), ``labels`` (all explained ones with probability, flag,
 uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, and for each explainer one heat map:
