@@ -162,7 +162,10 @@ def test_code_names_what_there_is(path: Path) -> None:
                 assert hasattr(seewhy, node.attr), f"seewhy.{node.attr}"
 
 
-RUN = ["quickstart.md", "extending.md", "migrating/mindspore-xai.md", "migrating/captum.md", "migrating/grad-cam.md"]
+RUN = [
+    "quickstart.md", "extending.md", "migrating/mindspore-xai.md", "migrating/captum.md", "migrating/grad-cam.md",
+    *sorted(str(p.relative_to(DOCS)) for p in (DOCS / "using-with").glob("*.md")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", RUN)

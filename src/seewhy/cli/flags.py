@@ -37,7 +37,7 @@ class NetworkFlags(Command):
     """Which network, and how pictures become its input."""
 
     model: str | None = None
-    """timm:NAME, torchvision:NAME, package.module:factory or a model file (.onnx, .xml, .tflite, .pt2, TorchScript)."""
+    """timm:NAME, torchvision:NAME, hf:FOLDER, package.module:factory or a model file (.onnx, .xml, ...)."""
     checkpoint: Path | None = None
     """Weights (.pth, .pt, .safetensors) of a named model; without it they are fetched. Alone: a model file."""
     backend: str = "auto"

@@ -133,9 +133,7 @@ class Preprocessing:
             InvalidType: not an RGB PIL image (`read` makes one of anything).
             InvalidInput: a picture so long and thin that it cannot be resized in reasonable memory.
         """
-        if not isinstance(image, Image.Image) or image.mode != "RGB":
-            got = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
-            raise InvalidType(f"Expected an RGB PIL image, got {got}. Pass it through seewhy.images.read first.")
+        self._check(image)
         resized = self._resized_size(image.height, image.width)
         size = resized if self.fit == "keep" else self.size
         top, left = (_offset(r, s) for r, s in zip(resized, size, strict=True))
@@ -147,6 +145,12 @@ class Preprocessing:
         x1, y1 = left + size[1], top + size[0]
         box = (left * across, top * down, x1 * across, y1 * down)
         return tensor.unsqueeze(0).contiguous(), View(original=(image.height, image.width), box=box)
+
+    @staticmethod
+    def _check(image: Image.Image) -> None:
+        if not isinstance(image, Image.Image) or image.mode != "RGB":
+            got = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
+            raise InvalidType(f"Expected an RGB PIL image, got {got}. Pass it through seewhy.images.read first.")
 
     def denormalise(self, tensor: Tensor) -> Image.Image:
         """The way back for display: an RGB picture of an input (C, H, W).

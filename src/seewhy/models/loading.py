@@ -17,6 +17,7 @@ from torch import nn
 
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
 from seewhy.images.images import Preprocessing
+from seewhy.images.transform import Transform, as_preprocessing
 from seewhy.models import Model, as_model, files
 from seewhy.models import checkpoint as checkpoints
 from seewhy.models.exported.model import ExportedModel
@@ -28,8 +29,8 @@ from seewhy.models.torch.model import TorchModel
 __all__ = ["load", "read_labels"]
 
 FORMS = (
-    "Expected 'timm:NAME', 'torchvision:NAME', 'package.module:factory', a model file (.onnx, .xml, .tflite, .pt2, "
-    "TorchScript), a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K)."
+    "Expected 'timm:NAME', 'torchvision:NAME', 'hf:FOLDER', 'package.module:factory', a model file (.onnx, .xml, "
+    ".tflite, .pt2, TorchScript), a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K)."
 )
 
 
@@ -42,19 +43,23 @@ class _Built:
 
 def load(
     spec: Any, *, checkpoint: str | Path | None = None, trust: bool = False, num_classes: int | None = None,
-    preprocessing: Preprocessing | None = None, labels: Sequence[str] | str | Path | None = None,
+    preprocessing: Any = None, processor: Any = None, labels: Sequence[str] | str | Path | None = None,
     output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, input_name: str | None = None,
     changes: Mapping[str, Any] | None = None, backend: str = "auto",
 ) -> Model:  # fmt: skip
     """A model that can be explained.
 
     Args:
-        spec: "timm:NAME", "torchvision:NAME", "package.module:factory", a model file (.onnx, .xml, .tflite, .pt2,
-            TorchScript), a ``torch.nn.Module``, a callable, a model.
+        spec: "timm:NAME", "torchvision:NAME", "hf:FOLDER" (Hugging Face), "package.module:factory", a model file
+            (.onnx, .xml, .tflite, .pt2, TorchScript), a ``torch.nn.Module``, a pipeline of Hugging Face, a callable, a
+            model.
         checkpoint: weights (.pth, .pt, .safetensors). Without it named models fetch their published weights.
         trust: read files that run code; only for files from people you trust.
         num_classes: of a fine-tuned head, for timm and torchvision.
-        preprocessing: how a picture becomes the input, where the model's own metadata do not say or are not right.
+        preprocessing: how a picture becomes the input, where the model's own metadata do not say or are not right: a
+            `seewhy.Preprocessing`, a transform of torchvision, timm or albumentations, a processor of Hugging Face, or
+            any callable that makes a tensor (C, H, W) of a PIL image.
+        processor: the same, as users of Hugging Face call it.
         labels: class names, or a text file with one a line.
         output: where the scores are in what the network returns: a name, an index or a callable.
         forward_kwargs: further arguments of the network's forward, or values of an exported graph's other inputs. A
@@ -69,10 +74,13 @@ def load(
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
     """
     files.check_backend(backend)
+    given = _given(preprocessing, processor)
     built = _build(
         spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs, "trust": trust}
     )
     model = as_model(built.model)
+    if output is not None and isinstance(model, TorchModel):  # then it is the network's own output that is meant
+        model = replace(model, network=getattr(model.network, "whole", model.network))
     if isinstance(model, ExportedModel):
         model = files.described(model)
     notes = _weights(model, checkpoint, trust)
@@ -82,7 +90,7 @@ def load(
     values: dict[str, Any] = {
         "preprocessing": _changed(
             spec if isinstance(spec, str) else model.name,
-            preprocessing or model.preprocessing or built.preprocessing or _of_module(model),
+            given or model.preprocessing or built.preprocessing or _of_module(model),
             _sized(model, changes),
         ),
         "labels": names or model.labels,
@@ -104,6 +112,13 @@ def load(
     return replace(model, **values)
 
 
+def _given(preprocessing: Any, processor: Any) -> Preprocessing | None:
+    if preprocessing is not None and processor is not None:
+        raise InvalidInput("preprocessing and processor are two names of one thing: pass one of them.")
+    known = processor if preprocessing is None else preprocessing
+    return None if known is None else as_preprocessing(known)
+
+
 def _sized(model: Model, changes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The changes; where they are a whole preprocessing but for the size, with the only size that the graph takes."""
     size = model.size if isinstance(model, ExportedModel) and model.preprocessing is None else None
@@ -113,6 +128,11 @@ def _sized(model: Model, changes: Mapping[str, Any] | None) -> Mapping[str, Any]
 def _changed(name: str, known: Preprocessing | None, changes: Mapping[str, Any] | None) -> Preprocessing | None:
     if not changes:
         return known
+    if isinstance(known, Transform):
+        raise InvalidInput(
+            f"The preprocessing of {name} is somebody else's ({known.title}), so {', '.join(changes)} cannot be "
+            "changed. Change it there, or pass preprocessing=seewhy.Preprocessing(...)."
+        )
     if known is not None:
         return replace(known, **changes)
     if missing := [field for field in ("size", "mean", "std") if field not in changes]:
@@ -131,9 +151,19 @@ def _build(spec: Any, pretrained: bool, num_classes: int | None, options: Mappin
     if not name:
         raise InvalidInput(f"There is no model {str(spec)!r}. {FORMS}")
     makers: dict[str, Callable[..., _Built]] = {"timm": _timm, "torchvision": _torchvision}
+    if kind == "hf":
+        return _hugging_face(name, pretrained, num_classes, bool(options["trust"]))
     if kind in makers:
         return makers[kind](name, pretrained, {} if num_classes is None else {"num_classes": num_classes})
     return _Built(_factory(kind, name))
+
+
+def _hugging_face(name: str, pretrained: bool, num_classes: int | None, trust: bool) -> _Built:
+    if num_classes is not None:
+        raise InvalidInput(f"num_classes is for timm and torchvision; config.json of {name!r} says its classes.")
+    from seewhy.models.adapters.transformers import opened
+
+    return _Built(opened(name, pretrained, trust))
 
 
 def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> _Built:

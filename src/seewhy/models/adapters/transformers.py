@@ -1,0 +1,159 @@
+"""Objects of Hugging Face's transformers: networks, pipelines, and folders that hold both.
+
+What their own files say is used: class names from ``config.id2label``, the image processor as preprocessing (its own
+tensors, see `seewhy.images.transform`), and how the boxes of a detector are meant.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency
+from seewhy.images.images import Preprocessing
+from seewhy.images.transform import as_preprocessing
+from seewhy.models import Model
+from seewhy.models.head_readers import DETR
+from seewhy.models.torch.model import TorchModel
+from seewhy.types import Outputs
+
+__all__ = ["Boxes", "Transformers", "opened"]
+
+_processors: WeakKeyDictionary[nn.Module, Preprocessing | None] = WeakKeyDictionary()
+
+
+class Transformers:
+    """``transformers.PreTrainedModel`` and ``transformers.Pipeline``."""
+
+    def __call__(self, network: Any) -> Model | None:
+        """See `seewhy.models.adapters.Adapter`."""
+        if isinstance(network, nn.Module):
+            return _model(network, _kept(network)) if hasattr(network, "config") else None
+        inner, processor = getattr(network, "model", None), getattr(network, "image_processor", None)
+        if not isinstance(inner, nn.Module) or not hasattr(network, "task"):
+            return None
+        if processor is None:
+            raise InvalidType(f"The pipeline for {network.task!r} takes no images, so there is nothing to explain.")
+        return _model(inner, as_preprocessing(processor))
+
+
+class Boxes(nn.Module):
+    """A detector whose boxes are in pixels of its input, whatever its size.
+
+    Its parts have their own names. Whether the last class means "no object" is seen in the number of scores: a head
+    with one more than there are classes was trained with a softmax, others with a sigmoid.
+
+    Attributes:
+        title: the class of the detector.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        for name, part in network.named_children():
+            self.add_module(name, part)
+        self.title = type(network).__name__
+        self.own = [network]  # in a list, since its parts are ours already
+        self.train(network.training)
+
+    @property
+    def whole(self) -> nn.Module:
+        """The detector itself, whose output has its own form."""
+        return self.own[0]
+
+    def forward(self, pixel_values: Tensor, **further: Any) -> Outputs:
+        """(N, C, H, W) -> every candidate."""
+        network: Any = self.whole
+        found = network(pixel_values=pixel_values, **further)
+        void = found.logits.shape[-1] == network.config.num_labels + 1
+        size = (pixel_values.shape[2], pixel_values.shape[3])
+        return DETR(size=size, activation_fn="softmax" if void else "sigmoid")(found)
+
+
+def opened(name: str, pretrained: bool, trust: bool) -> Model:
+    """The network of a folder, or of the hub, with its weights, and the processor that lies beside it.
+
+    Args:
+        name: a folder with config.json, model.safetensors and preprocessor_config.json; or a name on the hub.
+        pretrained: whether its weights are read.
+        trust: code and pickled weights that come with it may be run.
+
+    Raises:
+        MissingDependency: transformers is not installed.
+        InvalidInput: the folder's network is none that transformers has.
+        CheckpointError: what is needed is not there, or cannot be fetched.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependency("hf: models need transformers. Install it: pip install transformers.") from error
+    here = Path(name).is_dir()
+    options: dict[str, Any] = {"local_files_only": here, "trust_remote_code": trust}
+    weights = {"use_safetensors": None if trust else True}
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, **options)
+        known = _architecture(transformers, config, name)
+        network = known.from_pretrained(name, config=config, **options, **weights) if pretrained else known(config)
+    except (OSError, ValueError, json.JSONDecodeError) as error:  # what transformers raises for files
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        where = f"the folder {name!r}" if here else f"{name!r}, which is no folder here, from the hub"
+        raise CheckpointError(
+            f"transformers cannot load {where}: {reason}. Expected config.json and model.safetensors"
+            f"{'' if trust else ' (weights of other kinds need trust=True, --trust)'}."
+        ) from error
+    return _model(network.eval(), _beside(name, options))
+
+
+def _architecture(transformers: Any, config: Any, name: str) -> Any:
+    """The class that the configuration names."""
+    named = (config.architectures or [""])[0]
+    found = getattr(transformers, named, None)
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        raise InvalidInput(
+            f"config.json of {name!r} names the architecture {named!r}, which transformers "
+            f"{transformers.__version__} does not have. Load it yourself, and pass seewhy.load(network, processor=...)."
+        )
+    return found
+
+
+def _model(network: nn.Module, preprocessing: Preprocessing | None) -> TorchModel:
+    title = type(network).__name__
+    return TorchModel(
+        Boxes(network) if title.endswith("ForObjectDetection") and _from_images_alone(network) else network,
+        labels=_names(network), preprocessing=preprocessing, title=title,
+    )  # fmt: skip
+
+
+def _from_images_alone(network: Any) -> bool:
+    """Whether a detector needs no text beside the image."""
+    return getattr(network, "main_input_name", "pixel_values") == "pixel_values"
+
+
+def _names(network: Any) -> tuple[str, ...] | None:
+    """The class names of the configuration; None where they are those that stand for missing ones."""
+    known = getattr(network.config, "id2label", None) or {}
+    names = tuple(str(known[i]) for i in sorted(known) if isinstance(i, int))
+    made_up = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+    return None if made_up or sorted(known) != list(range(len(known))) else names
+
+
+def _kept(network: Any) -> Preprocessing | None:
+    """What the processor does that lies where the network was loaded from, on this machine."""
+    if network not in _processors:
+        place = getattr(network.config, "_name_or_path", "")
+        _processors[network] = _beside(place, {"local_files_only": True}) if place else None
+    return _processors[network]
+
+
+def _beside(name: str, options: dict[str, Any]) -> Preprocessing | None:
+    from transformers import AutoImageProcessor
+
+    reader: Any = AutoImageProcessor
+    try:
+        processor = reader.from_pretrained(name, **options)
+    except (OSError, ValueError, ImportError):
+        return None
+    return as_preprocessing(processor)
