@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise, starmap
 from threading import get_ident
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -27,7 +27,10 @@ from seewhy.models.torch.parts import codes, content, hidden, modules_of, reache
 __all__ = ["Conduct", "Own", "conduct"]
 
 _WRITES = {"STORE_ATTR", "DELETE_ATTR", "STORE_SUBSCR", "DELETE_SUBSCR", "STORE_GLOBAL", "DELETE_GLOBAL"}
-_LOADS = ("LOAD_ATTR", "LOAD_METHOD")
+_SAME = {"LOAD_METHOD": "LOAD_ATTR", "LOAD_SUPER_ATTR": "LOAD_ATTR", "BINARY_SLICE": "BINARY_SUBSCR",
+         "STORE_SLICE": "STORE_SUBSCR"}  # fmt: skip
+_NEW = ("CALL", "BINARY_OP", "UNARY", "BUILD", "COMPARE", "IS_OP", "CONTAINS", "LOAD_CONST", "MAKE_FUNCTION", "IMPORT",
+        "FORMAT", "LIST_", "DICT_", "SET_")  # fmt: skip
 _CHANGES = {"append", "extend", "insert", "pop", "popitem", "popleft", "appendleft", "setdefault", "update", "clear",
             "remove", "discard", "add", "set"}  # fmt: skip
 _SWITCHES = {"train", "eval", "setattr", "delattr", "__setattr__", "__dict__", "__setstate__", "register_buffer",
@@ -170,38 +173,76 @@ def _read(function: FunctionType, kind: type | None, seen: set[CodeType]) -> Con
 
 
 def _of_code(code: CodeType, outside: Mapping[str, Any]) -> Conduct:
-    steps = list(dis.get_instructions(code))
+    steps = _steps(code)
     names = set(code.co_names)
     asks = "training" in names or "training" in code.co_varnames
-    keeps = bool(names & _SWITCHES) or any(s.opname in _WRITES for s in steps)
-    keeps = keeps or any(s.opname == "STORE_DEREF" and s.argval in code.co_freevars for s in steps)
+    keeps = bool(names & _SWITCHES) or any(s.name in _WRITES for s in steps)
+    keeps = keeps or any(s.name == "STORE_DEREF" and s.on in code.co_freevars for s in steps)
     return Conduct(keeps or _changes(code, steps, outside), not asks and any(starmap(_draws, pairwise(steps))))
 
 
-def _draws(loaded: dis.Instruction, step: dis.Instruction) -> bool:
+class _Step(NamedTuple):
+    """One step of the code, as every version of Python would write it: a name, and what it works on."""
+
+    name: str
+    on: Any
+    in_place: bool = False
+    joined: bool = False  # more than one way leads here
+
+
+def _steps(code: CodeType) -> list[_Step]:
+    """The code's instructions; newer Pythons join two steps in one, and have a word of their own for slices."""
+    found = []
+    for one in dis.get_instructions(code):
+        if "_FAST" in one.opname and isinstance(one.argval, tuple):
+            first, second = one.argval
+            found.append(_Step("STORE_FAST" if one.opname.startswith("STORE") else "LOAD_FAST", first))
+            found.append(_Step("STORE_FAST" if one.opname.endswith("STORE_FAST") else "LOAD_FAST", second))
+            continue
+        name = "LOAD_FAST" if one.opname.startswith("LOAD_FAST") else _SAME.get(one.opname, one.opname)
+        if name == "BINARY_OP" and one.argrepr == "[]":
+            name = "BINARY_SUBSCR"
+        in_place = name == "BINARY_OP" and one.argrepr.endswith("=")
+        found.append(_Step(name, one.argval, in_place, one.is_jump_target))
+    return found
+
+
+def _draws(loaded: _Step, step: _Step) -> bool:
     """Whether a random function is meant, and no module of the network that has such a name."""
-    return step.argval in _DRAWS and step.opname.startswith(("LOAD", "IMPORT")) and loaded.argval != "self"
+    named = isinstance(step.on, str) and step.on in _DRAWS
+    return named and step.name.startswith(("LOAD", "IMPORT")) and loaded.on != "self"
 
 
-def _changes(code: CodeType, steps: list[dis.Instruction], outside: Mapping[str, Any]) -> bool:
+def _changes(code: CodeType, steps: list[_Step], outside: Mapping[str, Any]) -> bool:
     """Whether something that hangs on an argument or a global is changed in place."""
+    borrowed = _borrowed(code, steps)
+    for before, step in pairwise(steps):
+        if step.name == "LOAD_ATTR" and _in_place(step.on) and _hangs(before, borrowed, outside):
+            return True
+        if before.in_place and step.name == "STORE_FAST" and step.on in borrowed:
+            return True
+    return False
+
+
+def _borrowed(code: CodeType, steps: list[_Step]) -> set[str]:
+    """Variables that may hold what belongs to somebody else: those that are ever filled with no new object."""
     borrowed = set(code.co_freevars)
     for before, step in pairwise(steps):
-        if step.opname.startswith("STORE_FAST") and before.opname in (*_LOADS, "BINARY_SUBSCR", "LOAD_GLOBAL"):
-            borrowed.update(step.argval if isinstance(step.argval, tuple) else (step.argval,))
-    pairs = pairwise(steps)
-    return any(s.opname in _LOADS and _in_place(s.argval) and _hangs(b, borrowed, outside) for b, s in pairs)
+        if step.name != "STORE_FAST" or (before.name.startswith(_NEW) and not step.joined):
+            continue
+        if step.joined or before.name not in ("LOAD_FAST", "STORE_FAST") or before.on in borrowed:
+            borrowed.add(step.on)
+    return borrowed
 
 
 def _in_place(name: str) -> bool:
     return name in _CHANGES or (name.endswith("_") and not name.startswith("_"))
 
 
-def _hangs(loaded: dis.Instruction, borrowed: set[str], outside: Mapping[str, Any]) -> bool:
+def _hangs(loaded: _Step, borrowed: set[str], outside: Mapping[str, Any]) -> bool:
     """Whether what was loaded hangs on another object, so that others may see it."""
-    if loaded.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-        return not isinstance(outside.get(loaded.argval), ModuleType)
-    if loaded.opname in (*_LOADS, "BINARY_SUBSCR", "LOAD_DEREF"):
+    if loaded.name in ("LOAD_GLOBAL", "LOAD_NAME"):
+        return not isinstance(outside.get(loaded.on), ModuleType)
+    if loaded.name in ("LOAD_ATTR", "BINARY_SUBSCR", "LOAD_DEREF"):
         return True
-    names = loaded.argval if isinstance(loaded.argval, tuple) else (loaded.argval,)
-    return loaded.opname.startswith("LOAD_FAST") and not borrowed.isdisjoint(names)
+    return loaded.name == "LOAD_FAST" and loaded.on in borrowed
