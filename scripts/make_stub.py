@@ -17,11 +17,18 @@ HEAD = '''"""Public names and their types. Made by scripts/make_stub.py; do not 
 '''
 
 
+def _place(name: str) -> tuple[int, str]:
+    """Capitals, classes, functions: the order that the linter asks of ``__all__``."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
 def text() -> str:
-    """The stub's text: one line a subpackage, one a name, and the version."""
+    """The stub's text: one line a subpackage, one a name, and what else the package has."""
     names = [f"from seewhy.{place} import {name} as {name}" for name, place in seewhy.public_names().items()]
     packages = [f"from . import {name} as {name}" for name in seewhy.subpackages()]
-    return HEAD + "\n".join([*sorted(names), "", *packages]) + "\n\n__version__: str\n"
+    public = ["__all__ = [", *(f'    "{name}",' for name in sorted(seewhy.public_names(), key=_place)), "]"]
+    heads = "from seewhy.models import heads as heads"
+    return HEAD + "\n".join([*sorted([*names, heads]), "", *packages, "", *public]) + "\n\n__version__: str\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import nn
 import seewhy
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, UnknownName, UnknownParameter, UnreadableImage
 from seewhy.images.images import Preprocessing
+from support.typed import present, unchecked
 
 LABELS = ("tabby, tabby cat", "tiger cat", "crane", "crane", "red thing")
 HALF = Preprocessing(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -30,7 +32,7 @@ class Red(nn.Module):
         self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
         self.head = nn.Linear(4, 5)
         nn.init.constant_(self.stem.weight, 0.0)
-        nn.init.constant_(self.stem.bias, 0.0)
+        nn.init.constant_(present(self.stem.bias), 0.0)
         with torch.no_grad():
             self.stem.weight[0, 0], self.stem.weight[0, 1:] = 1 / 9, -1 / 18
             self.head.weight.zero_()
@@ -55,10 +57,10 @@ def model() -> object:
 
 @pytest.mark.parametrize("method", ["grad_cam", "recipro_cam", "occlusion", "rise", "gradient", "GradCAM"])
 def test_the_red_square_is_found_on_the_original_picture(model: object, method: str) -> None:
-    options = {"rise": {"num_masks": 300}}.get(method, {})
+    options: dict[str, Any] = {"rise": {"num_masks": 300}}.get(method, {})
     found = seewhy.explain(model, picture(), "red thing", method, progress=False, **options)
     assert found.labels == [["red thing"]]
-    assert found.predicted[0][0] == "red thing"
+    assert present(found.predicted[0])[0] == "red thing"
     laid = np.nan_to_num(found.views[0].to_original(found.saliency[0, 0]))
     row, column = np.unravel_index(laid.argmax(), laid.shape)
     assert 40 / 8 - 4 <= row <= 3 * 40 / 8 + 4
@@ -142,7 +144,7 @@ def test_targets_that_are_not_classes(model: object) -> None:
     assert found.labels == [["target 0"]]
     assert 0.99 < float(found.probabilities[0, 0]) <= 1
     found = seewhy.explain(model, picture(), lambda outputs: outputs.classes[:, 4], "gradient")
-    assert float(found.probabilities[0, 0]) == pytest.approx(found.predicted[0][1])
+    assert float(found.probabilities[0, 0]) == pytest.approx(present(found.predicted[0])[1])
 
 
 def test_errors_name_what_to_do(model: object, tmp_path: Path) -> None:
@@ -261,4 +263,4 @@ def test_public_names_are_sorted_lazy_and_complete() -> None:
     for name in seewhy.__all__:
         assert getattr(seewhy, name) is not None
     with pytest.raises(AttributeError, match="module 'seewhy' has no attribute 'nothing'"):
-        _ = seewhy.nothing
+        _ = unchecked(seewhy).nothing

@@ -23,6 +23,7 @@ from seewhy.metrics import PointingGame
 from seewhy.runs.query.run import Run
 from seewhy.types import Sample
 from support.detection_runs import QUARTERS, Quarters, run
+from support.typed import present, unchecked
 
 
 def slow_mask(boxes: list[tuple[float, ...]], size: tuple[int, int]) -> Tensor:
@@ -81,7 +82,7 @@ def test_the_pointing_game_by_hand_is_that_of_a_run(tmp_path: Path, place: tuple
     one, box = torch.zeros(3, 32, 48), (3.5, 4.5, 22.5, 15.5)
     one[0, :16, :24] = 0.9
     explainer = Points(Quarters(), place=place)
-    target = seewhy.BoxTarget(box=tuple(map(float, QUARTERS[0])), label=0)
+    target = seewhy.BoxTarget(box=unchecked(tuple(map(float, QUARTERS[0]))), label=0)
     by_hand = PointingGame(tolerance=0).evaluate(explainer, one[None], target, mask=box_mask(box, (32, 48))[None])
     run(tmp_path / "out", model=Quarters(), explainers=[explainer], metrics=["pointing_game(tolerance=0)"],
         data=[{"image": one, "labels": [0], "boxes": [list(box)]}])  # fmt: skip
@@ -96,7 +97,7 @@ def test_a_letter_boxed_truth_is_by_the_same_rule() -> None:
     """Two of the picture's pixels are one of the input, below a margin of 8."""
     shown = seewhy.Preprocessing(size=(32, 48), mean=(0, 0, 0), std=(1, 1, 1), fit="letterbox", pad=0.0)
     inputs, view = shown(Image.new("RGB", (96, 32)))
-    found = truth(Sample(image=None, labels=(0,), boxes=((0, 3.0, 1.0, 9.0, 7.0),)), view, 0, (32, 48))
+    found = present(truth(Sample(image=None, labels=(0,), boxes=((0, 3.0, 1.0, 9.0, 7.0),)), view, 0, (32, 48)))
     assert torch.equal(found, box_mask((1.5, 8.5, 4.5, 11.5), (32, 48)))
     assert found.nonzero().tolist() == [[i, j] for i in (8, 9, 10) for j in (1, 2, 3)]
     assert tuple(inputs.shape[2:]) == tuple(found.shape)

@@ -15,14 +15,17 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy import BoxTarget, Detection, MaskTarget
-from seewhy.detection import box_mask, detect, suppress
+from seewhy.boxes import suppress
+from seewhy.detection import box_mask, detect
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.explainers import RISE, Gradient, HiResCAM, Occlusion
 from seewhy.metrics import DeletionAUC, InsertionAUC, PointingGame
 from seewhy.models import as_model
+from seewhy.models.heads import DETR
 from seewhy.types import Outputs
 from support import detector_networks, networks
 from support.networks import build, detector, pictures
+from support.typed import present
 
 RED, GREEN = (0.0, 0.0, 24.0, 16.0), (24.0, 16.0, 48.0, 32.0)
 
@@ -91,7 +94,7 @@ def test_what_is_detected() -> None:
     assert [(d.label, round(d.score, 2), d.box) for d in found] == [
         (0, 0.9, (0, 0, 10, 10)), (1, 0.7, (20, 0, 30, 10)), (1, 0.6, (0, 0, 10, 9)),
     ]  # fmt: skip
-    assert torch.equal(found[2].mask, outputs.masks[0, 1])
+    assert torch.equal(present(found[2].mask), present(outputs.masks)[0, 1])
     assert [d.score for d in detect(outputs, score_threshold=0.65, nms_threshold=None)[0]] == pytest.approx(
         [0.9, 0.8, 0.7]
     )
@@ -145,7 +148,7 @@ def test_detections_of_one_picture_and_of_several() -> None:
     assert [(d.name, round(d.score, 2), d.box) for d in one] == [("red", 0.9, RED), ("green", 0.8, GREEN)]
     assert [[d.box for d in objects] for objects in several] == [[RED, GREEN]] * 2
     with pytest.raises(InvalidInput, match="DETR was made for inputs of 8 x 8 pixels, got 32 x 48"):
-        seewhy.detections(seewhy.load(Detector(), output=seewhy.heads.DETR(size=(8, 8))), scene())
+        seewhy.detections(seewhy.load(Detector(), output=DETR(size=(8, 8))), scene())
 
 
 # ------------------------------------------------------------------------------------------------- maps for boxes
@@ -171,7 +174,7 @@ def test_all_boxes_come_from_the_same_passes() -> None:
 def slow_box_scores(outputs: Outputs, box: tuple[float, ...], label: int) -> list[float]:
     """D-RISE's similarity with one class asked for: the best candidate's overlap times its score for the class."""
     found = []
-    for scores, boxes in zip(outputs.scores, outputs.boxes, strict=True):
+    for scores, boxes in zip(outputs.scores, present(outputs.boxes), strict=True):
         best = 0.0
         for s, b in zip(scores.tolist(), boxes.tolist(), strict=True):
             wide = max(0.0, min(b[2], box[2]) - max(b[0], box[0]))
@@ -217,8 +220,9 @@ def test_gradients_of_a_box_are_autograds() -> None:
     target = BoxTarget(box=(4.0 * j, 4.0 * i, 4.0 * j + 4, 4.0 * i + 4), label=2)
     leaf = x.clone().requires_grad_()
     target(network(leaf)).sum().backward()
-    assert bool(leaf.grad.any())
-    close(Gradient(network, reduce="sum").attribute(x, target)[0, 0], leaf.grad[0].sum(0), 1e-6)
+    gradient = present(leaf.grad)
+    assert bool(gradient.any())
+    close(Gradient(network, reduce="sum").attribute(x, target)[0, 0], gradient[0].sum(0), 1e-6)
     found = HiResCAM(network, layer="act2").run(x, target).raw
     want = torch.zeros(8, 8)  # the score of the box hangs on its own position alone
     score = network(x).scores[0, (8 * i + j) * 2, 2]
@@ -265,7 +269,8 @@ def test_without_targets_every_detection_is_explained() -> None:
     close(found.probabilities, [[0.9, 0.8]])
     assert found.passes.forward == 65
     assert "Method 'auto' chose RISE for a detector's boxes, one by one (D-RISE)." in found.warnings
-    assert found.predicted == [("red", pytest.approx(0.9))]
+    ((name, probability),) = map(present, found.predicted)
+    assert (name, round(probability, 6)) == ("red", 0.9)
 
 
 def test_several_boxes_of_a_class_have_names_of_their_own() -> None:
@@ -288,7 +293,7 @@ def test_classes_of_a_detector_are_explained_by_its_heads() -> None:
     found = seewhy.explain(network, pictures(2), [[1, 3], [0, 2]], progress=False)
     assert found.method == "det_class_probability_map"
     assert "Method 'auto' chose DetClassProbabilityMap for a detector's classes." in found.warnings
-    assert (found.targets.tolist(), found.boxes) == ([[1, 3], [0, 2]], [])
+    assert (present(found.targets).tolist(), found.boxes) == ([[1, 3], [0, 2]], [])
     without = seewhy.explain(Detector(), scene(), 1, progress=False)
     assert without.method == "rise"
     assert any("It is not known how the candidates of Detector lie in the picture." in w for w in without.warnings)
@@ -298,7 +303,7 @@ def test_a_method_of_classes_takes_the_likeliest_class() -> None:
     network = build(detector_networks.Pooled)
     found = seewhy.explain(network, pictures(2), None, "det_class_probability_map", progress=False)
     want = as_model(network)(pictures(2)).classes.max(1)
-    assert found.targets.tolist() == want.indices.view(2, 1).tolist()
+    assert present(found.targets).tolist() == want.indices.view(2, 1).tolist()
     close(found.probabilities, want.values.view(2, 1))
 
 

@@ -16,6 +16,7 @@ from seewhy import registry
 from seewhy.errors import UnknownName
 from support import networks
 from support.networks import build, pictures
+from support.typed import unchecked
 
 
 def test_names_are_the_public_files() -> None:
@@ -103,7 +104,7 @@ def test_a_new_explainer_is_one_new_file() -> None:
     assert registry.load("explainers", "BrightSpot") is registry.load("explainers", "bright_spot")
     assert "BrightSpot" in seewhy.__all__
     x = pictures()
-    close(seewhy.BrightSpot(build(networks.Pooled), gain=2.0).attribute(x, 1), 2 * x.mean(1, keepdim=True))
+    close(unchecked(seewhy).BrightSpot(build(networks.Pooled), gain=2.0).attribute(x, 1), 2 * x.mean(1, keepdim=True))
 
 
 def test_the_new_file_is_gone() -> None:

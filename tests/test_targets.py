@@ -13,6 +13,7 @@ from torch import Tensor
 from seewhy.errors import InvalidTarget
 from seewhy.targets import BoxTarget, ClassTarget, MaskTarget, Request, SimilarityTarget, Target, TargetSet
 from seewhy.types import Outputs
+from support.typed import present, unchecked
 
 close = torch.testing.assert_close
 
@@ -22,7 +23,8 @@ def classifier(n: int = 3, k: int = 5) -> Outputs:
 
 
 def resolved(targets: Any, n: int = 3, k: int = 5) -> list[list[int]]:
-    return Request.parse(targets, n).resolve(classifier(n, k)).classes.tolist()
+    classes: list[list[int]] = present(Request.parse(targets, n).resolve(classifier(n, k)).classes).tolist()
+    return classes
 
 
 FORMS = [
@@ -141,7 +143,7 @@ def test_box_target_is_class_probability_times_overlap(box: Any, label: int) -> 
     outputs = boxes()
     want = [
         max(float(s[label]) * slow_iou(b.tolist(), list(box)) for s, b in zip(scores, places, strict=True))
-        for scores, places in zip(outputs.scores, outputs.boxes, strict=True)
+        for scores, places in zip(outputs.scores, present(outputs.boxes), strict=True)
     ]
     close(BoxTarget(box=box, label=label)(outputs), torch.tensor(want))
 
@@ -149,7 +151,7 @@ def test_box_target_is_class_probability_times_overlap(box: Any, label: int) -> 
 def test_box_target_agrees_with_torchvision() -> None:
     ops = pytest.importorskip("torchvision.ops")
     outputs, box = boxes(), (3.0, 2.0, 12.0, 25.0)
-    overlap = torch.stack([ops.box_iou(b, torch.tensor([box]))[:, 0] for b in outputs.boxes])
+    overlap = torch.stack([ops.box_iou(b, torch.tensor([box]))[:, 0] for b in present(outputs.boxes)])
     close(BoxTarget(box=box, label=1)(outputs), (outputs.scores[..., 1] * overlap).amax(1))
 
 
@@ -173,7 +175,7 @@ def test_similarity_target_is_the_cosine() -> None:
 
 def test_class_target_of_a_detector_is_the_best_candidates() -> None:
     close(ClassTarget(label=1)(boxes()), torch.tensor([0.7, 0.6]))
-    assert isinstance(ClassTarget(label=np.int64(1)), Target)
+    assert isinstance(ClassTarget(label=unchecked(np.int64(1))), Target)
 
 
 def _mask() -> Tensor:
@@ -182,12 +184,13 @@ def _mask() -> Tensor:
 
 MADE_WRONG = [
     (lambda: ClassTarget(label=-1), "Target -1 is negative. Classes are counted from 0."),
-    (lambda: ClassTarget(label=1.0), "A label is an integer, got 1.0."),
+    (lambda: ClassTarget(label=unchecked(1.0)), "A label is an integer, got 1.0."),
     (lambda: ClassTarget(label=True), "A label is an integer, got True."),
-    (lambda: BoxTarget(box=(0, 0, 10, 10), label="cat"), "A label is an integer, got 'cat'."),
+    (lambda: BoxTarget(box=(0, 0, 10, 10), label=unchecked("cat")), "A label is an integer, got 'cat'."),
     (lambda: BoxTarget(box=(10, 0, 10, 10), label=0), "A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got "
      "(10, 0, 10, 10)."),
-    (lambda: BoxTarget(box=(0, 0, 10), label=0), "A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got (0, 0, 10)."),
+    (lambda: BoxTarget(box=unchecked((0, 0, 10)), label=0),
+     "A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got (0, 0, 10)."),
     (lambda: BoxTarget(box=(0, 0, float("nan"), 9), label=0),
      "A box is (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got (0, 0, nan, 9)."),
     (lambda: MaskTarget(mask=torch.zeros(4, 4), label=0), "A mask is (h, w) and not empty, got shape (4, 4)."),

@@ -13,6 +13,7 @@ from seewhy.errors import BadOutput, InvalidInput, nearest, out_of_memory
 from seewhy.maps import scale, upsample
 from seewhy.progress import listening, report
 from seewhy.types import Outputs, Passes, activation
+from support.typed import present
 
 close = torch.testing.assert_close
 
@@ -54,8 +55,8 @@ def test_the_activation_is_put_on_once_and_on_each_candidate() -> None:
 
 def test_activations_by_name() -> None:
     scores = torch.randn(4, 5)
-    close(activation("softmax")(scores), scores.exp() / scores.exp().sum(1, keepdim=True))
-    close(activation("sigmoid")(scores), 1 / (1 + (-scores).exp()))
+    close(present(activation("softmax"))(scores), scores.exp() / scores.exp().sum(1, keepdim=True))
+    close(present(activation("sigmoid"))(scores), 1 / (1 + (-scores).exp()))
     assert activation(None) is None
     assert activation(torch.tanh) is torch.tanh
     with pytest.raises(

@@ -40,6 +40,7 @@ from seewhy.explainers.vit_recipro_cam import ViTReciproCAM as ViTReciproCAM
 from seewhy.explanation import Explanation as Explanation
 from seewhy.images.images import Preprocessing as Preprocessing
 from seewhy.memory import keep_memory as keep_memory
+from seewhy.models import heads as heads
 from seewhy.models.accelerate import accelerate as accelerate
 from seewhy.models.function import FunctionModel as FunctionModel
 from seewhy.models.loading import load as load
@@ -94,5 +95,63 @@ from . import types as types
 from . import uncertainty as uncertainty
 from . import web as web
 from . import zoo as zoo
+
+__all__ = [
+    "HSIC",
+    "LIME",
+    "RISE",
+    "TIS",
+    "AblationCAM",
+    "ActivationMap",
+    "AttentionRollout",
+    "BoxTarget",
+    "CentreMap",
+    "ClassTarget",
+    "Comparison",
+    "DRISETarget",
+    "Deconvolution",
+    "DetClassProbabilityMap",
+    "Detection",
+    "EigenCAM",
+    "EpistemicUncertainty",
+    "Explanation",
+    "FunctionModel",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "Gradient",
+    "GuidedBackprop",
+    "HiResCAM",
+    "HierarchicalOcclusion",
+    "HierarchicalPerturbation",
+    "ImageClassificationRunner",
+    "InputXGradient",
+    "InstanceMaps",
+    "IntegratedGradients",
+    "KernelSHAP",
+    "LayerCAM",
+    "LeGrad",
+    "MaskTarget",
+    "Occlusion",
+    "OoDNet",
+    "Outputs",
+    "Preprocessing",
+    "RISEPlus",
+    "RandomMap",
+    "ReciproCAM",
+    "Sample",
+    "ScoreCAM",
+    "SimilarityTarget",
+    "SmoothGrad",
+    "TorchModel",
+    "ViTReciproCAM",
+    "accelerate",
+    "compare",
+    "detections",
+    "explain",
+    "keep_memory",
+    "load",
+    "saliency_to_image",
+    "show",
+]
 
 __version__: str

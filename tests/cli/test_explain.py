@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ GIVEN = [
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "nets_for_cli.py").write_text(FACTORY)
     (tmp_path / "names.txt").write_text("cat\ntiger cat\ndog, hound\n")
     for folder, name in [(".", "one.png"), (".", "two words ß.jpg"), ("deep/er", "one.png")]:

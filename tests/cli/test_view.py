@@ -13,6 +13,7 @@ import pytest
 
 from seewhy.cli.view import View
 from seewhy.errors import InvalidInput
+from support.typed import present
 from support.web_pages import folder
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,8 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path, host: str, status: in
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
-        port, page, token = re.search(r"http://[^:/]+:(\d+)(/runs/[0-9a-f]{8}/saliency)(\?token=\S+)?  ", line).groups()
+        found = re.search(r"http://[^:/]+:(\d+)(/runs/[0-9a-f]{8}/saliency)(\?token=\S+)?  ", line)
+        port, page, token = present(found).groups()
         address = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{address}{page}").status_code == status
         with httpx.Client() as known:

@@ -67,10 +67,12 @@ def test_the_automatic_layer_and_grad_cam_by_hand(
 
 
 def test_clip_by_the_definition_of_vit_recipro_cam() -> None:
-    network, x = make("CLIPForImageClassification", "CLIPConfig", **TOWERS), pictures(1, height=64, width=64)
+    network: Any = make("CLIPForImageClassification", "CLIPConfig", **TOWERS)
+    x = pictures(1, height=64, width=64)
     found = ViTReciproCAM(network).run(x, "all")
     assert found.layer == "vision_model.encoder.layers.1.layer_norm1"
-    block, kept = network.vision_model.encoder.layers[1], []
+    kept: list[Tensor] = []
+    block = network.vision_model.encoder.layers[1]
     handle = block.register_forward_pre_hook(lambda _m, args: kept.append(args[0].clone()))
     network(x)
     handle.remove()

@@ -22,7 +22,7 @@ from seewhy.ood.ood_net import OoDNet
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 from support import uncertainty_cases
 from support.explainer_cases import BATCHED, NAMES, SMALL, close, zoo
-from support.networks import CLASSES, Pooled, build, pictures
+from support.networks import CLASSES, Parts, Pooled, build, pictures
 
 META = torch.tensor([[-1.0, 0.3, 0.8], [0.9, -0.7, 0.1], [0.0, 1.5, -1.2], [2.0, 0.2, -0.4]])
 
@@ -38,7 +38,7 @@ class Tinted(nn.Module):
         return self.inner(x * self.gain(meta)[:, :, None, None].to(x))
 
 
-class Joined(Pooled):
+class Joined(Parts):
     """Metadata beside the pooled features, as tabular data are joined to a picture's: rows must be as many."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ def test_values_inside_dictionaries_lists_and_tuples() -> None:
         close(together[i : i + 1], Occlusion(alone, window=8, stride=8).attribute(x[i : i + 1], 1))
 
 
-class Prompted(Pooled):
+class Prompted(Parts):
     """Scores are similarities to prompts: a matrix whose number of rows has nothing to do with the pictures."""
 
     def forward(self, x: Tensor, prompts: Tensor) -> Tensor:
@@ -147,11 +147,11 @@ def test_a_matrix_as_long_as_the_batch_is_no_row_for_each(n: int, count: int) ->
     assert want.shape[1] == count
 
 
-class Turned(Pooled):
+class Turned(Parts):
     """Metadata with the pictures in the second dimension, which nobody can guess."""
 
     def forward(self, x: Tensor, meta: Tensor) -> Tensor:
-        return super().forward(x * meta.mean(0)[:, None, None, None])
+        return self.scores(x * meta.mean(0)[:, None, None, None])
 
 
 def test_what_goes_with_no_picture_is_an_error_that_names_it() -> None:
@@ -266,9 +266,9 @@ def test_compare_and_runs_take_one_row_a_picture_of_the_data() -> None:
 # ------------------------------------------------------------------------------------------- the picture's own argument
 
 
-class Late(Pooled):
+class Late(Parts):
     def forward(self, meta: Tensor, image: Tensor) -> Tensor:
-        return super().forward(image * meta[:, :, None, None])
+        return self.scores(image * meta[:, :, None, None])
 
 
 class Hugging(Pooled):
@@ -277,9 +277,9 @@ class Hugging(Pooled):
         return super().forward(pixel_values)
 
 
-class Boxed(Pooled):
+class Boxed(Parts):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return super().forward(batch["photo"] * batch["meta"][:, :, None, None])
+        return self.scores(batch["photo"] * batch["meta"][:, :, None, None])
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,14 @@ def test_neighbours_in_the_batch_do_not_matter(name: str) -> None:
 @every
 def test_the_same_call_gives_the_same_number_and_leaves_chance_alone(name: str) -> None:
     network, x = build(networks.Pooled), pictures(2)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    states = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy(), random.getstate()
     first = judge(name, x, network)
     torch.manual_seed(5)
     state = torch.get_rng_state()
     assert torch.equal(first, judge(name, x, network))
     assert torch.equal(state, torch.get_rng_state())
     torch.set_rng_state(states[0])
-    assert (states[1] == np.random.get_state()[1]).all()
+    assert (states[1] == np.random.get_state(legacy=False)["state"]["key"]).all()
     assert states[2] == random.getstate()
 
 

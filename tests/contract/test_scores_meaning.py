@@ -31,6 +31,7 @@ from support import run_jobs
 from support.explainer_cases import SMALL, close
 from support.networks import CLASSES, Pooled, build, pictures
 from support.run_jobs import images
+from support.typed import unchecked
 
 SOFT = "The network's scores are probabilities already: it ends in a softmax. No activation was put on them."
 SINGLE = "The network has one output, and the softmax of one score is always 1. Use activation_fn='sigmoid' or None."
@@ -191,7 +192,7 @@ def test_a_regression_is_a_value() -> None:
     assert found.said() == f"output 0 = {value:.3f}"
     assert found.summary()["images"][0]["predicted"] == {"label": "output 0", "value": pytest.approx(value, abs=1e-6)}
     assert "probability" not in json.dumps(found.summary()["images"])
-    told_so = logits(1)
+    told_so = unchecked(logits(1))
     told_so.config = SimpleNamespace(problem_type="regression")
     assert explained(told_so, 1).said() == f"output 0 = {value:.3f}"
 
@@ -234,7 +235,7 @@ EMBEDDINGS: dict[str, Any] = {
 class Projected(Pooled):
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.visual_projection = nn.Identity(), nn.Linear(16, 64, bias=False)
+        self.fc, self.visual_projection = unchecked(nn.Identity()), nn.Linear(16, 64, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.visual_projection(super().forward(x))
@@ -360,7 +361,7 @@ def test_a_run_calls_no_number_of_an_embedding_a_class(tmp_path: Any) -> None:
 
 
 def test_methods_and_metrics_get_one_activation() -> None:
-    assert make("rise", as_model(logits()), "auto", {}).activation_fn == "auto"
+    assert unchecked(make("rise", as_model(logits()), "auto", {})).activation_fn == "auto"
     assert ReciproCAM(logits(1)).run(pictures(2)).targets.classes.tolist() == [[0], [0]]
 
 

@@ -166,6 +166,8 @@ class _Storing(networks.Pooled):
 class _CountingPasses(networks.Pooled):
     """Each pass changes what the next one gives."""
 
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(1))
@@ -236,10 +238,8 @@ def test_a_network_a_part_of_it_and_wrappers_around_it_exclude_each_other() -> N
         lambda images: network(images),  # noqa: PLW0108 (it is not the network)
     ]
     layers = ["act2", "0.act2", "module.act2", "act2", "2", "", None]
-    calls = [
-        (lambda m=m: Occlusion(m, window=16, stride=16).attribute(x, 1))
-        if layer is None or layer == ""
-        else (lambda m=m, layer=layer: GradCAM(m, layer=layer).attribute(x, 1))
+    calls: list[Callable[[], Tensor]] = [
+        partial(GradCAM(m, layer=layer).attribute if layer else Occlusion(m, window=16, stride=16).attribute, x, 1)
         for m, layer in zip(models, layers, strict=True)
         if m is not head
     ]
@@ -401,7 +401,12 @@ def test_what_code_does_besides_computing_is_read_from_it() -> None:
     assert not conduct(plain).keeps
     assert not conduct(lambda x: plain(x) + 1).keeps
     assert not conduct(lambda x: plain(torch.relu(x))).keeps
-    assert conduct(lambda x: met.append(1) or plain(x)).keeps
+
+    def remembering(x: Tensor) -> Tensor:
+        met.append(1)
+        return plain(x)
+
+    assert conduct(remembering).keeps
     plain.fc.register_forward_hook(lambda _m, _a, _o: None)
     assert conduct(plain).keeps
 

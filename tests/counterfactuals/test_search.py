@@ -145,7 +145,8 @@ class Twin:
         self, field: tuple[int, int, int, int], layer: int, before: list[Any], done: Any
     ) -> list[dict[str, Any]]:
         side, step = self.sides[layer]
-        rows, shown, p = [], list(before), self.p(before)
+        rows: list[dict[str, Any]] = []
+        shown, p = list(before), self.p(before)
         while not done(p):
             best = None
             for i in corners(field[2], side, step):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -176,9 +175,14 @@ def test_masks_in_every_form() -> None:
     )
 
 
+class _Row(NamedTuple):
+    image: Any
+    label: int
+
+
 def test_mappings_and_named_tuples() -> None:
     for row in ({"image": PIXELS, "label": 2}, {"img": PIXELS, "labels": [2]}, {"pixel_values": READY, "target": 2},
-                namedtuple("Row", "image label")(PIXELS, 2), [PIXELS, 2]):  # fmt: skip
+                _Row(PIXELS, 2), [PIXELS, 2]):  # fmt: skip
         assert open_data([row])[0].labels == (2,)
     assert error_of(open_data([{"photo": PIXELS}]).__getitem__, 0) == (
         "Sample '000000': A row must have one of 'image', 'img', 'pixel_values', got ['photo']."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cmap
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from PIL import Image
 
 from seewhy.draw.overlay import colour_bar, colourise, overlay, saliency_to_image, signed
 from seewhy.errors import InvalidInput, InvalidType, UnknownName
+from support.pictures import pixel
+from support.typed import unchecked
 
 ENDS = {"inferno": ((0, 0, 4), (252, 255, 164)), "viridis": ((68, 1, 84), (253, 231, 37))}
 WHITE = (255, 255, 255)
 
 
-def solid(colour: object, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
+def solid(colour: Any, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
     return Image.new(mode, size, colour)
 
 
@@ -89,7 +93,7 @@ def test_unknown_colour_map_names_the_nearest() -> None:
         with pytest.raises(UnknownName):
             overlay(solid("red"), np.zeros((2, 2)), colour_map=name)
     with pytest.raises(InvalidType, match="Expected the name of a colour map, got int"):
-        colourise(np.zeros((2, 2)), 3)
+        colourise(np.zeros((2, 2)), unchecked(3))
     with pytest.raises(InvalidType, match="Expected a map of real numbers, got complex128"):
         colourise(np.zeros((2, 2), complex))
 
@@ -154,10 +158,10 @@ def test_flat_zero_shows_the_picture_in_grey() -> None:
 
 def test_red_stays_red() -> None:
     for value in (0.0, np.nan):
-        r, g, b = overlay(solid("red"), np.full((4, 6), value), opacity=0.5).getpixel((2, 2))
+        r, g, b = pixel(overlay(solid("red"), np.full((4, 6), value), opacity=0.5), 2, 2)
         assert r > g + 100
         assert r > b + 100
-    r, g, b = saliency_to_image(np.zeros((4, 6)), solid("blue"), opacity=0.5).getpixel((2, 2))
+    r, g, b = pixel(saliency_to_image(np.zeros((4, 6)), solid("blue"), opacity=0.5), 2, 2)
     assert b > r + 100
 
 
@@ -212,7 +216,7 @@ def test_arguments_of_overlay() -> None:
     with pytest.raises(InvalidType, match=r"Expected an RGB or grey PIL image, got mode RGBA. Pass it through seewhy"):
         overlay(solid("red", mode="RGBA"), np.zeros((2, 2)))
     with pytest.raises(InvalidType, match="got ndarray"):
-        overlay(np.zeros((2, 2, 3)), np.zeros((2, 2)))
+        overlay(unchecked(np.zeros((2, 2, 3))), np.zeros((2, 2)))
 
 
 def test_saliency_to_image_takes_every_form_of_a_picture() -> None:

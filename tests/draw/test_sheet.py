@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +14,7 @@ from seewhy.errors import InvalidInput
 WHITE = (255, 255, 255)
 
 
-def solid(colour: object, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
+def solid(colour: Any, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Image.Image:
     return Image.new(mode, size, colour)
 
 
@@ -42,7 +44,8 @@ def test_pictures_stand_in_rows_and_columns_without_distortion() -> None:
 
 
 def test_titles_are_written_beside_their_pictures() -> None:
-    plain = [[solid("red", (9, 9)), None], [solid("blue", (9, 9)), solid("lime", (9, 9))]]
+    red, blue, lime = (solid(colour, (9, 9)) for colour in ("red", "blue", "lime"))
+    plain: list[list[Image.Image | None]] = [[red, None], [blue, lime]]
     bare = grid(plain, cell=100)
     full = grid(plain, cell=100, column_titles=["a", "b"], row_titles=["x", "y"], title="Title", footer="bright = much")
     assert full.width > bare.width
@@ -103,7 +106,7 @@ def test_ragged_rows_and_extreme_shapes() -> None:
         ([[None]], {"row_titles": "a"}, "Expected 1 row titles or none, got 'a'."),
     ],
 )
-def test_sheets_that_cannot_be(rows: list[list[None]], arguments: dict[str, object], message: str) -> None:
+def test_sheets_that_cannot_be(rows: list[list[None]], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         grid(rows, **arguments)
     assert str(caught.value) == message

@@ -9,6 +9,7 @@ import pytest
 
 from seewhy.runs.query.run import Run
 from support.run_folders import Folder, picture, settings
+from support.typed import present
 from support.web_pages import HOSTILE, folder, names, needs_chromium, one, query, server, settled, tree
 
 pytestmark = [needs_chromium, pytest.mark.slow]
@@ -46,7 +47,7 @@ def test_scores_by_class(tab: Any, served: Any, place: Path) -> None:
     tab.select_option("#sort", "one")
     tab.select_option("#descending", "true")
     settled(tab, "location.search.includes('sort=one') && location.search.includes('descending=true')")
-    scores = {one.label: one.mean for one in run.label_scores(explainer="one", metric="up")}
+    scores = {one.label: present(one.mean) for one in run.label_scores(explainer="one", metric="up")}
     expected = sorted(scores, key=lambda label: -scores[label])
     settled(tab, f"document.querySelector('tbody th .muted').innerText === '{expected[0]}'")
     assert tab.locator("tbody th .muted").all_inner_texts() == [str(label) for label in expected]

@@ -17,6 +17,7 @@ from seewhy.engines.ray import Ray
 from seewhy.errors import InvalidInput
 from support import SRC, TESTS
 from support.run_jobs import content, images, network, rows, run
+from support.typed import unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +84,7 @@ def test_a_picture_that_always_kills_is_given_up(tmp_path: Path) -> None:
 
 
 def test_one_worker_works_in_this_process(tmp_path: Path) -> None:
-    net = network()
+    net = unchecked(network())
     net.marker = 0
     net.register_forward_hook(lambda module, *_: setattr(module, "marker", module.marker + 1))
     run(tmp_path / "a", model=net, engine=Local())

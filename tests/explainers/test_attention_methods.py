@@ -17,6 +17,7 @@ from seewhy.models.torch.model import TorchModel
 from support import networks, token_networks
 from support.networks import CLASSES, build, pictures
 from support.token_cases import evidence
+from support.typed import unchecked
 
 close = torch.testing.assert_close
 KINDS = [{}, {"prefix": 5}, {"prefix": 0, "mean": True}, {"prefix": 2, "mean": True}, {"fused": False}]
@@ -172,9 +173,10 @@ class Positions(token_networks.Pooled):
         super().__init__(mean=mean)
         self.bias = nn.Parameter(torch.randn(25, 25))
         for block in self.blocks:
-            block.attn.forward = self._attention(block.attn)
+            attn = unchecked(block).attn
+            attn.forward = self._attention(attn)
 
-    def _attention(self, attn: nn.Module) -> Any:
+    def _attention(self, attn: Any) -> Any:
         def forward(x: Tensor) -> Tensor:
             n, length, _ = x.shape
             q, k, v = attn.qkv(x).view(n, length, 3, 2, 8).permute(2, 0, 3, 1, 4)
@@ -200,7 +202,7 @@ def test_tokens_are_hidden_where_they_cannot_be_removed() -> None:
 class Far(Positions):
     """The bias is made for any length: a shorter row runs through, but its tokens are not where they were."""
 
-    def _attention(self, attn: nn.Module) -> Any:
+    def _attention(self, attn: Any) -> Any:
         def forward(x: Tensor) -> Tensor:
             n, length, _ = x.shape
             q, k, v = attn.qkv(x).view(n, length, 3, 2, 8).permute(2, 0, 3, 1, 4)

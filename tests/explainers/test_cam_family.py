@@ -14,6 +14,7 @@ from seewhy.explainers import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, Laye
 from seewhy.targets import SimilarityTarget
 from support import networks
 from support.networks import CLASSES, build, pictures
+from support.typed import of_kind, present
 
 close = torch.testing.assert_close
 GRADIENT = [GradCAM, GradCAMPlusPlus, LayerCAM, HiResCAM]
@@ -32,7 +33,7 @@ def maps_and_gradients(network: nn.Module, layer: str, x: Tensor, target: int) -
     network(x.clone().requires_grad_())[:, target].sum().backward()
     handle.remove()
     network.zero_grad()
-    return kept[0].detach(), kept[0].grad
+    return kept[0].detach(), present(kept[0].grad)
 
 
 def slow(method: type, maps: Tensor, gradients: Tensor) -> Tensor:
@@ -147,9 +148,10 @@ def test_grad_cam_plus_plus_counts_small_places_like_large_ones() -> None:
     x[0, 0, 1, 1] = 1.0
     x[0, 1, 4:7, 4:7] = 1.0
     network = nn.Sequential(nn.Flatten(), nn.Linear(128, 2, bias=False))
-    nn.init.zeros_(network[1].weight)
+    weight = of_kind(nn.Linear, network[1]).weight
+    nn.init.zeros_(weight)
     with torch.no_grad():
-        network[1].weight[0] = 8 * x.flatten()
+        weight[0] = 8 * x.flatten()
     small, large = (float(GradCAMPlusPlus(network, layer="").attribute(x, 0)[0, 0][p]) for p in [(1, 1), (5, 5)])
     plain = GradCAM(network, layer="").attribute(x, 0)[0, 0]
     assert float(plain[5, 5] / plain[1, 1]) == pytest.approx(9)

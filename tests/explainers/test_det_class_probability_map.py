@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from seewhy.errors import BadOutput, InvalidInput, InvalidTarget, MissingCapability, NoSpatialOutput, UnknownLayer
 from seewhy.explainers import DetClassProbabilityMap
 from seewhy.models import as_model
+from seewhy.models.torch.model import TorchModel
 from seewhy.targets import BoxTarget
 from seewhy.types import Grid, Outputs
 from support import detector_networks, networks
 from support.detector_networks import ANCHORS
 from support.networks import CLASSES, build, pictures
+from support.typed import of_kind
 
 
 def close(a: Tensor, b: Any, atol: float = 1e-5) -> None:
@@ -124,7 +126,7 @@ def test_a_single_class_has_no_softmax() -> None:
 
 def test_any_backend_that_can_be_cut_will_do() -> None:
     """The same through the protocol alone, a layer at a time."""
-    inner = as_model(build(detector_networks.Pooled))
+    inner = of_kind(TorchModel, as_model(build(detector_networks.Pooled)))
 
     class Cut:
         name, passes = "cut", inner.passes

@@ -15,6 +15,7 @@ from seewhy.errors import BadOutput, InvalidTarget
 from seewhy.models.heads import YOLOv5
 from seewhy.types import Outputs
 from support.networks import detector
+from support.typed import present
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -32,11 +33,11 @@ def outputs(objectness: bool = True, own: bool = False) -> Outputs:
 
 def slow(found: Outputs, box: tuple[float, ...], vector: list[float], label: int) -> list[float]:
     """s = max over candidates of IoU(L) x cos(P) x O, number by number (Petsiuk 2021, section 3)."""
-    values = []
+    values, boxes = [], present(found.boxes)
     for n in range(len(found.scores)):
         best = 0.0
         for q, row in enumerate(found.scores[n].tolist()):
-            b = found.boxes[n, q].tolist() if found.boxes.ndim == 3 else found.boxes[n, q, label].tolist()
+            b = boxes[n, q].tolist() if boxes.ndim == 3 else boxes[n, q, label].tolist()
             wide, high = (max(0.0, min(b[i + 2], box[i + 2]) - max(b[i], box[i])) for i in (0, 1))
             union = (b[2] - b[0]) * (b[3] - b[1]) + (box[2] - box[0]) * (box[3] - box[1]) - wide * high
             dot = sum(a * c for a, c in zip(row, vector, strict=True))
@@ -63,11 +64,12 @@ def test_the_similarity_is_the_published_one(objectness: bool, own: bool) -> Non
 
 def test_a_detection_keeps_its_class_vector_and_is_most_like_itself() -> None:
     found = outputs()
+    boxes, objectness = present(found.boxes), present(found.objectness)
     for n, some in enumerate(seewhy.detection.detect(found, score_threshold=0.3)):
         for one in some:
-            (q,) = [q for q in range(9) if found.boxes[n, q].tolist() == list(one.box)]
-            assert torch.equal(one.scores, found.scores[n, q])
-            assert float(one(found)[n]) >= float(found.objectness[n, q]) - 1e-6
+            (q,) = [q for q in range(9) if boxes[n, q].tolist() == list(one.box)]
+            assert torch.equal(present(one.scores), found.scores[n, q])
+            assert float(one(found)[n]) >= float(objectness[n, q]) - 1e-6
 
 
 def test_other_classes_count() -> None:
@@ -84,7 +86,7 @@ def test_other_classes_count() -> None:
 def test_objectness_comes_from_the_head() -> None:
     rows = torch.cat([drawn(1, 30, 2) * 60, 5 + drawn(1, 30, 2) * 20, drawn(1, 30, 4)], 2)
     found = YOLOv5()(rows)
-    assert torch.equal(found.objectness, rows[..., 4])
+    assert torch.equal(present(found.objectness), rows[..., 4])
     with pytest.raises(BadOutput, match=r"^Outputs.objectness must have shape \(2, 9\), got \(2, 8\)\.$"):
         Outputs(scores=drawn(2, 9, 4), objectness=drawn(2, 8))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seewhy.explainers import GradCAM
 from support import networks
 from support.networks import CLASSES, build, pictures
+from support.typed import present
 
 close = torch.testing.assert_close
 
@@ -32,7 +33,7 @@ def slow(network: nn.Module, layer: str, x: Tensor, target: int) -> Tensor:
         handle = network.get_submodule(layer).register_forward_hook(hook)
         network(one[None].clone().requires_grad_())[0, target].backward()
         handle.remove()
-        values, gradient = kept[0][0].detach(), kept[0].grad[0]
+        values, gradient = kept[0][0].detach(), present(kept[0].grad)[0]
         cam = torch.zeros_like(values[0])
         for k in range(len(values)):
             cam += gradient[k].mean() * values[k]

@@ -200,7 +200,7 @@ def test_windows_that_only_raise_the_score() -> None:
     assert not any("raises" in w for w in spotty().run(torch.ones(1, 1, 32, 32), [[0, 1, 2]]).warnings)
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"grid": 0}, "grid must be a positive integer or a pair (down, across) of them, got 0."),
     ({"grid": (2, 2, 2)}, "grid must be a positive integer or a pair (down, across) of them, got (2, 2, 2)."),
     ({"grid": 33}, "grid (33, 33) is finer than the picture, (32, 40)."),

@@ -189,7 +189,7 @@ def test_boxes_of_a_detector() -> None:
     assert float(maps[1, 2:, 3:].min()) > 3 * float(maps[1, :2].max())
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_masks": 1}, "num_masks must be an integer of at least 2, got 1."),
     ({"num_masks": 8.0}, "num_masks must be an integer of at least 2, got 8.0."),
     ({"grid": 0}, "grid must be a positive integer or a pair (down, across) of them, got 0."),

@@ -153,7 +153,7 @@ def test_scores_that_no_window_changes() -> None:
     assert "... and 7 more: score that did not change." in many.warnings
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"window": 0}, "window must be a positive integer or a pair (height, width) of them, got 0."),
     ({"window": (3,)}, "window must be a positive integer or a pair (height, width) of them, got (3,)."),
     ({"window": True}, "window must be a positive integer or a pair (height, width) of them, got True."),

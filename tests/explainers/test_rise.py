@@ -311,7 +311,7 @@ def test_two_classes_in_the_same_box_have_two_maps() -> None:
     assert float(maps[0, :16, :12].mean()) < 1.5 * float(maps[0, :16, 14:24].mean())
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_masks": 3}, "num_masks must be an integer of at least 4, got 3."),
     ({"num_masks": 1, "estimator": "centred"}, "num_masks must be an integer of at least 2, got 1."),
     ({"num_masks": 0, "estimator": "plain"}, "num_masks must be an integer of at least 1, got 0."),

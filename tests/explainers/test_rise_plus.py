@@ -21,6 +21,7 @@ from seewhy.targets import BoxTarget, ClassTarget
 from seewhy.types import Note
 from support import networks
 from support.networks import CLASSES, build, detector, pictures
+from support.typed import unchecked
 
 close = torch.testing.assert_close
 
@@ -138,7 +139,10 @@ def test_inlier_scores_lie_between_the_blank_and_the_photo() -> None:
 @pytest.mark.parametrize("estimator", ["plain", "centred", "regression"])
 def test_it_is_rise_where_every_copy_is_familiar(estimator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = build(networks.Pooled), pictures(2)
-    ones = lambda familiar, *_: (torch.ones_like(familiar), [])  # noqa: E731
+
+    def ones(familiar: Tensor, *_: Any) -> tuple[Tensor, list[str]]:
+        return torch.ones_like(familiar), []
+
     monkeypatch.setattr("seewhy.explainers.rise_plus._inlier_scores", ones)
     options = {"num_masks": 60, "grid": 3, "seed": 2, "estimator": estimator}
     got = RISEPlus(knowing(network), **options).attribute(x, "all")
@@ -160,7 +164,7 @@ def test_a_strange_copy_does_not_count() -> None:
 def test_familiarity_alone_makes_no_map(estimator: Any) -> None:
     """The network always answers the same: the map is zero, though some copies are more familiar than others."""
     network = Bright()
-    network.forward = lambda x: Bright.forward(network, x) * 0 + 1
+    unchecked(network).forward = lambda x: Bright.forward(network, x) * 0 + 1
     ood_net = knowing(network, [1.0, 0.0], classes=2)
     found = RISEPlus(ood_net, num_masks=50, estimator=estimator).run(torch.ones(1, 1, 16, 24), 0)
     assert float(found.raw.abs().max()) < 1e-6
@@ -314,7 +318,7 @@ def test_what_is_no_ood_net() -> None:
         RISEPlus(knowing(network), network)
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_masks": 3}, "num_masks must be an integer of at least 4, got 3."),
     ({"num_masks": 1, "estimator": "centred"}, "num_masks must be an integer of at least 2, got 1."),
     ({"num_masks": 0, "estimator": "plain"}, "num_masks must be an integer of at least 1, got 0."),

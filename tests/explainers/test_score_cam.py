@@ -15,6 +15,7 @@ from seewhy.explainers import ScoreCAM
 from seewhy.targets import ClassTarget
 from support import networks
 from support.networks import CLASSES, build, pictures
+from support.typed import of_kind
 
 close = torch.testing.assert_close
 
@@ -123,7 +124,7 @@ def test_its_weights_are_grad_cams() -> None:
     head = (nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, CLASSES))
     network, x = nn.Sequential(nn.Conv2d(3, 6, 3, 1, 1), nn.Tanh(), *head).eval(), pictures(2, height=16, width=24)
     with torch.no_grad():
-        network[4].weight *= 30
+        of_kind(nn.Linear, network[4]).weight *= 30
     maps = layer_maps(network, "1", x)
     cam = library.ScoreCAM(network, [network[1]])
     weights = cam.get_cam_weights(x, network[1], [lambda scores: scores[2]] * 2, maps.numpy(), None)

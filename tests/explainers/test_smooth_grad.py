@@ -188,7 +188,7 @@ def test_a_model_without_gradients() -> None:
         SmoothGrad(detector)(pictures())
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"samples": 0}, "samples must be a positive integer, got 0."),
     ({"samples": True}, "samples must be a positive integer, got True."),
     ({"samples": 1, "variant": "variance"}, "The variance of one sample is always 0. Use samples=2 or more."),

@@ -17,6 +17,7 @@ from seewhy.models.torch.transformer import TorchBlock
 from support import networks, token_networks
 from support.networks import CLASSES, build, pictures
 from support.token_cases import evidence
+from support.typed import unchecked
 
 close = torch.testing.assert_close
 KERNEL = [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
@@ -60,7 +61,7 @@ Rest = Callable[[Tensor, Tensor], Tensor]
 
 def of_pooled(network: token_networks.Pooled, x: Tensor, block: int = 1) -> tuple[Rest, Tensor, Tensor]:
     """The parts of a network of `token_networks` from one of its blocks on."""
-    own, kept = network.blocks[block], []
+    own, kept = unchecked(network.blocks[block]), list[Tensor]()
     handle = own.register_forward_pre_hook(lambda _m, args: kept.append(args[0].clone()))
     network(x)
     handle.remove()
@@ -129,8 +130,8 @@ ZOO = [
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize(("name", "options", "prefix"), ZOO)
 def test_vision_transformers_of_timm(name: str, options: dict[str, Any], prefix: int, keep: bool) -> None:
-    network, x = _timm(name, img_size=(32, 48), **options), pictures(2, height=32, width=48)
-    block, kept = network.blocks[-1], []
+    network, x = unchecked(_timm(name, img_size=(32, 48), **options)), pictures(2, height=32, width=48)
+    block, kept = network.blocks[-1], list[Tensor]()
     handle = block.register_forward_pre_hook(lambda _m, args: kept.append(args[0].clone()))
     network(x)
     handle.remove()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,7 +164,8 @@ def _heavy(folder: Path) -> list[Path]:
     """Animated, multi-page, transparent and deep pictures of 2.25 million pixels."""
     coarse = np.random.default_rng(0).integers(0, 256, (30, 30, 4), dtype=np.uint8)
     rgba = Image.fromarray(coarse).resize((1500, 1500), Image.Resampling.NEAREST)
-    indexed, more = rgba.convert("RGB").quantize(64), {"save_all": True}
+    indexed = rgba.convert("RGB").quantize(64)
+    more: dict[str, Any] = {"save_all": True}
     rgba.save(folder / "rgba.png", compress_level=1)
     rgba.convert("LA").save(folder / "la.png", compress_level=1)
     indexed.save(folder / "indexed.png", transparency=3, compress_level=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from seewhy.images.images import Preprocessing
 from seewhy.images.reading import read
 from seewhy.images.view import View
 from support.pictures import CAFFE, GREY, HALF, IMAGENET, PHOTOS, pixel, solid
+from support.typed import unchecked
 
 
 def shapes(path: Path) -> list[Image.Image]:
@@ -44,7 +46,8 @@ def test_crop_equals_timm(photo: Path) -> None:
 @pytest.mark.parametrize("fraction", [1.0, 0.95, 0.875])
 def test_crop_and_squash_equal_timm_at_other_sizes(size: tuple[int, int], fraction: float) -> None:
     factory = pytest.importorskip("timm.data.transforms_factory")
-    for fit, mode in (("crop", "center"), ("squash", "squash")):
+    modes: tuple[tuple[Any, str], ...] = (("crop", "center"), ("squash", "squash"))
+    for fit, mode in modes:
         ours = Preprocessing(size=size, mean=(0.3,) * 3, std=(0.2,) * 3, fit=fit, crop_fraction=fraction)
         theirs = factory.transforms_imagenet_eval(
             size, crop_pct=fraction, crop_mode=mode, interpolation="bilinear", mean=(0.3,) * 3, std=(0.2,) * 3
@@ -148,19 +151,19 @@ def test_description_is_one_line() -> None:
     ],
 )
 def test_impossible_preprocessing(field: str, value: object, message: str) -> None:
-    fields: dict[str, object] = {"size": (8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3, field: value}
+    fields: dict[str, Any] = {"size": (8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3, field: value}
     with pytest.raises(InvalidInput) as caught:
         Preprocessing(**fields)
     assert str(caught.value) == message
 
 
 def test_lists_are_taken_and_numbers_are_not() -> None:
-    fields: dict[str, object] = {"size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3}
+    fields: dict[str, Any] = {"size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3}
     prep = Preprocessing(**fields)
     assert prep == Preprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     assert hash(prep)
     with pytest.raises(InvalidType, match=r"Preprocessing.size: expected a tuple of numbers, got 224\."):
-        Preprocessing(size=224, mean=(0.5,) * 3, std=(0.5,) * 3)
+        Preprocessing(size=unchecked(224), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def test_only_rgb_pictures_of_bearable_shape() -> None:
@@ -169,7 +172,7 @@ def test_only_rgb_pictures_of_bearable_shape() -> None:
     ):
         HALF(solid("CMYK", (0, 0, 0, 0)))
     with pytest.raises(InvalidType, match="got ndarray"):
-        HALF(np.zeros((4, 4, 3)))
+        HALF(unchecked(np.zeros((4, 4, 3))))
     with pytest.raises(
         InvalidInput, match=r"1x9000 would be resized to 256x2304000 .* fit='squash' or fit='letterbox'"
     ):
@@ -184,7 +187,7 @@ def test_only_rgb_pictures_of_bearable_shape() -> None:
 @pytest.mark.parametrize("fit", ["crop", "squash", "letterbox"])
 @pytest.mark.parametrize("shape", [(300, 451), (451, 300), (64, 64), (50, 90)])
 @pytest.mark.parametrize("fraction", [1.0, 0.875])
-def test_a_spot_comes_back_to_its_place(fit: str, shape: tuple[int, int], fraction: float) -> None:
+def test_a_spot_comes_back_to_its_place(fit: Any, shape: tuple[int, int], fraction: float) -> None:
     prep = Preprocessing(size=(96, 128), mean=(0.0,) * 3, std=(1.0,) * 3, fit=fit, crop_fraction=fraction, pad=0.0)
     height, width = shape
     for y, x in ((height // 2, width // 2), (height * 2 // 5, width * 5 // 8)):
@@ -237,7 +240,7 @@ def test_nothing_falls_between_the_pixels_of_a_smaller_picture() -> None:
     maps = torch.zeros(64, 64)
     maps[31, 33] = 1
     back = View.identity(8, 8).to_original(maps)
-    assert np.unravel_index(back.argmax(), back.shape) in {(3, 4)}
+    assert tuple(map(int, np.unravel_index(back.argmax(), back.shape))) == (3, 4)
     assert back.max() > 0.005
     # One pixel averages all cells under a triangle that falls from 1 at the centre to 1/2 at the edge: 48 in sum.
     np.testing.assert_allclose(View.identity(1, 1).to_original(maps), (1 / 48) ** 2, rtol=0.06)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,10 @@ def test_every_part_in_between() -> None:
     assert ADCC(activation_fn=None)(case) == pytest.approx(0.6)
 
 
+def _repeated(saliency: Tensor, inputs: Tensor) -> Tensor:
+    return saliency.expand(len(inputs), -1, -1)
+
+
 def test_both_ends() -> None:
     x = torch.ones(1, 1, 64, 96)
     small = torch.zeros(64, 96)
@@ -114,8 +119,7 @@ def test_both_ends() -> None:
         return inputs[:, 0, :4, :6].mean((1, 2)).unsqueeze(1)
 
     for saliency, want in ((small, 0.998), (-small, 0.0)):
-        explainer = Fixed(network, lambda inputs, s=saliency: s.expand(len(inputs), -1, -1))
-        (case,) = cases(explainer, x, 0)
+        (case,) = cases(Fixed(network, partial(_repeated, saliency)), x, 0)
         assert ADCC(activation_fn=None)(case) == pytest.approx(want, abs=1e-3)
 
 

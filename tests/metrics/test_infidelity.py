@@ -32,7 +32,7 @@ class Seen(nn.Module):
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.inner, self.images = inner, []
+        self.inner, self.images = inner, list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:
         self.images += list(x.clone())

@@ -121,12 +121,13 @@ def test_shared_weights_belong_to_the_layer_that_runs_last() -> None:
 
 
 def test_the_drawn_weights_are_as_large_as_those_they_replace() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 40, bias=False))
+    last = nn.Linear(3 * 32 * 32, 40, bias=False)
+    network = nn.Sequential(nn.Flatten(), last)
     with torch.no_grad():
-        network[1].weight.normal_(3.0, 0.25)
+        last.weight.normal_(3.0, 0.25)
     watcher = Watcher(network)
     watcher.judge(MPRT(steps=2), pictures(1))
-    drawn, first = [state["1.weight"] for state in watcher.states], network[1].weight.detach()
+    drawn, first = [state["1.weight"] for state in watcher.states], last.weight.detach()
     for weight in drawn:
         assert float(weight.mean()) == pytest.approx(3.0, abs=0.01)
         assert float(weight.std()) == pytest.approx(0.25, abs=0.01)

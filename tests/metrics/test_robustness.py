@@ -24,6 +24,7 @@ from seewhy.metrics.max_sensitivity import MaxSensitivity
 from seewhy.metrics.robustness import Robustness
 from support import networks
 from support.networks import build, pictures
+from support.typed import unchecked
 
 close = torch.testing.assert_close
 
@@ -48,7 +49,7 @@ class Recorder:
         self.targets.clear()
 
 
-def itself(inputs: Tensor, _: Tensor) -> Tensor:
+def itself(inputs: Tensor, _: Any) -> Tensor:
     return inputs.sum(1)
 
 
@@ -123,7 +124,11 @@ def test_nothing_is_guessed_from_a_map_that_happens_to_lie_between_0_and_1() -> 
     x = pictures(1, height=6, width=9)
     low, size = itself(x, None).amin(), itself(x, None).amax() - itself(x, None).amin()
     network = build(networks.Linear, 3, 6, 9)
-    loud = [Recorder(network, lambda inputs, _, k=k: k * (itself(inputs, None) - low) / size) for k in (1, 2)]
+
+    def times(k: int) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda inputs, _: k * (itself(inputs, None) - low) / size
+
+    loud = [Recorder(network, times(k)) for k in (1, 2)]
     assert (float(loud[0].attribute(x, 1).min()), float(loud[0].attribute(x, 1).max())) == (0, 1)
     for metric in (Robustness(), MaxSensitivity()):
         assert judged(metric, loud[0], x) == pytest.approx(judged(metric, loud[1], x), rel=1e-5)
@@ -140,7 +145,7 @@ def test_maps_are_scaled_where_that_is_said() -> None:
         assert judged(metric, raw, x, saliency=scale(raw.attribute(x, 1))) == pytest.approx(want, rel=1e-5)
         assert abs(judged(kind(), raw, x) - want) > 0.01
     with pytest.raises(InvalidInput, match=r"^scaled must be True or False, got 1\.$"):
-        Robustness(scaled=1)
+        Robustness(scaled=unchecked(1))
 
 
 def test_a_map_of_zeros_is_no_data() -> None:

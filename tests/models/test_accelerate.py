@@ -15,9 +15,12 @@ from torch.testing import assert_close
 import seewhy
 from seewhy.errors import InvalidInput, InvalidType, MissingCapability
 from seewhy.explainers import RISE, GradCAM, Occlusion, ReciproCAM
+from seewhy.models import Model
+from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.openvino import OpenVINOModel
 from seewhy.models.torch.model import TorchModel
 from support.networks import Deep, Pooled, Wrapped, build, pictures
+from support.typed import loaded, unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -42,21 +45,24 @@ def test_maps_are_those_of_the_network(backend: str, kind: type[nn.Module]) -> N
     assert all(module.training for module in network.modules())
 
 
+def notes(model: Model) -> tuple[str, ...]:
+    assert isinstance(model, TorchModel | ExportedModel)
+    return model.notes
+
+
 def test_it_says_what_was_chosen_and_what_else_there_was() -> None:
-    model = seewhy.accelerate(build(Pooled), inputs=X)
-    (note,) = model.notes
+    (note,) = notes(seewhy.accelerate(build(Pooled), inputs=X))
     number = r"[\d.e+-]+"
     one = rf"(torch|channels_last|openvino) {number} ms an image, scores within {number}"
     assert re.fullmatch(
         rf"Run by {one} of the largest\. Others: {one}; {one}\. Tolerance 0\.001, measured with .*", note
     )
-    assert [
-        seewhy.accelerate(build(Pooled), "openvino", inputs=X).notes[0].count(n) for n in ("torch", "channels")
-    ] == [1, 0]
+    alone = notes(seewhy.accelerate(build(Pooled), "openvino", inputs=X))[0]
+    assert (alone.count("torch"), alone.count("channels")) == (1, 0)
 
 
 def test_the_chosen_backend_is_the_fastest_of_those_measured() -> None:
-    (note,) = seewhy.accelerate(build(Deep), inputs=X).notes
+    (note,) = notes(seewhy.accelerate(build(Deep), inputs=X))
     times = [float(t) for t in re.findall(r"([\d.e+-]+) ms an image", note)]
     assert len(times) == 3
     assert times[0] == min(times)
@@ -64,8 +70,8 @@ def test_the_chosen_backend_is_the_fastest_of_those_measured() -> None:
 
 def test_bfloat16_only_where_the_tolerance_has_room_or_on_request() -> None:
     network = build(Pooled)
-    assert "bf16" not in seewhy.accelerate(network, inputs=X).notes[0]
-    (note,) = seewhy.accelerate(network, inputs=X, tolerance=0.05).notes
+    assert "bf16" not in notes(seewhy.accelerate(network, inputs=X))[0]
+    (note,) = notes(seewhy.accelerate(network, inputs=X, tolerance=0.05))
     assert ("openvino_bf16" in note) or not BFLOAT16
     if BFLOAT16:
         model = seewhy.accelerate(network, "openvino_bf16", inputs=X)
@@ -111,12 +117,12 @@ def test_what_gives_other_scores_is_not_taken() -> None:
 
 def test_outputs_labels_and_preprocessing_are_kept() -> None:
     network = build(Wrapped, "dict")
-    known = seewhy.load(
-        network, output="logits", labels=list("abcde"),
+    known = loaded(
+        TorchModel, network, output="logits", labels=list("abcde"),
         preprocessing=seewhy.Preprocessing(size=(32, 48), mean=(0.5,) * 3, std=(0.5,) * 3),
     )  # fmt: skip
     for backend in ("openvino", "channels_last"):
-        model = seewhy.accelerate(known, backend)  # the size is known, so that noise can be made
+        model = unchecked(seewhy.accelerate(known, backend))  # the size is known, so that noise can be made
         assert model.labels == tuple("abcde")
         assert model.preprocessing == known.preprocessing
         assert model.name == "Wrapped"

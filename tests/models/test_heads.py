@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,9 +17,11 @@ from seewhy.errors import BadOutput, InvalidInput, InvalidType
 from seewhy.models import as_model
 from seewhy.models.box_formats import paste
 from seewhy.models.heads import DETR, SSD, DenseBoxes, Grid, NanoDet, YOLOv5, YOLOv8, detector
+from seewhy.models.torch.model import TorchModel
 from seewhy.types import Outputs
 from support.detector_networks import Slope, squares
 from support.torchvision_detectors import torchvision_detector
+from support.typed import loaded, of_kind, present, unchecked
 
 
 def close(a: Tensor, b: Any, atol: float = 1e-5) -> None:
@@ -41,12 +42,12 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def test_every_form_of_a_box(form: Any, row: tuple[float, ...]) -> None:
     boxes, scores = torch.tensor([[row]]).float(), torch.tensor([[[0.2, 0.7]]])
     found = DenseBoxes(form=form)((scores, boxes))
-    close(found.boxes, [[[10.0, 20.0, 40.0, 60.0]]])
+    close(present(found.boxes), [[[10.0, 20.0, 40.0, 60.0]]])
     close(found.scores, scores)
     assert found.activated
     shares = DenseBoxes(form=form, size=(100, 200), scores="s", boxes="b")
     scale = [100, 200] if form == "yxyx" else [200, 100]
-    close(shares({"b": boxes / torch.tensor(scale * 2), "s": scores}).boxes, [[[10.0, 20.0, 40.0, 60.0]]])
+    close(present(shares({"b": boxes / torch.tensor(scale * 2), "s": scores}).boxes), [[[10.0, 20.0, 40.0, 60.0]]])
 
 
 def test_scores_that_are_logits_and_a_background() -> None:
@@ -60,11 +61,16 @@ def test_scores_that_are_logits_and_a_background() -> None:
 # ----------------------------------------------------------------------------------------------------------- DETR
 
 
+class _Answer(NamedTuple):
+    logits: Tensor
+    pred_boxes: Tensor
+    loss: None
+
+
 @pytest.mark.parametrize("form", ["published", "hugging face", "names"])
 def test_detr_drops_no_object_and_places_boxes(form: str) -> None:
     logits, boxes = noise(2, 7, 4), torch.rand(2, 7, 4)
-    answer = namedtuple("Answer", ["logits", "pred_boxes", "loss"])
-    raw: Any = {"pred_logits": logits, "pred_boxes": boxes} if form == "published" else answer(logits, boxes, None)
+    raw: Any = {"pred_logits": logits, "pred_boxes": boxes} if form == "published" else _Answer(logits, boxes, None)
     adapter = DETR(size=(48, 80))
     if form == "names":
         raw, adapter = (boxes, logits), DETR(size=(48, 80), scores=1, boxes=0)
@@ -76,7 +82,7 @@ def test_detr_drops_no_object_and_places_boxes(form: str) -> None:
             close(found.scores[n, q], [math.exp(v) / total for v in logits[n, q].tolist()[:3]])
             cx, cy, w, h = boxes[n, q].tolist()
             want = [(cx - w / 2) * 80, (cy - h / 2) * 48, (cx + w / 2) * 80, (cy + h / 2) * 48]
-            close(found.boxes[n, q], want, 1e-4)
+            close(present(found.boxes)[n, q], want, 1e-4)
 
 
 def test_detr_with_sigmoid_has_no_class_to_drop() -> None:
@@ -93,9 +99,9 @@ def test_yolo_layouts_say_the_same() -> None:
     old = YOLOv5(size=(32, 32))(torch.cat([boxes, objectness, classes], 2))
     new = YOLOv8(size=(32, 32))(torch.cat([boxes, objectness * classes], 2).transpose(1, 2))
     close(old.scores, new.scores)
-    close(old.boxes, new.boxes)
+    close(present(old.boxes), new.boxes)
     cx, cy, w, h = boxes[1, 9].tolist()
-    close(old.boxes[1, 9], [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+    close(present(old.boxes)[1, 9], [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
     close(old.scores[1, 9], objectness[1, 9] * classes[1, 9])
     assert old.grids == (Grid(4, 4, 3, True), Grid(2, 2, 3, True), Grid(1, 1, 3, True))
     assert new.grids is None  # 63 candidates are no 21 positions
@@ -107,7 +113,9 @@ def test_yolo_in_a_tuple_normalised_and_with_grids() -> None:
     found = adapter((raw, [noise(1, 2)]))
     assert found.grids == (Grid(8, 12), Grid(4, 6), Grid(2, 3))
     cx, cy, w, h = raw[0, :4, 5].tolist()
-    close(found.boxes[0, 5], [(cx - w / 2) * 96, (cy - h / 2) * 64, (cx + w / 2) * 96, (cy + h / 2) * 64], 1e-4)
+    close(
+        present(found.boxes)[0, 5], [(cx - w / 2) * 96, (cy - h / 2) * 64, (cx + w / 2) * 96, (cy + h / 2) * 64], 1e-4
+    )
     close(YOLOv8(output=1, size=(64, 96), normalised=True)([None, raw.numpy()]).scores, raw[:, 4:].transpose(1, 2))
 
 
@@ -124,14 +132,14 @@ def test_ssd_undoes_the_encoding() -> None:
     cx, cy, w, h = (boxes * torch.tensor([80.0, 48.0, 80.0, 48.0])).unbind(-1)
     want = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], -1)
     tensorflow = SSD(anchors=anchors, size=(48, 80))((torch.stack([ty, tx, th, tw], -1), logits))
-    close(tensorflow.boxes, want, 1e-4)
+    close(present(tensorflow.boxes), want, 1e-4)
     close(tensorflow.scores[..., 1:], logits.sigmoid()[..., 1:])
     assert not bool(tensorflow.scores[..., 0].any())
     caffe = SSD(
         anchors=anchors * torch.tensor([80.0, 48.0, 80.0, 48.0]), order="xywh", activation_fn="softmax",
         background=None, boxes="loc", scores="conf",
     )({"loc": torch.stack([tx, ty, tw, th], -1), "conf": logits})  # fmt: skip
-    close(caffe.boxes, want, 1e-4)
+    close(present(caffe.boxes), want, 1e-4)
     close(caffe.scores, logits.softmax(-1))
 
 
@@ -149,16 +157,16 @@ def test_nanodet_distances_are_the_means_of_distributions() -> None:
     found = NanoDet(size=size)((scores, logits.flatten(2)))
     close(found.scores, scores)
     assert found.grids == tuple(Grid(h, w) for h, w in levels)
-    place = 0
+    place, boxes = 0, present(found.boxes)
     for stride, (h, w) in zip((8, 16, 32), levels, strict=True):
         for i in range(h):
             for j in range(w):
                 x, y = (j + 0.5) * stride, (i + 0.5) * stride
                 free = [x - 1.25 * stride, y - 0.25 * stride, x + 3.25 * stride, y + 2.25 * stride]
-                close(found.boxes[0, place], [min(max(v, 0), s) for v, s in zip(free, (48, 32, 48, 32), strict=True)])
+                close(boxes[0, place], [min(max(v, 0), s) for v, s in zip(free, (48, 32, 48, 32), strict=True)])
                 place += 1
     corner = NanoDet(size=size, offset=0.0)((scores, logits.flatten(2)))
-    close(corner.boxes[0, 8], [6.0, 6.0, 42.0, 26.0])
+    close(present(corner.boxes)[0, 8], [6.0, 6.0, 42.0, 26.0])
 
 
 def test_nanodet_in_one_tensor_in_levels_and_as_logits() -> None:
@@ -170,7 +178,7 @@ def test_nanodet_in_one_tensor_in_levels_and_as_logits() -> None:
     levels = NanoDet(size=(32, 48), scores=("c0", "c1", "c2"), boxes=("d0", "d1", "d2"))(parts)
     for found in (whole, levels):
         close(found.scores, want.scores)
-        close(found.boxes, want.boxes)
+        close(present(found.boxes), want.boxes)
     close(NanoDet(size=(32, 48), activation_fn="sigmoid")((scores, logits)).scores, scores.sigmoid())
 
 
@@ -215,13 +223,15 @@ def test_wrong_shapes_are_named(adapter: Any, raw: Any, message: str) -> None:
 
 
 MADE_WRONG = [
-    (lambda: DETR(size=(6.0, 6)), "size must be the network's input as (height, width) in pixels, got (6.0, 6)."),
+    (lambda: DETR(size=unchecked((6.0, 6))),
+     "size must be the network's input as (height, width) in pixels, got (6.0, 6)."),
     (lambda: YOLOv8(normalised=True), "Boxes that are shares of the input need its size=(height, width)."),
-    (lambda: DenseBoxes(form="xxyy"), "form must be one of xyxy, yxyx, cxcywh, xywh, got 'xxyy'."),
+    (lambda: DenseBoxes(form=unchecked("xxyy")), "form must be one of xyxy, yxyx, cxcywh, xywh, got 'xxyy'."),
     (lambda: SSD(anchors=torch.zeros(5, 4)), "anchors must be (Q, 4): x and y of the centre, width and height above 0, "
      "got (5, 4)."),
-    (lambda: SSD(anchors=ANCHORS, order="hwxy"), "order must be 'yxhw' or 'xywh', got 'hwxy'."),
-    (lambda: DETR(size=(8, 8), activation_fn="relu"), "activation_fn must be 'softmax', 'sigmoid', None or a callable, "
+    (lambda: SSD(anchors=ANCHORS, order=unchecked("hwxy")), "order must be 'yxhw' or 'xywh', got 'hwxy'."),
+    (lambda: DETR(size=(8, 8), activation_fn=unchecked("relu")),
+     "activation_fn must be 'softmax', 'sigmoid', None or a callable, "
      "got 'relu'."),
 ]  # fmt: skip
 
@@ -281,39 +291,39 @@ def test_suppressed_candidates_are_torchvisions_detections(kind: str) -> None:
 
 def test_a_detector_is_adapted_once_and_shares_its_parts() -> None:
     network = torchvision_detector("ssd")
-    first, again = as_model(network), as_model(network)
+    first, again = (of_kind(TorchModel, as_model(network)) for _ in range(2))
     assert first.module is again.module
     assert first.module.backbone is network.backbone
     assert set(first.module.state_dict()) == set(network.state_dict())
     network.head = torchvision_detector("ssd").head
-    assert as_model(network).module.head is network.head
+    assert of_kind(TorchModel, as_model(network)).module.head is network.head
     assert detector(network) is not first.module
 
 
 def test_a_detector_with_a_forward_of_its_own_is_left_alone() -> None:
     zoo = pytest.importorskip("torchvision.models.detection.ssd")
 
-    class Own(zoo.SSD):
-        def forward(self, images: Any, targets: Any = None) -> Any:
-            return Tensor()
+    def forward(self: Any, images: Any, targets: Any = None) -> Any:
+        return Tensor()
 
     network = torchvision_detector("ssd")
-    network.__class__ = Own
-    assert as_model(network).module is network
+    network.__class__ = type("Own", (zoo.SSD,), {"forward": forward})
+    assert of_kind(TorchModel, as_model(network)).module is network
 
 
 def test_masks_are_torchvisions() -> None:
     """Up to its rounding of boxes to whole pixels; of each box the mask of its own class."""
-    network = torchvision_detector("mask")
+    network: Any = torchvision_detector("mask")
     network.roi_heads.mask_predictor = Slope()
     x = torch.rand((1, 3, 96, 128), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         want, outputs = network(list(x))[0]["masks"][:, 0], as_model(network)(x)
-    assert outputs.masks.shape == (1, 40, 96, 128)
-    wide = [i for i, b in enumerate(outputs.boxes[0]) if bool((b[2:] - b[:2] > 14).all())]
+    masks, boxes = present(outputs.masks), present(outputs.boxes)
+    assert masks.shape == (1, 40, 96, 128)
+    wide = [i for i, b in enumerate(boxes[0]) if bool((b[2:] - b[:2] > 14).all())]
     assert len(wide) > 5
     for i in wide:
-        ours = outputs.masks[0, i]
+        ours = masks[0, i]
         assert float((ours - want[i]).abs().sum()) < 0.2 * float(want[i].sum())
 
 
@@ -324,8 +334,8 @@ def test_mask_rcnn_without_masks_gives_every_proposal() -> None:
     with torch.no_grad():
         boxes, masks = plain(x), small(x)
     assert boxes.masks is None
-    assert boxes.boxes.shape == (1, 1000, 6, 4)
-    assert masks.masks.shape == (1, 40, 12, 16)
+    assert present(boxes.boxes).shape == (1, 1000, 6, 4)
+    assert present(masks.masks).shape == (1, 40, 12, 16)
     first, second = (detect(o, score_threshold=0, max_detections=40)[0] for o in (boxes, masks))
     assert [d.label for d in first] == [d.label for d in second]
     close(torch.tensor([d.box for d in first]), torch.tensor([d.box for d in second]), 1e-3)
@@ -345,10 +355,10 @@ def test_pasting_lays_a_mask_in_its_box() -> None:
 
 
 def test_a_detector_subtracts_the_mean_itself() -> None:
-    assert str(seewhy.load(torchvision_detector("ssd")).preprocessing) == (
+    assert str(loaded(TorchModel, torchvision_detector("ssd")).preprocessing) == (
         "320x320 RGB, squashed, sampled; values 0..1, mean 0, deviation 1"
     )
-    retina = seewhy.load(torchvision_detector("retina")).preprocessing
+    retina = present(loaded(TorchModel, torchvision_detector("retina")).preprocessing)
     assert (retina.size, retina.fit, retina.mean, retina.std) == ((96, 160), "keep", (0, 0, 0), (1, 1, 1))
     assert str(retina) == ("at most 96 by 160 RGB, at its own aspect ratio, sampled; values 0..1, mean 0, deviation 1")
 
@@ -357,8 +367,8 @@ def test_a_named_detector_with_a_checkpoint(tmp_path: Path) -> None:
     models = pytest.importorskip("torchvision.models")
     name = "ssdlite320_mobilenet_v3_large"
     torch.save(models.get_model(name, weights=None, weights_backbone=None).state_dict(), tmp_path / "ssd.pth")
-    model = seewhy.load(f"torchvision:{name}", checkpoint=tmp_path / "ssd.pth")
-    assert model.labels[:2] == ("__background__", "person")
+    model = loaded(TorchModel, f"torchvision:{name}", checkpoint=tmp_path / "ssd.pth")
+    assert present(model.labels)[:2] == ("__background__", "person")
     with model.opened():
         assert model(torch.rand(1, 3, 320, 320)).scores.shape == (1, 3234, 91)
 
@@ -393,4 +403,4 @@ def test_an_adapter_reads_a_models_arrays() -> None:
     """As exported models give them."""
     raw = [np.random.default_rng(0).random((1, 4, 2), dtype=np.float32), squares(2, 2, 16, (16,))[None].numpy()]
     outputs = as_model(seewhy.load(lambda x: raw, output=DenseBoxes()))(torch.rand(1, 3, 32, 32))
-    close(outputs.boxes[0, 3], [16.0, 16.0, 32.0, 32.0])
+    close(present(outputs.boxes)[0, 3], [16.0, 16.0, 32.0, 32.0])

@@ -15,9 +15,11 @@ from torch import nn
 import seewhy
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, UnknownName
 from seewhy.images.images import Preprocessing
+from seewhy.models import Model
 from seewhy.models.function import FunctionModel
 from seewhy.models.loading import FORMS, load, read_labels
 from seewhy.models.torch.model import TorchModel
+from support.typed import loaded, present, unchecked
 
 
 def small() -> nn.Module:
@@ -50,7 +52,7 @@ class Renamed(nn.Module):
 X = torch.randn(2, 3, 16, 16)
 
 
-def scores(model: object) -> torch.Tensor:
+def scores(model: Model) -> torch.Tensor:
     with model.opened():
         return model(X).classes
 
@@ -58,10 +60,10 @@ def scores(model: object) -> torch.Tensor:
 def test_a_module_a_callable_and_a_model_are_taken_as_they_are() -> None:
     net = small()
     assert isinstance(load(net), TorchModel)
-    assert load(net).network is net
+    assert loaded(TorchModel, net).network is net
     assert isinstance(load(lambda x: x.mean((2, 3))), FunctionModel)
     model = FunctionModel(lambda x: x.mean((2, 3)))
-    assert load(model).function is model.function
+    assert loaded(FunctionModel, model).function is model.function
 
 
 def test_names_that_nobody_knows() -> None:
@@ -117,7 +119,7 @@ def test_checkpoint_by_name(tmp_path: Path, suffix: str, prefix: str) -> None:
     state = {prefix + k: v for k, v in net.state_dict().items()}
     path = tmp_path / f"w{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state, "epoch": 3}, path)
-    model = load(blank, checkpoint=path)
+    model = loaded(TorchModel, blank, checkpoint=path)
     assert torch.equal(scores(model), scores(load(net)))
     assert model.notes == ()
 
@@ -125,7 +127,7 @@ def test_checkpoint_by_name(tmp_path: Path, suffix: str, prefix: str) -> None:
 def test_checkpoint_by_order_is_said(tmp_path: Path) -> None:
     net, path = small(), tmp_path / "w.pth"
     torch.save(net.state_dict(), path)
-    model = load(Renamed(), checkpoint=path)
+    model = loaded(TorchModel, Renamed(), checkpoint=path)
     assert torch.allclose(scores(model), scores(load(net)), atol=1e-6)
     said = "The names in 'w.pth' are not those of Renamed; its 9 of 9 tensors were fitted by order, kind and shape."
     assert model.notes == (said,)
@@ -141,7 +143,7 @@ def test_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     ):
         load(small(), checkpoint=path)
     net = small()
-    net[5] = nn.Linear(4, 7)
+    unchecked(net)[5] = nn.Linear(4, 7)
     torch.save(net.state_dict(), path)
     message = (
         "'w.pth': '5.weight' has shape (7, 4), the network expects (5, 4). "
@@ -183,22 +185,24 @@ def test_metadata_of_timm_and_torchvision(tmp_path: Path) -> None:
     import torchvision
 
     torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), tmp_path / "t.pth")
-    model = load("timm:mobilenetv3_small_050", checkpoint=tmp_path / "t.pth")
-    assert model.preprocessing.size == (224, 224)
-    assert model.preprocessing.crop_fraction == 0.875
-    assert model.labels[282] == "tiger cat"
-    assert len(model.labels) == 1000
+    model = loaded(TorchModel, "timm:mobilenetv3_small_050", checkpoint=tmp_path / "t.pth")
+    shown, labels = present(model.preprocessing), present(model.labels)
+    assert shown.size == (224, 224)
+    assert shown.crop_fraction == 0.875
+    assert labels[282] == "tiger cat"
+    assert len(labels) == 1000
     torch.save(torchvision.models.shufflenet_v2_x0_5().state_dict(), tmp_path / "v.pth")
-    model = load("torchvision:shufflenet_v2_x0_5", checkpoint=tmp_path / "v.pth")
-    assert model.preprocessing.mean == (0.485, 0.456, 0.406)
-    assert model.preprocessing.crop_fraction == pytest.approx(224 / 256)
-    assert model.labels[282] == "tiger cat"
+    model = loaded(TorchModel, "torchvision:shufflenet_v2_x0_5", checkpoint=tmp_path / "v.pth")
+    shown, labels = present(model.preprocessing), present(model.labels)
+    assert shown.mean == (0.485, 0.456, 0.406)
+    assert shown.crop_fraction == pytest.approx(224 / 256)
+    assert labels[282] == "tiger cat"
 
 
 def test_options_override_metadata_and_labels_come_from_a_file(tmp_path: Path) -> None:
     own = Preprocessing(size=(32, 48), mean=(0, 0, 0), std=(1, 1, 1))
     (tmp_path / "names.txt").write_text("a\nb, c\n", encoding="utf-8")
-    model = load(small(), preprocessing=own, labels=tmp_path / "names.txt", output=0)
+    model = loaded(TorchModel, small(), preprocessing=own, labels=tmp_path / "names.txt", output=0)
     assert (model.preprocessing, model.labels, model.output) == (own, ("a", "b, c"), 0)
     assert read_labels(["x", "y"]) == ("x", "y")
     with pytest.raises(InvalidInput, match="There is no file of class names"):

@@ -183,7 +183,7 @@ def test_activations(tmp_path: Path, op: str) -> None:
 
 
 @pytest.mark.parametrize(("attributes", "slope"), [({"alpha": 0.1}, 0.1), ({}, 0.2)])
-def test_leaky_relu(tmp_path: Path, attributes: dict[str, float], slope: float) -> None:
+def test_leaky_relu(tmp_path: Path, attributes: dict[str, Any], slope: float) -> None:
     graph = Graph(1, 2)
     graph.node("LeakyRelu", "x", **attributes)
     assert run(tmp_path, graph, [[-1.0, 2.0]]).tolist() == [[pytest.approx(-slope), 2.0]]
@@ -196,7 +196,7 @@ def test_leaky_relu(tmp_path: Path, attributes: dict[str, float], slope: float) 
 )  # fmt: skip
 def test_two_operands(tmp_path: Path, op: str, want: float) -> None:
     graph = Graph(1, 1)
-    graph.node(op, "x", np.float32([2.0]))
+    graph.node(op, "x", np.array([2.0], np.float32))
     assert run(tmp_path, graph, [[6.0]]).tolist() == [[want]]
 
 
@@ -222,7 +222,7 @@ def classifier(folder: Path) -> Path:
     active = graph.node("Relu", first)
     second = graph.node("Conv2D", active, random(3, 3, 8, 3), padding="SAME", strides=[1] * 4, name="top")
     graph.node("Mean", second, np.array([1, 2]), name="scores")
-    graph.node("Add", second, np.float32([1.0]), name="unused")
+    graph.node("Add", second, np.array([1.0], np.float32), name="unused")
     return graph.write(folder, "scores", shards=3)
 
 
@@ -242,7 +242,7 @@ def test_every_rung(tmp_path: Path) -> None:
     # The top layer is linear and pooled: a position's share of the class is the map itself.
     cam = GradCAM(network, layer="top.conv").attribute(x, [0, 1], native=True)
     kept: list[Tensor] = []
-    network.top.conv.register_forward_hook(lambda module, args, output: kept.append(output))
+    network.get_submodule("top.conv").register_forward_hook(lambda module, args, output: kept.append(output))
     network(x)
     want = torch.stack([kept[0][i, i] for i in (0, 1)]).clamp_min(0) / 30
     torch.testing.assert_close(cam[:, 0], want, atol=1e-6, rtol=1e-4)

@@ -39,7 +39,7 @@ def test_prefix_and_grid(size: tuple[int, int], prefix: int, mean: bool) -> None
         body, found = model.transformer(x), model.features(x, "blocks.0")
     assert (body.prefix, body.grid, found.prefix) == (prefix, (size[0] // 4, size[1] // 4), prefix)
     tokens: list[Tensor] = []
-    model.module.blocks[0].register_forward_hook(lambda _m, _a, out: tokens.append(out))
+    model.module.get_submodule("blocks.0").register_forward_hook(lambda _m, _a, out: tokens.append(out))
     model.module(x)
     for i, j in ((0, 0), (0, 1), (size[0] // 4 - 1, size[1] // 4 - 2)):
         close(found.maps[:, :, i, j], tokens[0][:, prefix + i * (size[1] // 4) + j])

@@ -76,7 +76,7 @@ def test_a_program_in_the_earlier_layout(bad: str, tmp_path: Path) -> None:
 def test_a_program_for_a_fixed_number_is_looked_at_too(tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     torch.export.save(torch.export.export(build(Pooled), (X,)), path)
-    model = load(path)
+    model: Any = load(path)
     assert model(X).classes.shape == (2, 5)
     parts = hostile.members(path)
     hostile.PROGRAMS["sample inputs"](parts, tmp_path / "mark")

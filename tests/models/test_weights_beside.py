@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from seewhy.errors import CheckpointError
@@ -32,7 +33,7 @@ def test_onnx_weights_outside_of_the_folder(place: str, backend: str, tmp_path: 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     (folder / "net.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError, match="is not a model that"):
-        load(folder / "net.onnx", backend=backend)(np.zeros((1, 3, 8, 8), np.float32))
+        load(folder / "net.onnx", backend=backend)(torch.zeros(1, 3, 8, 8))
     assert onnx.load(folder / "net.onnx", load_external_data=False)  # it is sound but for the place
 
 

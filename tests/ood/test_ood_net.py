@@ -17,6 +17,7 @@ from seewhy.ood.ood_net import OoDNet
 from support import networks
 from support.networks import CLASSES, build, pictures
 from support.ood_cases import Asked, Headless, close, patches, refuses
+from support.typed import unchecked
 
 
 def fit_once(data: Any, loss: Any, **options: Any) -> Tensor:
@@ -104,9 +105,9 @@ def test_train_keeps_its_meaning() -> None:
     )
     data = TensorDataset(*patches(8))
     with refuses(InvalidType, said.format("TensorDataset")):
-        ood_net.train(data)
+        ood_net.train(unchecked(data))
     with refuses(InvalidType, said.format("TensorDataset, CrossEntropyLoss, int")):
-        ood_net.train(data, nn.CrossEntropyLoss(), epoch=3)
+        ood_net.train(unchecked(data), nn.CrossEntropyLoss(), epoch=3)
     with refuses(InvalidType, said.format("bool, CrossEntropyLoss")):
         ood_net.train(True, nn.CrossEntropyLoss())
     assert not ood_net.training
@@ -114,12 +115,12 @@ def test_train_keeps_its_meaning() -> None:
 
 def test_what_cannot_be_made() -> None:
     with refuses(InvalidType, "underlying must be a torch.nn.Module, got TorchModel. Pass its module."):
-        OoDNet(as_model(build(networks.Pooled)), CLASSES)
+        OoDNet(unchecked(as_model(build(networks.Pooled))), CLASSES)
     with refuses(InvalidType, "underlying must be a torch.nn.Module, got function."):
-        OoDNet(pictures, CLASSES)
+        OoDNet(unchecked(pictures), CLASSES)
     for wrong in (0, 5.0, True):
         with refuses(InvalidInput, f"num_classes must be a positive integer, got {wrong!r}."):
-            OoDNet(build(networks.Pooled), wrong)
+            OoDNet(build(networks.Pooled), unchecked(wrong))
     said = (
         "Pooled has no linear layer that gives 10 scores (its last one, 'fc', gives 5), so where its features are is "
         "not known. Check num_classes, or give the classifier the attributes num_features and output_features."
@@ -132,9 +133,9 @@ def test_what_cannot_be_made() -> None:
     )
     with refuses(MissingCapability, said):
         OoDNet(build(networks.Linear), CLASSES)
-    for wrong in (0, "16"):
-        with refuses(InvalidInput, f"underlying.num_features must be a positive integer, got {wrong!r}."):
-            OoDNet(build(Asked, wrong), CLASSES)
+    for width in (0, "16"):
+        with refuses(InvalidInput, f"underlying.num_features must be a positive integer, got {width!r}."):
+            OoDNet(build(Asked, width), CLASSES)
 
 
 def test_features_of_the_wrong_form() -> None:

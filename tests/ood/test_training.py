@@ -18,6 +18,7 @@ from seewhy.ood.ood_net import OoDNet
 from support import networks
 from support.networks import CLASSES, build, pictures
 from support.ood_cases import Asked, Headless, close, patches, refuses, vector
+from support.typed import of_kind, present, unchecked
 
 
 class Stripes(nn.Module):
@@ -54,7 +55,8 @@ def test_the_formula(kind: type[nn.Module]) -> None:
     z, w = vector(network, x), ood_net.class_vectors.detach()
     h = torch.stack([torch.stack([z[n] @ w[i] / z[n].norm() / w[i].norm() for i in range(CLASSES)]) for n in range(6)])
     close(ood_net(x).detach(), h)
-    linear = z @ ood_net.g[0].weight.T + ood_net.g[0].bias
+    first = of_kind(nn.Linear, ood_net.g[0])
+    linear = z @ first.weight.T + present(first.bias)
     g = torch.sigmoid((linear - linear.mean()) / (linear.var(unbiased=False) + 1e-5).sqrt()).detach()
     close(ood_net.train()(x).detach(), h / g, atol=1e-4, rtol=1e-4)
 
@@ -108,9 +110,9 @@ def test_the_last_linear_layer_with_that_many_scores_is_taken() -> None:
 @pytest.mark.compile
 def test_one_that_is_compiled() -> None:
     network, x = build(networks.Pooled), pictures()
-    ood_net = OoDNet(torch.compile(network, backend="eager"), CLASSES)
+    ood_net = OoDNet(unchecked(torch.compile(network, backend="eager")), CLASSES)
     assert ood_net.underlying is network
-    close(ood_net.features(x), vector(network, x))
+    close(ood_net.features(x), vector(unchecked(network), x))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -221,7 +223,7 @@ def test_parameters_and_their_decay() -> None:
     assert {id(p) for p in own} == {id(ood_net.class_vectors), *(id(p) for p in ood_net.g.parameters())}
     ood_net.underlying.conv1.requires_grad_(False)
     both = ood_net.get_train_parameters(train_underlying=True)
-    frozen = {id(p) for p in ood_net.underlying.conv1.parameters()}
+    frozen = {id(p) for p in of_kind(networks.Pooled, ood_net.underlying).conv1.parameters()}
     assert {id(p) for p in both} == {id(p) for p in ood_net.parameters()} - frozen
     optimizer, scheduler = ood_net.prepare_train(
         learning_rate=0.2, momentum=0.8, weight_decay=0.01, lr_base_factor=0.5, lr_epoch_denom=2

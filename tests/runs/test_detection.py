@@ -29,6 +29,7 @@ from support.detection_runs import HALF_TRUE, OCCLUSION, QUARTERS, Quarters, dat
 from support.networks import detector
 from support.run_folders import Folder, three_pictures
 from support.run_jobs import content, rows
+from support.typed import present, unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -79,9 +80,9 @@ def test_maps_are_those_of_each_box(done: Path) -> None:
     inputs, _ = net.preprocessing(image)
     explainer = Occlusion(net, window=8, stride=8, baseline=0.0)
     for n, (box, label) in enumerate([(QUARTERS[0], 0), (QUARTERS[1], 1), (QUARTERS[3], 0), (HALF_TRUE, 1)]):
-        target = BoxTarget(box=tuple(map(float, box)), label=label)
+        target = BoxTarget(box=unchecked(tuple(map(float, box))), label=label)
         want = explainer.attribute(inputs, target, native=True)[0, 0].numpy()
-        np.testing.assert_allclose(read.map("000000", n, OCCLUSION), want, atol=1e-6)
+        np.testing.assert_allclose(present(read.map("000000", n, OCCLUSION)), want, atol=1e-6)
 
 
 def test_all_boxes_come_from_the_same_passes(done: Path) -> None:
@@ -108,9 +109,9 @@ def test_methods_that_explain_classes_give_the_boxes_of_a_class_one_map(tmp_path
     image = tensor(q0=(0, 0.8), q3=(0, 0.6), q1=(1, 0.7))
     run(tmp_path / "out", model=Quarters(), data=[{"image": image}], explainers=["det_class_probability_map"])
     (record,), read = records(tmp_path / "out"), Run(tmp_path / "out")
-    maps = [read.map(record.sample, n, "det_class_probability_map") for n in range(3)]
+    maps = [present(read.map(record.sample, n, "det_class_probability_map")) for n in range(3)]
     np.testing.assert_allclose(maps[0], [[0.8, 0], [0, 0.6]], atol=1e-6)
-    np.testing.assert_allclose(maps[1], [[0, 0.7], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(maps[1], [[0.0, 0.7], [0.0, 0.0]], atol=1e-6)
     assert np.array_equal(maps[0], maps[2])
     note = "DetClassProbabilityMap explains classes: boxes of one class share a map."
     assert note in record.costs["det_class_probability_map"].sentences(str)
@@ -198,7 +199,7 @@ def test_insertion_follows_the_own_box(tmp_path: Path) -> None:
 def test_the_score_is_that_of_the_metric_alone(done: Path) -> None:
     net, (record, *_) = model(), records(done)
     inputs, _ = net.preprocessing(data()[0]["image"])
-    target = BoxTarget(box=tuple(map(float, QUARTERS[3])), label=0)
+    target = BoxTarget(box=unchecked(tuple(map(float, QUARTERS[3]))), label=0)
     want = InsertionAUC(steps=8, baseline=0.0).evaluate(
         Occlusion(net, window=8, stride=8, baseline=0.0), inputs, target
     )
@@ -271,9 +272,10 @@ def test_the_sieve(tmp_path: Path, changes: Any, kept: Any) -> None:
 def twice(x: torch.Tensor) -> Outputs:
     """Each candidate a second time, a fourth larger, with nine tenths of its score."""
     found = detector(x)
-    larger = found.boxes + torch.tensor([0.0, 0.0, 0.0, 4.0])
+    boxes = present(found.boxes)
+    larger = boxes + torch.tensor([0.0, 0.0, 0.0, 4.0])
     scores = torch.cat([found.scores, 0.9 * found.scores], 1)
-    return Outputs(scores=scores, boxes=torch.cat([found.boxes, larger], 1), activated=True)
+    return Outputs(scores=scores, boxes=torch.cat([boxes, larger], 1), activated=True)
 
 
 def test_a_second_box_of_one_thing_is_a_false_positive(tmp_path: Path) -> None:
@@ -439,4 +441,4 @@ def test_old_rows_have_no_detections(tmp_path: Path) -> None:
     folder = three_pictures(Folder(tmp_path / "old"))
     read = Run(folder.place)
     assert not read.detects
-    assert read.sample("a").class_of(1) == 1
+    assert present(read.sample("a")).class_of(1) == 1

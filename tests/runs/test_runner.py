@@ -18,6 +18,7 @@ from seewhy.runs.query.run import Run
 from seewhy.runs.runner import ImageClassificationRunner, Runner
 from support import run_jobs
 from support.run_jobs import images, network, rows, run
+from support.typed import unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +177,7 @@ class TestNothingTwice:
         assert found.scores == together.scores
 
     def test_a_metric_that_is_added_to_maps_that_lost_precision_makes_them_again(self, tmp_path: Path) -> None:
-        large = {"data": (images(3, 64), np.arange(3)), "explainers": ["gradient"], "chunk": 3}
+        large: dict[str, Any] = {"data": (images(3, 64), np.arange(3)), "explainers": ["gradient"], "chunk": 3}
         run(tmp_path / "a", metrics=(), **large)
         assert rows(tmp_path / "a")[0]["maps"][0]["encoding"] == "png"
         found = run(tmp_path / "a", metrics=("complexity",), **large)
@@ -242,7 +243,7 @@ class TestNothingTwice:
 
     def test_another_model_needs_another_folder(self, tmp_path: Path) -> None:
         run(tmp_path / "a", metrics=())
-        other = network()
+        other = unchecked(network())
         with torch.no_grad():
             other.fc.weight[0, 0] += 0.1
         with pytest.raises(InvalidInput, match="the model 'Pooled' with other weights, structure or preprocessing"):

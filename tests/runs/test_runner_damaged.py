@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,12 @@ def test_every_picture_has_a_map_or_a_reason(tmp_path: Path) -> None:
     folder.mkdir()
     expected = {key(name): fate for name, fate in write_damaged(folder).items() if fate.kind != "absent"}
     options = {"changes": {"size": (32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}}
-    about = {"data": str(folder), "model_options": options, "explainers": ["gradient"], "metrics": ["sparseness"]}
+    about: dict[str, Any] = {
+        "data": str(folder),
+        "model_options": options,
+        "explainers": ["gradient"],
+        "metrics": ["sparseness"],
+    }
     found = run(tmp_path / "out", **about, chunk=32, batch=16)
     assert found.left == 0
     assert len(expected) >= 200

@@ -265,7 +265,7 @@ class TestRefused:
             run(tmp_path / "a", explainers={"a/b": "grad_cam"})
 
     def test_other_counterfactuals(self, tmp_path: Path) -> None:
-        about = {"metrics": (), "explainers": (), "data": images(2, 64)}
+        about: dict[str, Any] = {"metrics": (), "explainers": (), "data": images(2, 64)}
         run(tmp_path / "a", counterfactual={"num_layers": 1}, **about)
         with pytest.raises(InvalidInput, match=r"has counterfactual with .* now it is asked for with"):
             run(tmp_path / "a", counterfactual={"num_layers": 2}, **about)

@@ -93,7 +93,7 @@ def _form(pixels: Pixels, ending: str) -> bytes:
 def _whole(folder: Path, scene: Pixels, _: np.random.Generator) -> dict[str, Fate]:
     """Every format, and every format under each other's ending: the content decides."""
     made = {}
-    for ending, (_, _, near) in _FORMS.items():
+    for ending, (_form_name, _options, near) in _FORMS.items():
         for other in _FORMS:
             (folder / f"{ending}-as.{other}").write_bytes(_form(scene, ending))
             made[f"{ending}-as.{other}"] = right(scene, near)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from support.typed import present
+
 Pixels = NDArray[np.uint8]
 
 
@@ -77,4 +79,4 @@ def cmyk(pixels: Pixels) -> Image.Image:
 
 def lab(pixels: Pixels) -> Image.Image:
     to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
-    return ImageCms.applyTransform(Image.fromarray(pixels), to_lab)
+    return present(ImageCms.applyTransform(Image.fromarray(pixels), to_lab))

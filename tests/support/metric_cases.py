@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seewhy.metrics import Case
 from seewhy.models import as_model
 from support.networks import pictures
+from support.typed import of_kind
 
 PATCH = (slice(2, 4), slice(4, 9))  # 10 of 8 x 10 = 80 pixels: 1/8
 
@@ -42,7 +43,8 @@ def rough(height: int, width: int, channels: int = 3, target: Any = 2) -> Case:
 def slow_score(one: Case, image: Any) -> float:
     """The probability of the case's class for a changed image."""
     with torch.no_grad():
-        return float(one.model(torch.as_tensor(np.asarray(image)).float()[None]).classes[0].softmax(0)[one.target])
+        probabilities = one.model(torch.as_tensor(np.asarray(image)).float()[None]).classes[0].softmax(0)
+        return float(probabilities[of_kind(int, one.target)])
 
 
 def patch() -> Tensor:

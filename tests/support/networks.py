@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy.types import Outputs
+from support.typed import present
 
 CLASSES = 5
 
@@ -21,8 +22,8 @@ def build(kind: type[nn.Module] | Any, *args: Any, seed: int = 0, **kwargs: Any)
         network = kind(*args, **kwargs)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
+                present(module.running_mean).normal_(0, 0.1)
+                present(module.running_var).uniform_(0.5, 1.5)
     return network.eval()
 
 
@@ -31,8 +32,8 @@ def pictures(n: int = 2, channels: int = 3, height: int = 32, width: int = 32, s
     return torch.randn((n, channels, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-class Pooled(nn.Module):
-    """Convolutions, BatchNorm, an activation, a mean over positions and a linear layer."""
+class Parts(nn.Module):
+    """Convolutions, BatchNorm, an activation, a mean over positions and a linear layer, to be put together."""
 
     def __init__(self, act: type[nn.Module] = nn.ReLU, channels: int = 3, **options: Any) -> None:
         super().__init__()
@@ -44,8 +45,16 @@ class Pooled(nn.Module):
         """(N, C, H, W) -> (N, 16, H/4, W/4)."""
         return self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x))))))
 
-    def forward(self, x: Tensor) -> Any:
+    def scores(self, x: Tensor) -> Any:
+        """(N, C, H, W) -> (N, K)."""
         return self.fc(self.pool(self.features(x)).flatten(1))
+
+
+class Pooled(Parts):
+    """The parts one after the other."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.scores(x)
 
 
 class Functional(Pooled):
@@ -144,6 +153,9 @@ class Dropout(Pooled):
 
 class Counting(Pooled):
     """Changes its buffers in forward: one in place, one by putting a new tensor in its place."""
+
+    calls: Tensor
+    last: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage
@@ -27,7 +28,7 @@ CAFFE = Preprocessing(
 GREY = Preprocessing(size=(64, 64), mean=(0.1307,), std=(0.3081,), channels="L")
 
 
-def solid(mode: str, colour: object, size: tuple[int, int] = (4, 3)) -> Image.Image:
+def solid(mode: str, colour: Any, size: tuple[int, int] = (4, 3)) -> Image.Image:
     return Image.new(mode, size, colour)
 
 

@@ -135,7 +135,7 @@ def picture(
         position=position,
         **{"name": f"{sample}.png", "stamp": "1", "written": 1.0, "size": (8, 12), "input": (8, 8), **more},
         labels=[LabelRow(label, p, truth, flag(p, truth)) for label, (p, truth) in dict(labels).items()],
-        scores=[ScoreRow(*key, value) for key, value in scores.items()],
+        scores=[ScoreRow(label, explainer, metric, value) for (label, explainer, metric), value in scores.items()],
         uncertainty=[UncertaintyRow(label, *values) for label, values in dict(uncertainty).items()],
         trees=[TreeRow(label, text) for label, text in dict(trees).items()],
         costs=[CostRow(*cost) for cost in costs],
@@ -171,10 +171,10 @@ class Folder:
     def _placed(self, one: Picture, pack: io.BytesIO, precision: Any) -> Row:
         places = []
         for (label, explainer), values in one.maps.items():
-            made = encode(np.asarray(values, dtype=np.float32), precision)
+            made, (height, width) = encode(np.asarray(values, dtype=np.float32), precision), np.shape(values)
             places.append(
                 MapRow(
-                    label, explainer, pack.tell(), len(made.data), made.encoding, *np.shape(values), made.low, made.high
+                    label, explainer, pack.tell(), len(made.data), made.encoding, height, width, made.low, made.high
                 )._replace(checksum=checksum(made.data))
             )
             pack.write(made.data)

@@ -85,6 +85,9 @@ class Dropout(Pooled):
 class Counting(Pooled):
     """Changes its buffers in forward: one in place, one by putting a new tensor in its place."""
 
+    calls: Tensor
+    last: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls", torch.zeros(1))

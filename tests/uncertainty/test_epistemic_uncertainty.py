@@ -196,7 +196,7 @@ def test_a_model_and_its_way_of_giving_scores() -> None:
     close(ask(build(networks.Wrapped, "dict"), x).mean, ask(build(networks.Pooled), x).mean)
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"samples": 1}, "samples must be an integer of at least 2, got 1."),
     ({"samples": 10.0}, "samples must be an integer of at least 2, got 10.0."),
     ({"rate": 1}, "rate must lie between 0 and 1, both excluded, got 1."),

@@ -87,12 +87,13 @@ def test_dropout_in_the_head_is_the_sampling_formula() -> None:
 
 def test_linear_scores_have_the_variance_of_the_formula() -> None:
     """Without an activation: mean w v + b and variance p / (1 - p) sum (w v)^2."""
-    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(12, 3)).eval()
+    last = nn.Linear(12, 3)
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), last).eval()
     with torch.no_grad():
-        network[2].weight.uniform_(0, 0.03)
-        network[2].bias.fill_(0.3)
+        last.weight.uniform_(0, 0.03)
+        last.bias.fill_(0.3)
     x = torch.rand(2, 3, 2, 2)
-    parts = network[2].weight * x.flatten(1).unsqueeze(1)
+    parts = last.weight * x.flatten(1).unsqueeze(1)
     found = ask(network, x, samples=1500, activation_fn=None)
     close(found.mean, (parts.sum(2) + 0.3).detach(), atol=0.002, rtol=0)
     close(found.std, (parts.square().sum(2) * 0.2 / 0.8).sqrt().detach(), atol=0, rtol=0.06)
@@ -133,10 +134,11 @@ def test_classes_that_do_not_exclude_each_other_have_entropies_of_their_own() ->
 
 def test_a_sure_and_an_unsure_picture() -> None:
     """Dropping pixels of a picture with one bright pixel matters; of a picture without any it does not."""
-    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 2)).eval()
+    last = nn.Linear(4, 2)
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), last).eval()
     with torch.no_grad():
-        network[2].weight.copy_(torch.tensor([[3.0, 0, 0, 0], [0, 3.0, 0, 0]]))
-        network[2].bias.zero_()
+        last.weight.copy_(torch.tensor([[3.0, 0, 0, 0], [0, 3.0, 0, 0]]))
+        last.bias.zero_()
     found = ask(network, torch.tensor([[[[1.0, 0], [0, 0]]], [[[0.0, 0], [0, 0]]]]), samples=200)
     assert float(found.std[0].min()) > 0.2
     assert torch.equal(found.std[1], torch.zeros(2))

@@ -32,8 +32,8 @@ def scored(place: Path, about: Any = None, pictures: int = 7) -> Folder:
     return made
 
 
-def asked(place: Path, **query: str) -> dict[str, Any]:
-    with client(place) as asking:
+def asked(place: Path | str, **query: str) -> dict[str, Any]:
+    with client(Path(place)) as asking:
         found: dict[str, Any] = asking.get(f"/api/runs/{key(asking)}/scores", params=query).json()
         asking.get(f"/runs/{key(asking)}/scores", params=query).raise_for_status()
     return found

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,10 +22,12 @@ import seewhy
 from seewhy.errors import CheckpointError, InvalidInput, MissingCapability, MissingDependency
 from seewhy.explainers import RISE, ReciproCAM
 from seewhy.models import FeatureModel
+from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.onnx import ONNXModel, ONNXScores
 from seewhy.models.exported.openvino import OpenVINOModel
 from support.exports import graph, to_onnx
 from support.networks import Pooled, build, pictures
+from support.typed import loaded, unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -130,7 +133,7 @@ def test_every_way_to_write_a_pooled_linear_head(pool: str, layer: str, tmp_path
         outputs={"y": ["n", 5]}, weights={"stem": stem, "w": shaped, "b": bias},
     )  # fmt: skip
     for backend in ("onnxruntime", "openvino"):
-        model = seewhy.load(path, backend=backend)
+        model = unchecked(seewhy.load(path, backend=backend))
         with model.opened():
             found = model.features(X)
         assert found.layer == "last"
@@ -152,14 +155,14 @@ def test_newer_exporter_with_weights_in_a_file_of_their_own(network: Pooled, tmp
         )
     assert Path(f"{path}.data").is_file()
     for backend in ("onnxruntime", "openvino"):
-        model = seewhy.load(path, backend=backend)
+        model = loaded(ExportedModel, path, backend=backend)
         close(model(X).classes, network(X).detach())
         close(ReciproCAM(model).attribute(X), ReciproCAM(network).attribute(X))
         before = model.content
         weights = bytearray(Path(f"{path}.data").read_bytes())
         weights[-1] ^= 1
         Path(f"{path}.data").write_bytes(weights)
-        assert seewhy.load(path, backend=backend).content != before
+        assert loaded(ExportedModel, path, backend=backend).content != before
         weights[-1] ^= 1
         Path(f"{path}.data").write_bytes(weights)
 
@@ -175,7 +178,7 @@ class _Calibration(CalibrationDataReader):
 def test_an_eight_bit_network(file: Path, network: Pooled, tmp_path: Path) -> None:
     small = tmp_path / "int8.onnx"
     quantize_static(file, small, _Calibration(), quant_format=QuantFormat.QDQ)
-    model = seewhy.load(small)
+    model = loaded(ONNXModel, small)
     assert not model.engine.exact
     with model.opened():
         found = model.features(X)
@@ -191,23 +194,24 @@ def test_a_graph_in_memory(file: Path, network: Pooled) -> None:
     model = seewhy.load(onnx.load(file))
     assert isinstance(model, ONNXModel)
     close(model(X).classes, network(X).detach())
-    assert model.content != seewhy.load(onnx.load(to_onnx(build(Pooled, seed=1), file.parent / "b.onnx", X))).content
+    other = onnx.load(to_onnx(build(Pooled, seed=1), file.parent / "b.onnx", X))
+    assert model.content != loaded(ONNXModel, other).content
 
 
 def test_what_the_file_says(tmp_path: Path) -> None:
     nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])]
-    forms = {"inputs": {"x": ["n", 3, 32, 48]}, "outputs": {"y": ["n", 3]}}
+    forms: dict[str, Any] = {"inputs": {"x": ["n", 3, 32, 48]}, "outputs": {"y": ["n", 3]}}
     told = graph(
         nodes, tmp_path / "told.onnx", **forms, model_info__mean_values="0 0 0", model_info__scale_values="255 255 255",
         model_info__labels="red green blue",
     )  # fmt: skip
     for backend in ("onnxruntime", "openvino"):
-        model = seewhy.load(told, backend=backend)
+        model = loaded(ExportedModel, told, backend=backend)
         assert model.labels == ("red", "green", "blue")
         assert str(model.preprocessing) == "32x48 RGB, squashed, bilinear; values 0..1, mean 0, deviation 1"
     yolo = graph(nodes, tmp_path / "yolo.onnx", **forms, names="{0: 'person', 1: 'fire hydrant', 2: 'dog'}")
-    assert seewhy.load(yolo).labels == ("person", "fire hydrant", "dog")
-    assert seewhy.load(yolo).preprocessing is None
+    assert loaded(ONNXModel, yolo).labels == ("person", "fire hydrant", "dog")
+    assert loaded(ONNXModel, yolo).preprocessing is None
 
 
 def test_damaged_files(file: Path) -> None:

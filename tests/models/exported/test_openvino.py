@@ -22,6 +22,7 @@ from seewhy.models.exported.openvino import OpenVINOModel
 from seewhy.models.function import FunctionModel
 from support.exports import graph, to_xml
 from support.networks import Pooled, Wrapped, build, pictures
+from support.typed import loaded, present, unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,7 @@ def test_float32_unless_another_precision_is_asked_for(file: Path, network: Pool
         saliency = ReciproCAM(rounded).attribute(X)  # the cut is checked against scores of the same precision
         assert_close(saliency, ReciproCAM(network).attribute(X), atol=0.05, rtol=0.05)
     with pytest.raises(InvalidInput, match=re.escape("precision must be 'f32', 'bf16' or 'f16', got 'int8'.")):
-        OpenVINOModel(file, precision="int8")
+        OpenVINOModel(file, precision=unchecked("int8"))
 
 
 def test_channels_last_and_eight_bit_pixels(file: Path, network: Pooled, tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_channels_last_and_eight_bit_pixels(file: Path, network: Pooled, tmp_pat
     steps.input().model().set_layout(ov.Layout("NCHW"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).mean([100.0, 110.0, 120.0]).scale([50.0, 60.0, 70.0])
     ov.save_model(steps.build(), tmp_path / "pixels.xml", compress_to_fp16=False)
-    model = seewhy.load(tmp_path / "pixels.xml")
+    model = loaded(OpenVINOModel, tmp_path / "pixels.xml")
     assert model.size == (32, 48)
     assert str(model.preprocessing) == "32x48 RGB, centre crop, bilinear; values 0..255, mean 0, deviation 1"
     assert "The graph takes 8-bit pixels" in model.notes[-1]
@@ -93,7 +94,7 @@ def test_the_layout_can_be_said(tmp_path: Path) -> None:
     close(model(X).classes, X.mean((2, 3)))
     close(model(X[:, :, :20]).classes, X[:, :, :20].mean((2, 3)))
     with pytest.raises(InvalidInput, match=re.escape("layout must be 'NCHW', 'NHWC' or None, got 'CHW'.")):
-        OpenVINOModel(path, layout="CHW")
+        OpenVINOModel(path, layout=unchecked("CHW"))
 
 
 def test_an_eight_bit_network(network: Pooled, file: Path, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_what_the_file_says_about_pictures_and_classes(file: Path, tmp_path: Pat
         for name, value in info.items():
             model.set_rt_info(value, ["model_info", name])
         ov.save_model(model, tmp_path / "told.xml", compress_to_fp16=False)
-        return seewhy.load(tmp_path / "told.xml")
+        return loaded(OpenVINOModel, tmp_path / "told.xml")
 
     constants = {"mean_values": "123.675 116.28 103.53", "scale_values": "58.395 57.12 57.375"}
     model = said(**constants, resize_type="standard", labels="cat dog big_cat cup tea", reverse_input_channels="False")
@@ -238,5 +239,5 @@ def test_what_the_file_says_about_pictures_and_classes(file: Path, tmp_path: Pat
     assert many.preprocessing is None
     assert many.notes == ("The file is of a multi-label network: use activation_fn='sigmoid' (--activation sigmoid).",)
     assert said(mean_values="nonsense", scale_values="1 2").preprocessing is None
-    whole = {"changes": {"mean": (0.5,) * 3, "std": (0.5,) * 3}}
-    assert seewhy.load(file, **whole).preprocessing.size == (32, 48)  # the only size that the graph takes
+    whole = loaded(OpenVINOModel, file, changes={"mean": (0.5,) * 3, "std": (0.5,) * 3})
+    assert present(whole.preprocessing).size == (32, 48)  # the only size that the graph takes

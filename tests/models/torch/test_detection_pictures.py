@@ -17,10 +17,12 @@ from seewhy.api import prepare
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.images.reading import read
 from seewhy.images.view import View
+from seewhy.models.torch.model import TorchModel
 from seewhy.runs.query.run import Run
 from support.detection_runs import NAMES, QUARTERS, Quarters, run
 from support.pictures import PHOTOS
 from support.torchvision_detectors import torchvision_detector
+from support.typed import loaded, present, unchecked
 
 pytestmark = pytest.mark.slow
 
@@ -41,13 +43,14 @@ SIZES = ((90, 150), (200, 90), (64, 64), (500, 300), (97, 411))
 def test_torchvisions_boxes_come_through_the_picture_door(kind: str) -> None:
     """At every shape, larger and smaller than the detector's own size: its labels, scores and boxes in the picture."""
     network = torchvision_detector(kind)
-    model = seewhy.load(network)
+    model = loaded(TorchModel, network)
+    shown = present(model.preprocessing)
     for size in SIZES[1:4:2] if kind == "mask" else SIZES:
         picture = photo(*size)
         with torch.no_grad():
             want = network([pixels(picture)])[0]
         found = seewhy.detections(model, picture, score_threshold=0, max_detections=44)  # equal scores may swap
-        inputs, view = model.preprocessing(picture)
+        inputs, view = shown(picture)
         rows = [(d.label, d.score, view.box_to_original(d.box, tuple(inputs.shape[2:]))) for d in found]
         assert len(want["boxes"]) == 40
         for label, score, box in zip(*(want[key].tolist() for key in ("labels", "scores", "boxes")), strict=True):
@@ -112,7 +115,7 @@ SHAPES = ((32, 48), (40, 30), (28, 47))  # the inputs are 32 x 48, 40 x 30 and 2
 
 def test_pictures_of_three_sizes_in_one_explanation() -> None:
     pictures = [scene(*shape) for shape in SHAPES]
-    target = BoxTarget(box=tuple(map(float, QUARTERS[0])), label=0)
+    target = BoxTarget(box=unchecked(tuple(map(float, QUARTERS[0]))), label=0)
     found = seewhy.explain(kept(), pictures, target, "occlusion", progress=False, window=8, stride=4)
     assert found.size == (40, 48)
     assert tuple(found.raw.shape) == (3, 1, 40, 48)
@@ -135,7 +138,7 @@ def test_classes_of_pictures_of_several_sizes_stay_with_them() -> None:
     pictures = [scene(*SHAPES[0]), scene(*SHAPES[1]), scene(*SHAPES[0])]
     found = seewhy.explain(kept(), pictures, ["red", "green", "green"], "occlusion", progress=False)
     assert found.labels == [["red"], ["green"], ["green"]]
-    assert found.targets.tolist() == [[0], [1], [1]]
+    assert present(found.targets).tolist() == [[0], [1], [1]]
     flat = seewhy.explain(kept(), [scene(*SHAPES[1]), Image.new("RGB", (48, 32))], 0, "rise", progress=False)
     assert [w for w in flat.warnings if w.startswith("Image 1, class 0: its score did not change")]
 
@@ -164,13 +167,14 @@ def test_a_run_and_the_command_line_find_what_the_door_finds(
         files.append(tmp_path / f"{number}.png")
         photo(*size).save(files[-1])
     labels = [f"class {i}" for i in range(6)]
-    model = seewhy.load(network, labels=labels)
+    model = loaded(TorchModel, network, labels=labels)
+    shown = present(model.preprocessing)
     first = seewhy.detections(model, files[0], score_threshold=0)
     least = first[3].score + 1e-6
     run(tmp_path / "out", model=model, data=[{"image": str(f)} for f in files], score_threshold=least,
         explainers=["det_class_probability_map"], metrics=())  # fmt: skip
     for record, file in zip(Run(tmp_path / "out").records(), files, strict=True):
-        inputs, view = model.preprocessing(read(file))
+        inputs, view = shown(read(file))
         direct = seewhy.detections(model, file, score_threshold=least)
         assert record.input == tuple(inputs.shape[2:])
         assert [d.box for d in record.detections.values()] == [
@@ -183,7 +187,7 @@ def test_a_run_and_the_command_line_find_what_the_door_finds(
                      "occlusion", "--set", "window=64", "--set", "stride=64", "--out", str(tmp_path / "maps"),
                      "--quiet"])  # fmt: skip
     assert code == 0
-    inputs, view = model.preprocessing(read(files[0]))
+    inputs, view = shown(read(files[0]))
     shown = [" ".join(f"{v:.0f}" for v in view.box_to_original(one.box, tuple(inputs.shape[2:]))) for one in first[:3]]
     assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == [f"box {text}" for text in shown]
 

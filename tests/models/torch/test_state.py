@@ -14,12 +14,15 @@ from seewhy.explainers.grad_cam import GradCAM
 from seewhy.models.torch.model import TorchModel
 from support import networks
 from support.networks import build, pictures
+from support.typed import of_kind, present
 
 close = torch.testing.assert_close
 
 
 class _Unusual(networks.Pooled):
     """Changes in its forward what a forward pass should leave alone."""
+
+    hidden: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +112,7 @@ def test_a_model_that_is_simply_called_is_in_evaluation_mode() -> None:
     network.eval()(x)
     want = network(x).detach()
     network.train()
-    means = network[1].running_mean.clone()
+    means = present(of_kind(nn.BatchNorm2d, network[1]).running_mean).clone()
     close(TorchModel(network)(x).classes, want)
     assert all(m.training for m in network.modules())
     close(network[1].running_mean, means)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from seewhy.runs.folder.rows import SCHEMA, SELDOM, Row, table
 from seewhy.runs.folder.store import Store
 from support import ROOT, TESTS
 from support.run_folders import RUN, Folder, picture, settings
+from support.typed import present
 
 EYE = np.eye(3, dtype=np.float32)
 
@@ -96,7 +98,7 @@ def test_rows_come_back_as_they_were_written(folder):
     assert foreign == 0
     assert found.drop_columns(["part", *SELDOM]).to_pylist() == table([row]).to_pylist()
     (back,) = found.to_pylist()
-    assert (back["sample"], back["box"], back["truth"]) == (row.sample, list(row.box), [1, 7])
+    assert (back["sample"], back["box"], back["truth"]) == (row.sample, list(present(row.box)), [1, 7])
     assert back["boxes"] == [{"label": 1, "x0": 0.0, "y0": 1.0, "x1": 2.0, "y1": 3.5}]
     assert (back["entropy"], back["thumbnail"], back["maps"]) == (None, None, [])
 
@@ -171,7 +173,7 @@ def _write_many(place, writer):
 
 
 def test_eight_processes_write_at_once(tmp_path):
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     writers = [context.Process(target=_write_many, args=(str(tmp_path), n)) for n in range(8)]
     for writer in writers:
         writer.start()
@@ -276,9 +278,14 @@ def test_rows_are_read_from_the_index_without_their_parts_being_opened(folder, m
     for n in range(3):
         folder.add(f"c{n}", one(f"s{n}", n))
     folder.store.compact(everything=True)
-    opened = []
+    opened: list[str] = []
     get = folder.store.files.get
-    monkeypatch.setattr(folder.store.files, "get", lambda name: opened.append(name) or get(name))
+
+    def counted(name):
+        opened.append(name)
+        return get(name)
+
+    monkeypatch.setattr(folder.store.files, "get", counted)
     assert samples(folder.store) == ["s0", "s1", "s2"]
     assert not [name for name in opened if name.startswith("parts/")]
 

@@ -6,6 +6,7 @@ import pytest
 from seewhy.errors import InvalidInput, UnknownName
 from seewhy.runs.query.run import Run
 from support.run_folders import Folder, keys, picture, settings, three_pictures
+from support.typed import present
 
 EYE = np.eye(7, dtype=np.float32)
 
@@ -145,7 +146,7 @@ def test_names_full_of_sql_are_only_names(tmp_path):
     run = Run(tmp_path)
     for sort in (f"score:{hostile}:{hostile}", f"disagreement:{hostile}"):
         assert keys(run.labels(sort=sort, explainers=[hostile], text=hostile)) == [(hostile, 0)]
-    assert run.sample(hostile).scores == scores
+    assert present(run.sample(hostile)).scores == scores
     assert f"{hostile}/{hostile}" in next(run.batches()).schema.names
 
 
@@ -189,7 +190,7 @@ def test_a_run_without_parts_explainers_or_metrics(tmp_path):
     folder.add("p", picture("a", labels={7: (0.9, None)}, entropy=0.5))
     assert run.refresh() == 1
     assert keys(run.samples()) == [("a", 7)]
-    assert (run.class_name(7), run.scores(), run.sample("a").entropy) == ("class 7", [], None)
+    assert (run.class_name(7), run.scores(), present(run.sample("a")).entropy) == ("class 7", [], None)
     assert next(run.batches())["entropy"].to_pylist() == [None]  # nobody asked for uncertainty
 
 

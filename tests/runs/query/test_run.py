@@ -1,5 +1,6 @@
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from seewhy.errors import InvalidInput
 from seewhy.runs.query.run import Run
 from support.run_folders import TREES, UNCERTAINTY, Folder, overwrite, picture, settings, task, tasks_of, three_pictures
+from support.typed import present
 
 EYE = np.eye(7, dtype=np.float32)
 
@@ -26,11 +28,11 @@ def several(folder):
 
 def test_an_explainer_that_came_later_adds_to_the_picture(folder):
     folder.add("p", picture("a", labels={0: (0.9, True)}, maps={(0, "one"): EYE}, scores={(0, "one", "up"): 0.5}))
-    later = {"done": ["predict", task("explain", "two"), task("score", "two", "up")]}
+    later: dict[str, Any] = {"done": ["predict", task("explain", "two"), task("score", "two", "up")]}
     more = picture("a", labels={0: (0.9, True)}, maps={(0, "two"): EYE}, scores={(0, "two", "up"): 0.7}, **later)
     folder.add("q", more)
     run = Run(folder.place)
-    record = run.sample("a")
+    record = present(run.sample("a"))
     assert set(record.maps) == {(0, "one"), (0, "two")}
     assert record.scores == {(0, "one", "up"): 0.5, (0, "two", "up"): 0.7}
     assert len(run.labels()) == 1
@@ -39,30 +41,30 @@ def test_an_explainer_that_came_later_adds_to_the_picture(folder):
 
 @pytest.mark.parametrize(("first", "second"), [("0-0", "1-0"), ("1-0", "0-0")])
 def test_rows_about_an_older_picture_do_not_count(folder, first, second):
-    old = {"stamp": "old", "written": 5.0}
+    old: dict[str, Any] = {"stamp": "old", "written": 5.0}
     folder.add_as(first, picture("a", labels={0: (0.9, True)}, maps={(0, "one"): EYE, (0, "two"): EYE}, **old))
     folder.add_as(second, picture("a", labels={1: (0.8, None)}, maps={(1, "one"): EYE}, stamp="new", written=6.0))
-    record = Run(folder.place).sample("a")
+    record = present(Run(folder.place).sample("a"))
     assert (list(record.labels), list(record.maps), record.parts) == ([1], [(1, "one")], (second,))
 
 
 def test_of_rows_written_at_the_same_time_the_last_part_is_the_newest(folder):
     folder.add_as("0-0", picture("a", labels={0: (0.9, None)}, stamp="x"))
     folder.add_as("1-0", picture("a", labels={1: (0.9, None)}, stamp="y"))
-    assert list(Run(folder.place).sample("a").labels) == [1]
+    assert list(present(Run(folder.place).sample("a")).labels) == [1]
 
 
 def test_success_beats_failure_whatever_came_first(folder):
     failure = [("explain", "one", None, None, "out of memory")]
-    bad = {"done": tasks_of("one"), "failed": [task("explain", "one")], "failures": failure}
+    bad: dict[str, Any] = {"done": tasks_of("one"), "failed": [task("explain", "one")], "failures": failure}
     folder.add_as("0-0", picture("a", labels={0: (0.9, None)}, **bad))
     run = Run(folder.place)
     assert [f.reason for f in run.failures()] == ["out of memory"]
     folder.add_as("1-0", picture("a", labels={0: (0.9, None)}, maps={(0, "one"): EYE}))
     assert run.refresh() == 1
     assert run.failures().items == []
-    assert list(run.sample("a").maps) == [(0, "one")]
-    assert run.sample("a").failures == ()
+    assert list(present(run.sample("a")).maps) == [(0, "one")]
+    assert present(run.sample("a")).failures == ()
     folder.add_as("2-0", picture("a", labels={0: (0.9, None)}, **bad))
     run.refresh()
     assert run.counts().failures == 0
@@ -72,16 +74,16 @@ def test_a_failed_prediction_gives_way_to_a_good_one(folder):
     read = [("read", None, None, None, "truncated")]
     folder.add_as("0-0", picture("a", name="bad", failures=read, done=tasks_of("one"), failed=tasks_of("one")))
     run = Run(folder.place)
-    assert (run.counts().failed, run.counts().failures, run.sample("a").name) == (1, 1, "bad")
+    assert (run.counts().failed, run.counts().failures, present(run.sample("a")).name) == (1, 1, "bad")
     folder.add_as("1-0", picture("a", name="good", labels={0: (0.9, True)}, maps={(0, "one"): EYE}))
     run.refresh()
-    assert (run.counts().failed, run.counts().failures, run.sample("a").name) == (0, 0, "good")
+    assert (run.counts().failed, run.counts().failures, present(run.sample("a")).name) == (0, 0, "good")
 
 
 def test_a_failed_reading_is_shown_while_anything_it_cost_is_missing(folder):
     folder.add_as("0-0", picture("a", labels={0: (0.9, None)}))
     read = [("read", None, None, None, "gone")]
-    bad = {"done": tasks_of("one"), "failed": tasks_of("one"), "failures": read}
+    bad: dict[str, Any] = {"done": tasks_of("one"), "failed": tasks_of("one"), "failures": read}
     folder.add_as("1-0", picture("a", **bad))
     assert [(f.task, f.reason) for f in Run(folder.place).failures()] == [("read", "gone")]
 
@@ -89,14 +91,14 @@ def test_a_failed_reading_is_shown_while_anything_it_cost_is_missing(folder):
 def test_of_equal_rows_the_first_part_counts_and_nothing_is_there_twice(folder):
     for part, value in (("1-0", 0.2), ("0-0", 0.1), ("2-0", 0.3)):
         scores = {(0, "one", "up"): value}
-        cost = [("one", 100 * value, 0, 1, None, [])]
+        cost: list[tuple[Any, ...]] = [("one", 100 * value, 0, 1, None, [])]
         one = picture("a", labels={0: (value, True)}, maps={(0, "one"): value * EYE}, scores=scores, costs=cost)
         folder.add_as(part, one)
     run = Run(folder.place)
     counts = run.counts()
     assert (counts.samples, counts.labels, counts.maps, counts.parts) == (1, 1, 1, 3)
-    assert run.sample("a").labels[0].probability == pytest.approx(0.1)
-    assert run.map("a", 0, "one").max() == pytest.approx(0.1)
+    assert present(run.sample("a")).labels[0].probability == pytest.approx(0.1)
+    assert present(run.map("a", 0, "one")).max() == pytest.approx(0.1)
     assert [s.count for s in run.scores() if (s.explainer, s.metric) == ("one", "up")] == [1]
     assert run.label_scores(explainer="one", metric="up")[0].mean == 0.1
     assert run.costs()[0].forward == pytest.approx(10)
@@ -111,10 +113,10 @@ def test_failures_of_two_tries_are_shown_once(folder, tasks):
 
 
 def test_maps_of_an_explainer_with_other_parameters_do_not_count(folder):
-    old = {"done": ["predict", "explain:older"]}
+    old: dict[str, Any] = {"done": ["predict", "explain:older"]}
     folder.add("p", picture("a", labels={0: (0.9, None)}, maps={(0, "one"): EYE}, **old))
     run = Run(folder.place)
-    assert run.sample("a").maps == {}
+    assert present(run.sample("a")).maps == {}
     assert (run.counts().maps, run.map("a", 0, "one")) == (0, None)
 
 
@@ -220,10 +222,10 @@ def test_maps_and_thumbnails_come_from_the_pack(folder):
     folder.add("p", picture("a", labels={0: (0.9, None)}, maps=maps, small=Image.new("RGB", (600, 300), "red")))
     run = Run(folder.place)
     np.testing.assert_array_equal(run.map("a", 0, "one"), maps[0, "one"])
-    assert np.abs(run.map("a", 0, "two") - maps[0, "two"]).max() <= 0.5 / 255 + 1e-6
-    data, row = run.map_bytes("a", 0, "two")
+    assert np.abs(present(run.map("a", 0, "two")) - maps[0, "two"]).max() <= 0.5 / 255 + 1e-6
+    data, row = present(run.map_bytes("a", 0, "two"))
     assert (row.encoding, row.height, row.width, len(data)) == ("png", 40, 50, row.size)
-    data, kind = run.thumbnail("a")
+    data, kind = present(run.thumbnail("a"))
     assert (kind, data[:2]) == ("jpeg", b"\xff\xd8")
     assert run.map("a", 1, "one") is None
     assert run.map("b", 0, "one") is None
@@ -242,7 +244,7 @@ def test_an_older_thumbnail_serves_while_the_first_row_has_none(folder):
 
     folder.add_as("0-0", picture("a", labels={0: (0.9, None)}))
     folder.add_as("1-0", picture("a", labels={0: (0.9, None)}, small=Image.new("RGB", (9, 9))))
-    assert Run(folder.place).thumbnail("a")[1] == "png"
+    assert present(Run(folder.place).thumbnail("a"))[1] == "png"
 
 
 # -------------------------------------------------------------------------------------------------------- growing
@@ -251,10 +253,10 @@ def test_an_older_thumbnail_serves_while_the_first_row_has_none(folder):
 def test_refresh_reads_new_parts_only_and_run_json_again(folder):
     folder.add("p", picture("a", labels={0: (0.9, None)}, maps={(0, "three"): EYE}))
     run = Run(folder.place)
-    assert (run.refresh(), run.explainers, run.sample("a").maps) == (0, ("one", "two"), {})
+    assert (run.refresh(), run.explainers, present(run.sample("a")).maps) == (0, ("one", "two"), {})
     overwrite(folder, settings(explainers=("one", "two", "three")))
     assert run.refresh() == 0
-    assert (run.explainers, list(run.sample("a").maps)) == (("one", "two", "three"), [(0, "three")])
+    assert (run.explainers, list(present(run.sample("a")).maps)) == (("one", "two", "three"), [(0, "three")])
     assert run.counts().maps == 1
     overwrite(folder, settings(explainers=("one", "two", "three"), classes=["newt"]))
     run.refresh()
@@ -307,7 +309,7 @@ def test_readers_see_whole_parts_while_another_thread_reads_on(folder):
     run, stop, seen, errors = Run(folder.place), threading.Event(), [], []
 
     def look():
-        mine = []
+        mine: list[int] = []
         seen.append(mine)
         try:
             while not stop.is_set():
