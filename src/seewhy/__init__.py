@@ -32,6 +32,7 @@ _PLACES = {
     "Preprocessing": "images.images",
     "Sample": "types",
     "SimilarityTarget": "targets",
+    "TextTarget": "targets",
     "TorchModel": "models.torch.model",
     "accelerate": "models.accelerate",
     "compare": "comparing",
@@ -39,6 +40,7 @@ _PLACES = {
     "explain": "api",
     "keep_memory": "memory",
     "load": "models.loading",
+    "spoken": "models.torch.towers",
     "saliency_to_image": "draw.overlay",
     "show": "web.notebook",
 }

@@ -45,6 +45,7 @@ from seewhy.models.accelerate import accelerate as accelerate
 from seewhy.models.function import FunctionModel as FunctionModel
 from seewhy.models.loading import load as load
 from seewhy.models.torch.model import TorchModel as TorchModel
+from seewhy.models.torch.towers import spoken as spoken
 from seewhy.ood.ood_net import OoDNet as OoDNet
 from seewhy.runs.runner import ImageClassificationRunner as ImageClassificationRunner
 from seewhy.targets import BoxTarget as BoxTarget
@@ -52,6 +53,7 @@ from seewhy.targets import ClassTarget as ClassTarget
 from seewhy.targets import DRISETarget as DRISETarget
 from seewhy.targets import MaskTarget as MaskTarget
 from seewhy.targets import SimilarityTarget as SimilarityTarget
+from seewhy.targets import TextTarget as TextTarget
 from seewhy.types import Outputs as Outputs
 from seewhy.types import Sample as Sample
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty as EpistemicUncertainty
@@ -142,6 +144,7 @@ __all__ = [
     "ScoreCAM",
     "SimilarityTarget",
     "SmoothGrad",
+    "TextTarget",
     "TorchModel",
     "ViTReciproCAM",
     "accelerate",
@@ -152,6 +155,7 @@ __all__ = [
     "load",
     "saliency_to_image",
     "show",
+    "spoken",
 ]
 
 __version__: str

@@ -29,6 +29,7 @@ from seewhy.images.view import View
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.torch.towers import spoken
 from seewhy.perturbation import Settled, settle
 from seewhy.progress import Listener, listening
 from seewhy.targets import ClassTarget, Request, TargetSet, one_at_a_time
@@ -84,6 +85,7 @@ def explain(
         SeewhyError: see the message.
     """
     network, image = _unpacked(load(model), image)
+    network, targets = spoken(network, targets)
     batches = together(network, image, apart=_in_pictures(targets))
     n = sum(len(batch.names) for batch, _ in batches)
     asked = resolve_labels(targets, getattr(network, "labels", None), n)
@@ -412,7 +414,8 @@ def _said(network: Model, inputs: Tensor, found: Attribution, activation_fn: Any
 def _target_names(targets: Sequence[Any], labels: Sequence[str] | None) -> list[str]:
     """The classes of boxes and masks, counted where there are several of one class."""
     given = [getattr(target, "label", None) for target in targets]
-    plain = [f"target {t}" if label is None else _label(label, labels) for t, label in enumerate(given)]
+    texts = [getattr(target, "text", "") or f"target {t}" for t, target in enumerate(targets)]
+    plain = [text if label is None else _label(label, labels) for label, text in zip(given, texts, strict=True)]
     before = [plain[:t].count(name) for t, name in enumerate(plain)]
     return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
 

@@ -21,7 +21,7 @@ from seewhy.types import Outputs
 
 __all__ = [
     "BoxTarget", "Chosen", "ClassTarget", "DRISETarget", "Detection", "MaskTarget", "Request", "SimilarityTarget",
-    "Target", "TargetSet", "one_at_a_time",
+    "Target", "TargetSet", "TextTarget", "one_at_a_time",
 ]  # fmt: skip
 
 
@@ -54,9 +54,11 @@ class SimilarityTarget:
 
     Attributes:
         embedding: (K,) as long as the model's output.
+        text: what it is the embedding of, for reports.
     """
 
     embedding: Tensor
+    text: str = ""
 
     def __call__(self, outputs: Outputs) -> Tensor:
         """(N,) cosines in [-1, 1]."""
@@ -64,6 +66,38 @@ class SimilarityTarget:
             got, want = tuple(self.embedding.shape), (outputs.num_classes,)
             raise InvalidTarget(f"The embedding must have the shape of the model's output, {want}, got {got}.")
         return F.cosine_similarity(outputs.classes, self.embedding.to(outputs.scores), dim=-1)
+
+
+@dataclass(frozen=True)
+class TextTarget:
+    """How well an image fits a text, for networks of images and texts (CLIP, SigLIP, open_clip).
+
+    `seewhy.explain` reads the text with the network's own text tower and explains the cosine between the two
+    embeddings. An explainer that is called directly takes the `SimilarityTarget` that ``seewhy.spoken`` makes of it.
+
+    Attributes:
+        text: any text.
+
+    Raises:
+        InvalidTarget: not a text, or an empty one.
+
+    Example:
+        >>> TextTarget("a rusty bolt").text
+        'a rusty bolt'
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise InvalidTarget(f"TextTarget: expected a text, got {self.text!r}.")
+
+    def __call__(self, outputs: Outputs) -> Tensor:
+        """Raises InvalidTarget: a text has to be read by the model first."""
+        raise InvalidTarget(
+            f"The text {self.text!r} has not been read by the model. Pass the target to seewhy.explain, or make it a "
+            "SimilarityTarget: model, target = seewhy.spoken(model, target)."
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

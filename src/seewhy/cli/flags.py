@@ -48,6 +48,8 @@ class NetworkFlags(Command):
     """Number of classes of a fine-tuned head."""
     labels: Path | None = None
     """Class names, a text file with one a line."""
+    texts: tuple[str, ...] = ()
+    """Of a network of images and texts (CLIP, SigLIP): the texts that are its classes."""
     activation: Literal["auto", "softmax", "sigmoid", "none"] = "auto"
     """How scores become probabilities; auto: softmax of several scores, sigmoid of one, nothing where they are some."""
     quiet: bool = False

@@ -25,6 +25,7 @@ from seewhy.models.function import FunctionModel
 from seewhy.models.reading import Selector
 from seewhy.models.torch import detectors
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.torch.towers import Texts, Towers, with_texts
 
 __all__ = ["load", "read_labels"]
 
@@ -45,7 +46,7 @@ def load(
     spec: Any, *, checkpoint: str | Path | None = None, trust: bool = False, num_classes: int | None = None,
     preprocessing: Any = None, processor: Any = None, labels: Sequence[str] | str | Path | None = None,
     output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, input_name: str | None = None,
-    changes: Mapping[str, Any] | None = None, backend: str = "auto",
+    changes: Mapping[str, Any] | None = None, backend: str = "auto", texts: Texts | None = None, tokenizer: Any = None,
 ) -> Model:  # fmt: skip
     """A model that can be explained.
 
@@ -69,6 +70,9 @@ def load(
         changes: fields of `seewhy.Preprocessing` that differ from what the model's own metadata say.
         backend: what runs a model file: "auto" for the first that is installed, or a name, see `seewhy.models.backends`
             (an .onnx file: "onnxruntime", "openvino").
+        texts: for networks of images and texts (CLIP, SigLIP, open_clip): the texts that are its classes, or class
+            names with the text that is read for each, or with several.
+        tokenizer: of such a network, where it is not part of ``processor``.
 
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
@@ -83,6 +87,7 @@ def load(
         model = replace(model, network=getattr(model.network, "whole", model.network))
     if isinstance(model, ExportedModel):
         model = files.described(model)
+    model = _reading(model, tokenizer or getattr(processor, "tokenizer", None), texts)
     notes = _weights(model, checkpoint, trust)
     names = read_labels(labels) if labels is not None else built.labels
     if not isinstance(model, TorchModel | FunctionModel | ExportedModel):
@@ -110,6 +115,13 @@ def load(
             raise InvalidInput("input_name is for torch modules, whose forward has arguments with names.")
         values |= {"input_name": input_name}
     return replace(model, **values)
+
+
+def _reading(model: Model, tokenizer: Any, texts: Texts | None) -> Model:
+    """The model with its tokenizer, and with texts as classes."""
+    if isinstance(model, TorchModel) and isinstance(model.network, Towers) and tokenizer is not None:
+        model = replace(model, network=model.network.with_tokenizer(tokenizer))
+    return model if texts is None else with_texts(model, texts)
 
 
 def _given(preprocessing: Any, processor: Any) -> Preprocessing | None:

@@ -33,5 +33,5 @@ def network(command: NetworkFlags) -> Any:
     import_from(spec, here())
     return load(
         spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,
-        changes=changes(command), backend=command.backend,
+        changes=changes(command), backend=command.backend, texts=command.texts or None,
     )  # fmt: skip

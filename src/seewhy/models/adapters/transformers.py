@@ -19,9 +19,10 @@ from seewhy.images.transform import as_preprocessing
 from seewhy.models import Model
 from seewhy.models.head_readers import DETR
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.torch.towers import Towers
 from seewhy.types import Outputs
 
-__all__ = ["Boxes", "Transformers", "opened"]
+__all__ = ["Boxes", "ImagesAndTexts", "Transformers", "opened"]
 
 _processors: WeakKeyDictionary[nn.Module, Preprocessing | None] = WeakKeyDictionary()
 
@@ -32,13 +33,13 @@ class Transformers:
     def __call__(self, network: Any) -> Model | None:
         """See `seewhy.models.adapters.Adapter`."""
         if isinstance(network, nn.Module):
-            return _model(network, _kept(network)) if hasattr(network, "config") else None
+            return _model(network, _kept(network), _kept_tokenizer(network)) if hasattr(network, "config") else None
         inner, processor = getattr(network, "model", None), getattr(network, "image_processor", None)
         if not isinstance(inner, nn.Module) or not hasattr(network, "task"):
             return None
         if processor is None:
             raise InvalidType(f"The pipeline for {network.task!r} takes no images, so there is nothing to explain.")
-        return _model(inner, as_preprocessing(processor))
+        return _model(inner, as_preprocessing(processor), getattr(network, "tokenizer", None))
 
 
 class Boxes(nn.Module):
@@ -73,6 +74,31 @@ class Boxes(nn.Module):
         return DETR(size=size, activation_fn="softmax" if void else "sigmoid")(found)
 
 
+class ImagesAndTexts(Towers):
+    """CLIP, SigLIP and others with ``get_image_features`` and ``get_text_features``."""
+
+    def image(self, images: Tensor) -> Tensor:
+        """See `Towers`."""
+        network: Any = self.whole
+        return _pooled(network.get_image_features(pixel_values=images))
+
+    def text(self, texts: list[str]) -> Tensor:
+        """See `Towers`."""
+        network: Any = self.whole
+        # SigLIP was trained on texts of one length, as its own pipeline fills them up.
+        padding = "max_length" if str(network.config.model_type).startswith("siglip") else True
+        words = self.tokenizer(texts, padding=padding, truncation=True, return_tensors="pt")
+        return _pooled(
+            network.get_text_features(**{name: value.to(self.scale.device) for name, value in words.items()})
+        )
+
+
+def _pooled(found: Any) -> Tensor:
+    """The embeddings; before version 5 they came alone."""
+    pooled: Tensor = getattr(found, "pooler_output", found)
+    return pooled
+
+
 def opened(name: str, pretrained: bool, trust: bool) -> Model:
     """The network of a folder, or of the hub, with its weights, and the processor that lies beside it.
 
@@ -104,7 +130,8 @@ def opened(name: str, pretrained: bool, trust: bool) -> Model:
             f"transformers cannot load {where}: {reason}. Expected config.json and model.safetensors"
             f"{'' if trust else ' (weights of other kinds need trust=True, --trust)'}."
         ) from error
-    return _model(network.eval(), _beside(name, options))
+    reads = hasattr(known, "get_text_features")
+    return _model(network.eval(), _beside(name, options), _tokenizer(name, options) if reads else None)
 
 
 def _architecture(transformers: Any, config: Any, name: str) -> Any:
@@ -119,12 +146,14 @@ def _architecture(transformers: Any, config: Any, name: str) -> Any:
     return found
 
 
-def _model(network: nn.Module, preprocessing: Preprocessing | None) -> TorchModel:
-    title = type(network).__name__
-    return TorchModel(
-        Boxes(network) if title.endswith("ForObjectDetection") and _from_images_alone(network) else network,
-        labels=_names(network), preprocessing=preprocessing, title=title,
-    )  # fmt: skip
+def _model(network: nn.Module, preprocessing: Preprocessing | None, tokenizer: Any = None) -> TorchModel:
+    title, known = type(network).__name__, network
+    if title.endswith("ForObjectDetection") and _from_images_alone(network):
+        known = Boxes(network)
+    elif hasattr(network, "get_image_features") and hasattr(network, "get_text_features"):
+        known = ImagesAndTexts(network, tokenizer)
+    labels = None if isinstance(known, Towers) else _names(network)
+    return TorchModel(known, labels=labels, preprocessing=preprocessing, title=title)
 
 
 def _from_images_alone(network: Any) -> bool:
@@ -157,3 +186,19 @@ def _beside(name: str, options: dict[str, Any]) -> Preprocessing | None:
     except (OSError, ValueError, ImportError):
         return None
     return as_preprocessing(processor)
+
+
+def _kept_tokenizer(network: Any) -> Any:
+    """The tokenizer that lies where the network was loaded from, on this machine."""
+    place = getattr(network.config, "_name_or_path", "")
+    return _tokenizer(place, {"local_files_only": True}) if place and hasattr(network, "get_text_features") else None
+
+
+def _tokenizer(name: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    reader: Any = AutoTokenizer
+    try:
+        return reader.from_pretrained(name, **options)
+    except (OSError, ValueError, ImportError):
+        return None
