@@ -24,7 +24,7 @@ import seewhy
 from seewhy import registry
 from seewhy.demo import model, photographs
 from seewhy.draw import overlay
-from seewhy.explanation import CLIP, Explanation
+from seewhy.draw.scale import scale_of
 from seewhy.images.reading import read
 from seewhy.maps import scale, upsample
 from seewhy.metrics import Case, cases
@@ -77,16 +77,15 @@ def photos(name: str) -> dict[str, Any]:
     shown = []
     for i, title in enumerate(PHOTOGRAPHS):
         save(found.seen(i), f"photo-{title}")
-        signed = alone and float(found.raw.min()) < 0
-        picture = both_signs(found, i) if signed else found.heatmap(i) if alone else found.seen(i, found.overlay(i))
+        picture, where = found.heatmap(i) if alone else found.seen(i, found.overlay(i)), found.scale_of(i)
         label, probability = found.predicted[i]
         shown.append(
             {
                 "photo": f"photo-{stem(title)}.webp",
                 "file": save(picture, f"{name}-{title}"),
                 "title": f"{label.split(',')[0]} {probability:.2f}",
-                "range": span(*(limits(found, i) if not signed else (-peak(found, i), peak(found, i)))),
-                "signed": signed,
+                "range": span(where.low, where.high),
+                "signed": where.signed,
             }
         )
     return {"pictures": shown, **costs(found.passes.forward, found.passes.backward), "warnings": said(found.warnings)}
@@ -109,13 +108,15 @@ def shapes(name: str) -> dict[str, Any]:
         picture = Image.fromarray(drawn[k].pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         raw = run.raw[i : i + 1]
         probability = float(run.outputs.classes[i, c].sigmoid())
-        lit = scale(upsample(raw, (SIDE, SIDE)))[0, 0]
+        where = scale_of(raw[0, 0].numpy(), explain.values)
+        lit = upsample(torch.from_numpy(where.places(raw[0, 0].numpy()))[None, None], (SIDE, SIDE))[0, 0]
         shown.append(
             {
                 "photo": save(picture, f"photo-shapes-{k}"),
-                "file": save(overlay.overlay(picture, lit), f"{name}-{i}"),
+                "file": save(overlay.overlay(picture, lit, signed=where.signed), f"{name}-{i}"),
                 "title": f"{NAMES[c]} {probability:.2f}",
-                "range": span(float(raw.min()), float(raw.max())),
+                "range": span(where.low, where.high),
+                "signed": where.signed,
             }
         )
     return {"pictures": shown, **costs(run.passes.forward, run.passes.backward), "warnings": said(run.warnings)}
@@ -138,24 +139,6 @@ def small_transformer() -> Any:
 def as_input(pixels: Any) -> Tensor:
     """(H, W, 3) bytes -> (3, H, W) in -1..1."""
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)
-
-
-def limits(found: Explanation, i: int) -> tuple[float, float]:
-    """The raw values that the first and the last colour stand for."""
-    one = upsample(found.raw[i : i + 1], found.size).flatten().double()
-    low, high = float(one.min()), float(one.quantile(CLIP / 100))
-    return low, high if high > low else float(one.max())
-
-
-def peak(found: Explanation, i: int) -> float:
-    """The 99.5th percentile of the sizes of a signed map."""
-    return float(found.raw[i].abs().flatten().double().quantile(CLIP / 100))
-
-
-def both_signs(found: Explanation, i: int) -> Image.Image:
-    """A signed map, white at zero."""
-    most = peak(found, i)
-    return overlay.signed(upsample(found.raw[i : i + 1], found.size)[0, 0].clamp(-most, most))
 
 
 def span(low: float, high: float) -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 import seewhy
+from seewhy.draw.overlay import DIVERGING, colourise
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, UnknownName, UnknownParameter, UnreadableImage
 from seewhy.images.images import Preprocessing
 from support.typed import present, unchecked
@@ -235,10 +236,16 @@ def test_notebook_picture_and_one_line(model: object) -> None:
 
 def test_the_key_names_the_raw_values_of_the_first_and_last_colour(model: object) -> None:
     found = replace(seewhy.explain(model, picture(), 4, "grad_cam"), raw=torch.randn(1, 1, 7, 7))
-    raw = torch.nn.functional.interpolate(found.raw, found.size, mode="bilinear")[0, 0]
-    low, high = found._limits(0, 0, 99.5)
-    expected = ((raw - low) / (high - low)).clamp(0, 1)
-    torch.testing.assert_close(found._shown(0, 0, 99.5), expected, atol=1e-5, rtol=0)
+    raw = torch.nn.functional.interpolate(found.raw, found.size, mode="bilinear")[0, 0].numpy()
+    scale = found.scale_of()
+    assert (scale.high, scale.signed) == (pytest.approx(float(found.raw.abs().max())), True)
+    expected = colourise((raw / scale.high / 2 + 0.5).clip(0, 1), DIVERGING)
+    assert np.abs(np.asarray(found.heatmap(), dtype=int) - np.asarray(expected, dtype=int)).max() <= 4
+    plain = found.scale_of(colour_map="viridis")
+    assert (plain.low, plain.signed) == (pytest.approx(float(found.raw.min())), False)
+    expected = colourise(((raw - plain.low) / (plain.high - plain.low)).clip(0, 1), "viridis")
+    assert np.abs(np.asarray(found.heatmap(colour_map="viridis"), dtype=int) - np.asarray(expected, int)).max() <= 4
+    assert found.scale_of(colour_map="colorbrewer:PuOr").signed
 
 
 def test_plot_and_show(model: object, monkeypatch: pytest.MonkeyPatch) -> None:

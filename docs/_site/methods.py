@@ -174,14 +174,16 @@ def _photographs(title: str, found: dict[str, Any], entry: dict[str, Any]) -> st
 
 def _what_is_shown(found: dict[str, Any], *, drawn_shapes: bool) -> str:
     """What the pictures are, what their colours mean and what they cost."""
-    top = "highest value" if drawn_shapes else "99.5th percentile"
     shown = (
         "Drawn shapes, with a small trained transformer (no package holds a trained ImageNet one), and"
         if drawn_shapes
         else "The part of each photograph that the network sees, and"
     )
-    colours, key = f"Colours run from the map's lowest value to its {top}, which", "key"
-    if found["pictures"][0].get("signed"):
+    colours, key = (
+        "Colours run from the map's lowest value to its strongest (of many cells, their 99.5th percentile), which",
+        "key",
+    )
+    if any(one.get("signed") for one in found["pictures"]):
         colours, key = "White is zero, red speaks for the class, blue against it; the ends", "key signed"
     return (
         f"{shown} the map of the class below it with its probability. {colours} stand below: "

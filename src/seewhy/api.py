@@ -169,7 +169,7 @@ def _explained(
         pictures=batch.pictures,
         views=batch.views,
         names=batch.names,
-        unit=explainer.unit,
+        values=explainer.values,
         **said,
     )
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from seewhy.plain import NOTHING
 from seewhy.targets import TargetSet
 from seewhy.types import Note, Outputs, Passes
 
-__all__ = ["Attribution", "about_all", "sentences"]
+__all__ = ["Attribution", "about_all", "faint", "sentences"]
 
 MOST = 8  # sentences of one kind; the rest is counted
 
@@ -26,6 +27,8 @@ class Attribution:
         layer: the layer that was explained, or None.
         passes: what it cost.
         notes: what the reader of the maps should know.
+        quantity: what the scores are of which the maps speak, where the method put an activation on them:
+            "probability", "logit" or "value"; None where it took them as they come.
     """
 
     raw: Tensor
@@ -34,6 +37,7 @@ class Attribution:
     layer: str | None = None
     passes: Passes = field(default_factory=Passes)
     notes: tuple[Note, ...] = ()
+    quantity: str | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -44,6 +48,11 @@ class Attribution:
 def about_all(texts: Iterable[str]) -> list[Note]:
     """Notes that are about a whole batch."""
     return [Note(text=text) for text in texts]
+
+
+def faint(notes: Iterable[Note]) -> list[Note]:
+    """Of the notes those that say of a map that it shows nothing."""
+    return [note for note in notes if note.kind == NOTHING]
 
 
 def sentences(notes: Iterable[Note], name: Callable[[int, int], str], most: int = MOST) -> tuple[str, ...]:

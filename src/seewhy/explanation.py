@@ -15,20 +15,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy.attribution import sentences
+from seewhy.attribution import faint, sentences
 from seewhy.boxes import Box
 from seewhy.draw import overlay
 from seewhy.draw import sheet as sheets
+from seewhy.draw.scale import Scale, white
 from seewhy.images.view import View
 from seewhy.maps import scale, upsample
+from seewhy.plain import Meaning
 from seewhy.types import Note, Passes
 
 __all__ = ["COLOURS", "Explanation", "joined"]
 
-CLIP = 99.5
 COLOURS = (
-    "Bright: speaks for the class. Each map is scaled from its lowest value to its "
-    f"{CLIP}th percentile. Grey and dark: outside the network's view."
+    "Bright: speaks for the class. Where a clear part of a map is against it, red is for and blue against, and 0 has "
+    "no colour. Each map has its own scale, to its strongest value; of more than 1024 cells the strongest 0.5 % share "
+    "the last colour. Faint: the map shows nothing. Grey and dark: outside the network's view."
 )
 AS_IT_IS = "The colours run from 0 to 1, the same in every map. Grey and dark: outside the network's view."
 
@@ -58,7 +60,7 @@ class Explanation:
         names: what each picture is called.
         boxes: N lists of T boxes in pixels of the network's input, None where a target is no box; empty where none is.
         quantity: what the numbers are: "probability", "logit", "similarity" (a cosine) or "value".
-        unit: whether raw values lie in [0, 1] and mean the same in every map, so that they are shown as they are.
+        values: what the raw values are (`seewhy.plain.Meaning`), which decides how they are drawn.
     """
 
     raw: Tensor
@@ -80,13 +82,13 @@ class Explanation:
     names: list[str] = field(default_factory=list)
     boxes: list[list[Box | None]] = field(default_factory=list)
     quantity: str = "probability"
-    unit: bool = False
+    values: Meaning = "unknown"
 
     @property
     def saliency(self) -> Tensor:
         """(N, T, H, W) in [0, 1] at the input's size; made when it is looked at."""
         raw = upsample(self.raw, self.size)
-        return raw if self.unit else scale(raw)
+        return raw if self.values == "score" else scale(raw)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -97,8 +99,9 @@ class Explanation:
         return f"target {t}" if self.targets is None else f"class {int(self.targets[i, t])}"
 
     def overlay(
-        self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str = "inferno", clip: float = CLIP
-    ) -> Image.Image:
+        self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str | None = None,
+        clip: float | None = None,
+    ) -> Image.Image:  # fmt: skip
         """The map of image ``i`` and target ``t`` over the whole original picture.
 
         What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark. The box
@@ -108,11 +111,14 @@ class Explanation:
             i: the image.
             t: its target.
             opacity: 0 shows the picture alone.
-            colour_map: a name of the ``cmap`` catalogue.
-            clip: the percentile of the map from which on the brightest colour is used; 100 for the maximum.
+            colour_map: a name of the ``cmap`` catalogue; None for inferno, or for blue and red where a clear part of
+                the map is against the class.
+            clip: the percentile of the map from which on the strongest colour is used; 100 for the strongest value,
+                None for the rule of `seewhy.draw.scale`.
         """
-        seen = self.views[i].to_original(self._shown(i, t, clip))
-        shown = overlay.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map)
+        where = self.scale_of(i, t, colour_map=colour_map, clip=clip)
+        seen = self.views[i].to_original(self._shown(i, t, where))
+        shown = overlay.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map, signed=where.signed)
         box = self.box(i, t)
         return shown if box is None else overlay.outlined(shown, box)
 
@@ -121,9 +127,27 @@ class Explanation:
         found = self.boxes[i][t] if self.boxes else None
         return None if found is None else self.views[i].box_to_original(found, self.size)
 
-    def heatmap(self, i: int = 0, t: int = 0, *, colour_map: str = "inferno", clip: float = CLIP) -> Image.Image:
+    def heatmap(
+        self, i: int = 0, t: int = 0, *, colour_map: str | None = None, clip: float | None = None
+    ) -> Image.Image:
         """The map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
-        return overlay.colourise(self._shown(i, t, clip), colour_map)
+        where = self.scale_of(i, t, colour_map=colour_map, clip=clip)
+        return overlay.colourise(self._shown(i, t, where), _colours(where) if colour_map is None else colour_map)
+
+    def scale_of(self, i: int = 0, t: int = 0, *, colour_map: str | None = None, clip: float | None = None) -> Scale:
+        """Which values the first and the last colour of a map stand for. See `overlay`."""
+        one = self.raw[i, t].detach().float().cpu().numpy()
+        return Scale.of(
+            float(one.min()), float(one.max()), white(one, self.values, clip=clip), meaning=self.values,
+            faint=self.shows_nothing(i, t), signed=None if colour_map is None else overlay.diverges(colour_map),
+        )  # fmt: skip
+
+    def shows_nothing(self, i: int = 0, t: int = 0) -> bool:
+        """Whether a map shows nothing, so that it is drawn faint; `warnings` says why."""
+        return bool(self._nothing(i, t))
+
+    def _nothing(self, i: int, t: int) -> list[Note]:
+        return [note for note in faint(self.notes) if note.image in (None, i) and note.target in (None, t)]
 
     def seen(self, i: int = 0, picture: Image.Image | None = None) -> Image.Image:
         """The part of an image (or of an overlay on it) that the network saw."""
@@ -133,23 +157,11 @@ class Explanation:
             (max(0, round(x0)), max(0, round(y0)), min(shown.width, round(x1)), min(shown.height, round(y1)))
         )
 
-    def _shown(self, i: int, t: int, clip: float) -> Tensor:
-        if self.unit:
-            return self._at_input(i, t)[0, 0].cpu()
-        one = scale(self._at_input(i, t))[0, 0].cpu()
-        top = float(np.percentile(one.numpy(), clip))
-        return one.div(top).clamp_max(1) if top > 0 else one
-
-    def _at_input(self, i: int, t: int) -> Tensor:
-        return upsample(self.raw[i : i + 1, t : t + 1], self.size)
-
-    def _limits(self, i: int, t: int, clip: float) -> tuple[float, float]:
-        """The raw values that the first and the last colour of `_shown` stand for."""
-        if self.unit:
-            return 0.0, 1.0
-        one = self._at_input(i, t).cpu().numpy()
-        low, high = float(one.min()), float(np.percentile(one, clip))
-        return low, high if high > low else float(one.max())
+    def _shown(self, i: int, t: int, where: Scale) -> Tensor:
+        """(H, W) in [0, 1]: where the values lie on a scale."""
+        one = self.raw[i : i + 1, t : t + 1].detach().float().cpu()
+        places = torch.from_numpy(where.places(one[0, 0].numpy()))
+        return upsample(places[None, None], self.size)[0, 0]
 
     def save(self, directory: str | Path, *, values: bool = True) -> list[Path]:
         """Writes an overlay for every map, one JSON, and with ``values`` one .npz with the raw maps.
@@ -199,7 +211,7 @@ class Explanation:
         from seewhy.draw import figure
 
         where = list(np.ndindex(*self.raw.shape[:2]))
-        titles = [f"{self.names[i]}: {self.said(i, t, 2)}" for i, t in where]
+        titles = [f"{self.names[i]}: {self._told(i, t)}" for i, t in where]
         return figure.figure([self.overlay(i, t) for i, t in where], titles)
 
     def sheet(self) -> Image.Image:
@@ -208,14 +220,25 @@ class Explanation:
         titles = []
         for i in range(len(self.raw)):
             rows.append([self.pictures[i], *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
-            titles.append("\n".join([self.names[i], *(self.said(i, t, 2) for t in range(self.raw.shape[1]))]))
-        footer = AS_IT_IS if self.unit else COLOURS
+            titles.append("\n".join([self.names[i], *(self._told(i, t) for t in range(self.raw.shape[1]))]))
+        footer = AS_IT_IS if self.values == "score" else COLOURS
         return sheets.grid(rows, row_titles=titles, cell=320, title=f"{self.method} of {self.model}", footer=footer)
+
+    def _told(self, i: int, t: int) -> str:
+        """What the network says of a target, and of a map that shows nothing why."""
+        return "\n".join([self.said(i, t, 2), *(f"Faint: {note.text}" for note in self._nothing(i, t))])
 
     def _with_key(self, i: int, t: int) -> Image.Image:
         shown = self.overlay(i, t)
         shown = shown.resize((320, max(1, round(320 * shown.height / shown.width))), Image.Resampling.LANCZOS)
-        key = overlay.colour_bar(*self._limits(i, t, CLIP), width=320)
+        where = self.scale_of(i, t)
+        key = overlay.colour_bar(
+            where.low,
+            where.high,
+            width=320,
+            colour_map=_colours(where),
+            words=where.words,
+        )
         both = Image.new("RGB", (320, shown.height + key.height + 4), "white")
         both.paste(shown, (0, 0))
         both.paste(key, (0, shown.height + 4))
@@ -261,6 +284,10 @@ class Explanation:
         values |= {} if self.targets is None else {"targets": self.targets}
         np.savez_compressed(path, allow_pickle=False, **{name: value.cpu().numpy() for name, value in values.items()})
         return path
+
+
+def _colours(where: Scale) -> str:
+    return overlay.DIVERGING if where.signed else overlay.COLOUR_MAP
 
 
 def told(label: str, value: float, quantity: str, digits: int = 3) -> str:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLAT", "Box", "TensorLike", "Values", "array_of", "is_flat"]
+__all__ = ["FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "is_flat"]
 
 Box = tuple[float, float, float, float]
 
+Meaning = Literal["change", "part", "level", "alone", "slope", "size", "score", "unknown"]
+"""What the raw values of an explainer's map are.
+
+    change     by how much the score falls or rises; 0 is no effect (Occlusion)
+    part       what a place contributes; the values add up to a change of the score (IntegratedGradients)
+    level      a score that was seen; only differences within the map count (TIS)
+    alone      the score when a place alone is shown; only differences count, and they add up (ReciproCAM)
+    slope      how steeply the score rises with the pixel (Gradient): no unit that maps of two networks share
+    size       how strong something is, never for or against (HSIC, ActivationMap)
+    score      a score in [0, 1], which means the same in every map (InstanceMaps)
+    unknown    a method that does not say
+"""
+
+NOTHING = "map that shows nothing"  # the kind of the notes by which maps are drawn faint
 FLAT = 1e-6  # a map that spans less of its largest value than this is flat but for rounding
 
 

@@ -48,7 +48,7 @@ def test_the_form_of_the_result(name: str, net: nn.Module) -> None:
     assert saliency.dtype == raw.dtype == torch.float32
     assert not raw.requires_grad
     assert not raw.is_inference()
-    if registry.load("explainers", name).unit:
+    if registry.load("explainers", name).values == "score":
         assert torch.equal(saliency, raw)
         assert 0 <= float(raw.min()) < float(raw.max()) <= 1
         return

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seewhy.draw.scale import scale_of
 from seewhy.images.view import View
 from seewhy.runs.query.run import Run
 from seewhy.web.pictures import levels
@@ -41,8 +42,11 @@ def test_the_first_page_is_what_the_store_has(tab: Any, served: Any, place: Path
     assert card.locator(".who").all_inner_texts() == list(run.explainers)
     for cell, name in zip(card.locator(".cell").all(), run.explainers, strict=True):
         row = record.maps[label, name].row
-        ends = [float(text) for text in cell.locator(".bar span").all_inner_texts()]
-        assert ends == pytest.approx([row.low, row.high], rel=5e-4, abs=1e-6)
+        shown = run.scale(row)
+        words = cell.locator(".bar span").all_inner_texts()
+        assert [text.split()[at] for text, at in zip(words, (0, -1), strict=True)] == [*shown.words]
+        ends = [float(text.strip("≥ " + "".join(shown.words))) for text in words]
+        assert ends == pytest.approx([shown.low, shown.high], rel=5e-4, abs=1e-6)
         shown = [float(text) for text in cell.locator(".values dd").all_inner_texts()]
         assert shown == pytest.approx([record.scores[label, name, metric] for metric in run.metrics], rel=1e-3)
 
@@ -173,7 +177,8 @@ def test_what_is_painted_is_the_map_interpolated(tab: Any, served: Any, place: P
     width, height = painted.size
     times = width / 120
     view = View(original=(height, width), box=unchecked(tuple(times * end for end in present(record.box))))
-    truth = view.to_original(levels(present(run.map("s0", 0, "one"))).astype(np.float32))
+    values = present(run.map("s0", 0, "one"))
+    truth = view.to_original(levels(values, scale_of(values)).astype(np.float32))
     inside = slice(int(4 * times) + 2, int(76 * times) - 2), slice(int(24 * times) + 2, int(96 * times) - 2)
     table = cmap.Colormap({"grey": "matlab:gray"}.get(colours, colours)).lut(256)[:, :3] * 255
     expected = np.stack([np.interp(truth[inside], np.arange(256), channel) for channel in table.T], -1)

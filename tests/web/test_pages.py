@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seewhy.draw.scale import Scale, scale_of
 from seewhy.errors import InvalidInput
 from seewhy.images.view import View
 from seewhy.runs.query.run import Run
@@ -91,7 +92,8 @@ def test_large_maps_come_as_they_are_kept(tmp_path: Path) -> None:
     ("value", "signed", "expected"), [(5.0, False, 0), (5.0, True, 255), (-5.0, True, 0), (0.0, True, 128)]
 )
 def test_a_map_of_one_value(value: float, signed: bool, expected: int) -> None:
-    assert np.unique(levels(np.full((3, 3), value, np.float32), signed=signed)).tolist() == [expected]
+    shown = Scale.of(value, value, signed=signed)
+    assert np.unique(levels(np.full((3, 3), value, np.float32), shown)).tolist() == [expected]
 
 
 def test_pictures_of_another_version_are_not_there(asking: Any) -> None:
@@ -129,11 +131,11 @@ def test_colour_tables_are_the_colour_maps(asking: Any) -> None:
 
 
 def test_the_share_of_the_colours() -> None:
-    laid = list(map(float, alpha("inferno", 0, overlay=True).split()))
+    laid = list(map(float, alpha(0, signed=False, overlay=True).split()))
     assert laid == pytest.approx([(v / 255) ** 0.75 for v in range(256)], abs=6e-4)
-    alone = list(map(float, alpha("inferno", 50, overlay=False).split()))
+    alone = list(map(float, alpha(50, signed=False, overlay=False).split()))
     assert alone == [float(v / 255 >= 0.5) for v in range(256)]
-    signed = list(map(float, alpha("signed", 100, overlay=True).split()))
+    signed = list(map(float, alpha(100, signed=True, overlay=True).split()))
     assert signed == [1.0] + [0.0] * 254 + [1.0]
 
 
@@ -249,7 +251,7 @@ def test_the_picture_has_the_maps_where_the_network_looked(asking: Any, overlay:
     drawn = image(asking.get(f"/runs/{asking.run}/saliency.png", params=asked))
     cell = drawn[42:122, 12 + 212 : 12 + 212 + 120].astype(float)
     view = View(original=(80, 120), box=(24.0, 4.0, 96.0, 76.0))
-    truth = view.to_original(levels(MAP).astype(np.float32))
+    truth = view.to_original(levels(MAP, scale_of(MAP)).astype(np.float32))
     seen = ~np.isnan(truth)
     if overlay == "false":
         assert np.abs(cell[seen].mean(-1) - truth[seen]).max() <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.draw import overlay
+from seewhy.draw.scale import scale_of
 from seewhy.errors import MissingDependency
 from seewhy.images.images import stretched
+from seewhy.plain import Meaning
+from seewhy.types import Note
 
 __all__ = ["figure", "show", "show_maps"]
 
@@ -41,11 +45,19 @@ def show(pictures: list[Image.Image], titles: list[str]) -> None:
     importlib.import_module("matplotlib.pyplot").show()
 
 
-def show_maps(inputs: Tensor, saliency: Tensor) -> None:
-    """Draws (N, T, H, W) maps over (N, C, H, W) inputs, whose values are stretched to the visible range."""
-    pictures, titles = [], []
+def show_maps(inputs: Tensor, raw: Tensor, values: Meaning, nothing: Sequence[Note] = ()) -> None:
+    """Draws raw maps (N, T, h, w) over (N, C, H, W) inputs, whose values are stretched to the visible range.
+
+    Args:
+        inputs: what was explained.
+        raw: the maps.
+        values: what their values are.
+        nothing: the notes about maps that show nothing.
+    """
+    pictures, titles, faint = [], [], {(note.image, note.target) for note in nothing}
     for i, image in enumerate(inputs.detach().float().cpu()):
-        for t, one in enumerate(saliency[i].cpu()):
-            pictures.append(overlay.overlay(stretched(image), one.numpy()))
-            titles.append(f"image {i}, target {t}")
+        for t, one in enumerate(raw[i].float().cpu().numpy()):
+            scale = scale_of(one, values, faint=(i, t) in faint)
+            pictures.append(overlay.overlay(stretched(image), scale.places(one), signed=scale.signed))
+            titles.append(f"image {i}, target {t}" + (" (shows nothing)" if (i, t) in faint else ""))
     show(pictures, titles)

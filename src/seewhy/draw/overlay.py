@@ -14,7 +14,17 @@ from PIL import Image, ImageDraw, ImageFont
 from seewhy.errors import InvalidInput, InvalidType, UnknownName, nearest
 from seewhy.plain import Values, array_of
 
-__all__ = ["colour_bar", "colourise", "outlined", "overlay", "saliency_to_image", "signed", "to_rgb"]
+__all__ = [
+    "DIVERGING",
+    "colour_bar",
+    "colourise",
+    "diverges",
+    "outlined",
+    "overlay",
+    "saliency_to_image",
+    "signed",
+    "to_rgb",
+]
 
 COLOUR_MAP = "inferno"
 DIVERGING = "colorbrewer:RdBu_r"
@@ -40,7 +50,7 @@ def colourise(values: Values, colour_map: str = COLOUR_MAP) -> Image.Image:
         InvalidInput: wrong shape, or values outside [0, 1].
         UnknownName: no such colour map; names the nearest.
     """
-    return Image.fromarray(_coloured(_unit_map(values), colour_map, 256))
+    return Image.fromarray(_coloured(_unit_map(values), colour_map))
 
 
 def signed(values: Values) -> Image.Image:
@@ -59,14 +69,14 @@ def signed(values: Values) -> Image.Image:
     if np.isinf(array).any():
         raise InvalidInput("Expected finite values (or NaN where unseen), got infinity.")
     peak = float(np.nanmax(np.abs(array), initial=0.0))
-    # An odd number of colours has one in the middle: exactly 0 gets it.
     places = (array / (peak or 1.0) / 2 + 0.5).astype(np.float32)
-    return Image.fromarray(_coloured(places, DIVERGING, 257))
+    return Image.fromarray(_coloured(places, DIVERGING))
 
 
 def colour_bar(
-    low: float, high: float, *, width: int = 320, height: int = 24, colour_map: str = COLOUR_MAP
-) -> Image.Image:
+    low: float, high: float, *, width: int = 320, height: int = 24, colour_map: str = COLOUR_MAP,
+    words: tuple[str, str] = ("", ""),
+) -> Image.Image:  # fmt: skip
     """The key to a map: its colours from left to right, `low` printed on the left and `high` on the right.
 
     Args:
@@ -75,13 +85,14 @@ def colour_bar(
         width: of the whole image in pixels, numbers included.
         height: of the image in pixels; the numbers' size follows it.
         colour_map: as in `colourise`.
+        words: what the two ends mean, printed beside their numbers.
 
     Raises:
         InvalidInput: too small for the numbers to be legible.
         UnknownName: no such colour map.
     """
     font = ImageFont.load_default(max(9, round(height * 0.55)))
-    texts = [f"{value:.4g}" for value in (low, high)]
+    texts = [f"{words[0]} {low:.4g}".strip(), f"{high:.4g} {words[1]}".strip()]
     margins = [int(font.getlength(text)) + height // 3 + 2 for text in texts]
     length = width - sum(margins)
     if height < 10 or length < 16:
@@ -95,12 +106,22 @@ def colour_bar(
     return canvas
 
 
-def _coloured(array: NDArray[np.float32], name: str, count: int) -> NDArray[np.uint8]:
+def _coloured(array: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
+    count = 257 if diverges(name) else 256  # an odd number of colours has one in the middle: exactly 0 gets it
     table = np.rint(_colour_map(name).lut(count)[:, :3] * 255).astype(np.uint8)
     unseen = np.isnan(array)
     colours: NDArray[np.uint8] = table[np.rint(np.where(unseen, 0, array) * (count - 1)).astype(np.intp)]
     colours[unseen] = UNSEEN
     return colours
+
+
+def diverges(name: str) -> bool:
+    """Whether a colour map of the catalogue has a middle, so that it is one for both signs.
+
+    Raises:
+        UnknownName: no such colour map; names the nearest.
+    """
+    return _colour_map(name).category == "diverging"
 
 
 def _colour_map(name: str) -> cmap.Colormap:
@@ -140,8 +161,9 @@ def _unit_map(values: Values) -> NDArray[np.float32]:
 
 
 def overlay(
-    image: Image.Image, saliency: Values, *, opacity: float = 0.75, colour_map: str = COLOUR_MAP
-) -> Image.Image:
+    image: Image.Image, saliency: Values, *, opacity: float = 0.75, colour_map: str | None = None,
+    signed: bool = False, threshold: float = 0.0,
+) -> Image.Image:  # fmt: skip
     """The picture with the map on it: grey where nothing matters, in the map's colours where something does.
 
     The colour covers the more the higher the value, so that the picture's details stay visible; pixels that the
@@ -151,7 +173,9 @@ def overlay(
         image: RGB or grey PIL image.
         saliency: (h, w) in [0, 1] or NaN. It covers the whole picture; another resolution is interpolated.
         opacity: 0 shows the picture alone; at 1 saliency 1 hides it.
-        colour_map: as in `colourise`.
+        colour_map: as in `colourise`; None for inferno, or blue and red where the map is signed.
+        signed: whether 0.5 stands for nothing, 0 is fully against and 1 fully for.
+        threshold: values of a smaller size are not drawn.
 
     Returns:
         An RGB image of the picture's size.
@@ -165,10 +189,11 @@ def overlay(
         raise InvalidInput(f"Expected an opacity in [0, 1], got {opacity!r}.")
     picture = np.asarray(to_rgb(image), dtype=np.float32)
     values = _resized(_unit_map(saliency), picture.shape[0], picture.shape[1])[..., None]
-    colours = _coloured(values[..., 0], colour_map, 256).astype(np.float32)
+    colours = _coloured(values[..., 0], (DIVERGING if signed else COLOUR_MAP) if colour_map is None else colour_map)
     grey = np.repeat((picture @ _LUMA)[..., None], 3, axis=2)
+    strength = np.nan_to_num(np.abs(2 * values - 1) if signed else values)
     # Grey under the colours: what is strongly coloured in the overlay is the map's doing, not the picture's.
-    full = grey + (colours - grey) * np.nan_to_num(values) ** 0.75
+    full = grey + (colours.astype(np.float32) - grey) * np.where(strength < threshold, 0, strength**0.75)
     full = np.where(np.isnan(values), 0.4 * grey, full)
     mixed = picture + (full - picture) * opacity
     return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.attribution import Attribution, about_all
+from seewhy.attribution import Attribution, about_all, faint
 from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
+from seewhy.explainers._worth import negligible
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, Noticing, as_model, bound
 from seewhy.models.turns import Clash, alone, busy, network_of
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Note
 
@@ -40,9 +42,10 @@ class Explainer:
         network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
 
     A class also says whether its map is the same for every class (``class_agnostic``), whether it has a pixel's
-    detail (``pixelwise``), so that it is better looked at beside the picture than over it, whether its raw values
-    lie in [0, 1] and mean the same in every map (``unit``), so that they are shown as they are, whether it explains
-    classes and no boxes (``classes_only``), and whether it looks at nothing and shows what chance gives (``chance``).
+    detail (``pixelwise``), so that it is better looked at beside the picture than over it, what its raw values are
+    (``values``, see `seewhy.plain.Meaning`), by which maps are drawn and those that show nothing are found, whether it
+    explains classes and no boxes (``classes_only``), whether it looks at nothing and shows what chance gives
+    (``chance``), and what is to be known of every map that it makes (``caution``).
     """
 
     network: Any
@@ -50,9 +53,10 @@ class Explainer:
     needs: ClassVar[type] = Model
     class_agnostic: ClassVar[bool] = False
     pixelwise: ClassVar[bool] = False
-    unit: ClassVar[bool] = False
+    values: ClassVar[Meaning] = "unknown"
     classes_only: ClassVar[bool] = False
     chance: ClassVar[bool] = False
+    caution: ClassVar[str] = ""
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
         """Refuses parameters that the method does not have, naming the nearest."""
@@ -77,12 +81,12 @@ class Explainer:
         Raises:
             InvalidInput, InvalidType: see the message.
         """
-        raw = self.attribute(inputs, targets)
-        saliency = raw if self.unit else scale(raw)
+        found = self.run(inputs, targets)
+        raw = upsample(found.raw, (inputs.shape[2], inputs.shape[3]))
         if show:
             plot = importlib.import_module("seewhy.draw.figure")
-            plot.show_maps(inputs, saliency)
-        return saliency
+            plot.show_maps(inputs, found.raw, self.values, faint(found.notes))
+        return raw if self.values == "score" else scale(raw)
 
     def attribute(self, inputs: Tensor, targets: Any = None, *, native: bool = False) -> Tensor:
         """The raw map: (N, T, H, W) float32, signed and unscaled; with ``native`` at the method's own resolution."""
@@ -120,7 +124,7 @@ class Explainer:
             notes = (
                 *about_all(noticed), *found.notes, *review(found, request.kind, self.class_agnostic),
                 *beyond(request, inputs),
-                *lost(found), *unmatched(request, found),
+                *lost(found), *unmatched(request, found), *negligible(found, self.values),
             )  # fmt: skip
             return replace(found, notes=notes)
 
@@ -166,6 +170,7 @@ class Baseline(Explainer):
 
     class_agnostic: ClassVar[bool] = True
     chance: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "size"
 
     def drawn(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, H, W) the maps, without a network."""

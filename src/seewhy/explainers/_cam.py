@@ -17,6 +17,7 @@ from seewhy.explainers._pixel_gradient import pick
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features, GradientModel, Gradients, TokenModel, TransformerModel
 from seewhy.perturbation import chunked
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note, Outputs
 
@@ -96,6 +97,7 @@ class ActivationsAlone(Explainer):
 
     needs: ClassVar[type] = FeatureModel
     class_agnostic: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "size"
 
     @staticmethod
     @abstractmethod

@@ -13,6 +13,7 @@ from seewhy.attribution import Attribution, about_all
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.models import GradientModel
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note
 
@@ -54,6 +55,7 @@ class PixelGradient(Explainer):
 
     needs: ClassVar[type] = GradientModel
     pixelwise: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "slope"
 
     def __post_init__(self) -> None:
         check_reduce(self.reduce)

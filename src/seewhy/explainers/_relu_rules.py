@@ -55,6 +55,9 @@ class ReLURule(PixelGradient):
     allow_other_activations: bool = False
 
     rule: ClassVar[Rule]
+    caution: ClassVar[str] = (
+        "Follows the edges of the picture: hardly depends on the class or the weights (Adebayo 2018)."
+    )
 
     def _prepare(self, values: Tensor) -> list[Note]:
         return put_rule(values, self.rule, type(self).__name__, self.allow_other_activations)

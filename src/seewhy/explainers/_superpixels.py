@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, chunked, probabilities, settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, check_activation
 
@@ -62,6 +63,8 @@ class OverSuperpixels(Explainer):
     baseline: float | str | Tensor = 0.0
     seed: int = 0
 
+    values: ClassVar[Meaning] = "change"
+
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
@@ -102,6 +105,7 @@ class OverSuperpixels(Explainer):
             raw=raw,
             outputs=outputs,
             targets=targets,
+            quantity=settled.quantity,
             notes=(*settled.notes, *unmoved(moved.unsqueeze(2), "coalition")),
         )
 

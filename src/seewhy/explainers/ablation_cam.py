@@ -29,6 +29,7 @@ from seewhy.explainers._checks import unmoved
 from seewhy.maps import FLAT
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Outputs
 
@@ -51,6 +52,7 @@ class AblationCAM(Explainer):
     perturbation_per_eval: int | str = 32
 
     needs: ClassVar[type] = FeatureModel
+    values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)

@@ -24,6 +24,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import bypassed, inside
 from seewhy.maps import full_precision
 from seewhy.models import GradientModel, Transformer
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note, Outputs
 
@@ -43,6 +44,7 @@ class AttentionRollout(Explainer):
     relevance: Literal["gradient", "attention"] = "gradient"
 
     needs: ClassVar[type] = GradientModel
+    values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
         if self.relevance not in ("gradient", "attention"):

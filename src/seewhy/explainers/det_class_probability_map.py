@@ -25,6 +25,7 @@ from seewhy.explainers import Explainer
 from seewhy.models import FeatureModel, Model
 from seewhy.models.torch.levels import levels
 from seewhy.perturbation import settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Activation, Grid, Note, Outputs, activation, check_activation
 
@@ -53,6 +54,7 @@ class DetClassProbabilityMap(Explainer):
 
     needs: ClassVar[type] = Model
     classes_only: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "level"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
@@ -77,6 +79,7 @@ class DetClassProbabilityMap(Explainer):
             raw=torch.stack([_resized(level, shown, reach, self.antialias) for level in picked]).mean(0),
             outputs=outputs,
             targets=targets,
+            quantity="probability",
             layer=None if self.layers is None else ", ".join(self.layers),
             notes=() if self.antialias else _skipped(picked, shown),
         )

@@ -12,10 +12,12 @@ Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from seewhy.explainers._cam import GradientCAM
+from seewhy.plain import Meaning
 
 __all__ = ["GradCAM"]
 
@@ -27,6 +29,8 @@ class GradCAM(GradientCAM):
     Example:
         saliency = GradCAM(network, layer="layer4")(inputs, targets)
     """
+
+    values: ClassVar[Meaning] = "part"
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

@@ -14,11 +14,13 @@ Source: Chattopadhay et al., "Grad-CAM++: Improved Visual Explanations for Deep 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from seewhy.explainers._cam import GradientCAM
 from seewhy.models import Gradients
+from seewhy.plain import Meaning
 from seewhy.types import Note
 
 __all__ = ["GradCAMPlusPlus"]
@@ -31,6 +33,8 @@ class GradCAMPlusPlus(GradientCAM):
     Example:
         saliency = GradCAMPlusPlus(network, layer="layer4")(inputs, targets)
     """
+
+    values: ClassVar[Meaning] = "size"
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ from seewhy.explainers._checks import at_places, unmoved
 from seewhy.explainers._superpixels import cell_of, check_count, check_grid, grid_sides
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, chunked, probabilities, settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Activation, Note, check_activation
 
@@ -65,6 +67,8 @@ class HierarchicalPerturbation(Explainer):
     grid: int | tuple[int, int] = 8
     smallest_cell: int = 4
     baseline: float | str | Tensor = 0.0
+
+    values: ClassVar[Meaning] = "change"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
@@ -94,7 +98,7 @@ class HierarchicalPerturbation(Explainer):
             maps += _on_cells(self._drops(drop, _salient(maps), inputs.shape[2:]))
         flat = self._flat(grids, inputs)
         notes = (*settled.notes, *unmoved(first.flatten(2), "window"), *_only_raised(first), *flat)
-        return Attribution(raw=maps, outputs=outputs, targets=targets, notes=notes)
+        return Attribution(raw=maps, outputs=outputs, targets=targets, notes=notes, quantity=settled.quantity)
 
     def _grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """(down, across) of every level.

@@ -17,6 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from seewhy.explainers._cam import GradientCAM
+from seewhy.plain import Meaning
 
 __all__ = ["HiResCAM"]
 
@@ -30,6 +31,7 @@ class HiResCAM(GradientCAM):
     """
 
     positive: ClassVar[bool] = False
+    values: ClassVar[Meaning] = "part"
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

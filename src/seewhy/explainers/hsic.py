@@ -25,7 +25,7 @@ Measure", 2022 (arXiv 2206.06219); Gretton et al., "Measuring Statistical Depend
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ from seewhy.explainers._superpixels import cells, check_count, check_grid, check
 from seewhy.maps import FLAT, full_precision
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Activation, check_activation
 
@@ -69,6 +70,8 @@ class HSIC(Explainer):
     sampler: Literal["sobol", "random"] = "sobol"
     baseline: float | str | Tensor = 0.0
     seed: int = 0
+
+    values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
@@ -109,6 +112,7 @@ class HSIC(Explainer):
             raw=raw.view(*scores.shape[:2], *grid_sides(self.grid)),
             outputs=outputs,
             targets=targets,
+            quantity=settled.quantity,
             notes=(*settled.notes, *unmoved(scores - scores[..., :1], "mask")),
         )
 

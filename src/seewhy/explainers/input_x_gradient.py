@@ -12,10 +12,12 @@ Differences", 2016 (arXiv 1605.01713).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from seewhy.explainers._pixel_gradient import PixelGradient, Reduce
+from seewhy.plain import Meaning
 
 __all__ = ["InputXGradient"]
 
@@ -29,6 +31,11 @@ class InputXGradient(PixelGradient):
     """
 
     reduce: Reduce = "sum"
+
+    values: ClassVar[Meaning] = "part"
+    caution: ClassVar[str] = (
+        "Multiplied by the picture: far from the mean colour looks important, whatever the network."
+    )
 
     def _told(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         return gradient * inputs.float()

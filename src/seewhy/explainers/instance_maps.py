@@ -24,6 +24,7 @@ from seewhy.errors import BadOutput, InvalidTarget
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
 from seewhy.models import Model
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Outputs
 
@@ -44,8 +45,8 @@ class InstanceMaps(Explainer):
     mask_threshold: float = 0.5
     nms_threshold: float = OVERLAP
 
-    unit: ClassVar[bool] = True
     classes_only: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "score"
 
     def __post_init__(self) -> None:
         check_thresholds(

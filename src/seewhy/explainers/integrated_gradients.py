@@ -35,6 +35,7 @@ from seewhy.explainers._pixel_gradient import lost, underflow
 from seewhy.maps import full_precision
 from seewhy.models import GradientModel, at, varies
 from seewhy.perturbation import batch_size, chunked
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note
 
@@ -63,6 +64,7 @@ class IntegratedGradients(Explainer):
 
     needs: ClassVar[type] = GradientModel
     pixelwise: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "part"
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)

@@ -11,10 +11,12 @@ on Image Processing 30).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from seewhy.explainers._cam import GradientCAM
+from seewhy.plain import Meaning
 
 __all__ = ["LayerCAM"]
 
@@ -26,6 +28,8 @@ class LayerCAM(GradientCAM):
     Example:
         saliency = LayerCAM(network, layer="layer4")(inputs, targets)
     """
+
+    values: ClassVar[Meaning] = "part"
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

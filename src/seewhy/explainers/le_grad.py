@@ -27,6 +27,7 @@ from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import bypassed, inside
 from seewhy.models import GradientModel
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Outputs
 
@@ -44,6 +45,7 @@ class LeGrad(Explainer):
     blocks: int | None = None
 
     needs: ClassVar[type] = GradientModel
+    values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
         if self.blocks is not None and (

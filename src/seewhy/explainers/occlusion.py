@@ -8,7 +8,7 @@ Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from seewhy.explainers._checks import unmoved
 from seewhy.maps import full_precision
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, perturbed_scores, probabilities, settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Activation, check_activation
 
@@ -44,6 +45,8 @@ class Occlusion(Explainer):
     window: int | tuple[int, int] | None = None
     stride: int | tuple[int, int] | None = None
     baseline: float | str | Tensor = 0.0
+
+    values: ClassVar[Meaning] = "change"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
@@ -72,7 +75,7 @@ class Occlusion(Explainer):
         drops = (before.unsqueeze(1) - after).transpose(1, 2).unflatten(2, (len(rows), len(columns)))
         raw = _mean_over_windows(drops, rows.float(), columns.float())
         notes = (*settled.notes, *unmoved(drops.flatten(2), "window"))
-        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes)
+        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes, quantity=settled.quantity)
 
     def _windows(self, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """(side of the picture, window, step) down and right.

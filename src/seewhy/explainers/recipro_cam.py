@@ -24,6 +24,7 @@ from seewhy.explainers._transformer import for_tokens
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size, chunked
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 
 __all__ = ["ReciproCAM"]
@@ -42,6 +43,7 @@ class ReciproCAM(Explainer):
     perturbation_per_eval: int | str = 32
 
     needs: ClassVar[type] = FeatureModel
+    values: ClassVar[Meaning] = "alone"
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)

@@ -20,7 +20,7 @@ Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanatio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from seewhy.explainers._regression import noisy, regress
 from seewhy.maps import full_precision
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, perturbed_scores, settle
+from seewhy.plain import Meaning
 from seewhy.progress import part_of, report
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Note, check_activation
@@ -72,11 +73,15 @@ class RISE(Explainer):
     tolerance: float | None = None
     seed: int = 0
 
+    values: ClassVar[Meaning] = "change"
+
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         if self.estimator not in ESTIMATORS:
             raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
+        if self.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
+            object.__setattr__(self, "values", "level")
         least = ESTIMATORS[self.estimator]
         if not _is_count(self.num_masks) or self.num_masks < least:
             raise InvalidInput(f"num_masks must be an integer of at least {least}, got {self.num_masks!r}.")
@@ -113,6 +118,7 @@ class RISE(Explainer):
             raw=torch.cat([m.raw for m in made]),
             outputs=outputs,
             targets=targets,
+            quantity=settled.quantity,
             notes=(*settled.notes, *self._notes(found, made)),
         )
 

@@ -25,7 +25,7 @@ of XAI", 2021 (arXiv 2107.14000), on RISE by Petsiuk, Das and Saenko, 2018 (arXi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ from seewhy.models import Model, at, varies
 from seewhy.models.torch.model import TorchModel
 from seewhy.ood.ood_net import OoDNet
 from seewhy.perturbation import batch_size, chunked, probabilities, settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Note, Outputs, check_activation
 
@@ -81,6 +82,8 @@ class RISEPlus(Explainer):
     paired: bool | None = None
     seed: int = 0
 
+    values: ClassVar[Meaning] = "change"
+
     def __post_init__(self) -> None:
         if not isinstance(self.ood_net, OoDNet):
             raise InvalidType(
@@ -93,6 +96,8 @@ class RISEPlus(Explainer):
         batch_size(self.perturbation_per_eval)
         if self.estimator not in ESTIMATORS:
             raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
+        if self.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
+            object.__setattr__(self, "values", "level")
         check_count("num_masks", self.num_masks, ESTIMATORS[self.estimator])
         check_grid(self.grid)
         if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0 < self.p < 1:
@@ -114,7 +119,7 @@ class RISEPlus(Explainer):
         raw, explained = self._estimate(masks, scores if self.estimator == "plain" else moved, weights)
         moves = (moved.abs().amax(2) > 1e-7) & (weights.sum(1, keepdim=True) > 0)
         notes = (*settled.notes, *unlike, *unmoved(moved, "mask"), *noisy(explained, moves))
-        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes)
+        return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes, quantity=settled.quantity)
 
     def _masks(self, inputs: Tensor) -> Masks:
         paired = self.estimator != "plain" if self.paired is None else self.paired

@@ -27,6 +27,7 @@ from seewhy.explainers._checks import at_places
 from seewhy.maps import FLAT, scale, upsample
 from seewhy.models import FeatureModel, at
 from seewhy.perturbation import batch_size
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Note, Outputs
 
@@ -49,6 +50,7 @@ class ScoreCAM(Explainer):
     perturbation_per_eval: int | str = 32
 
     needs: ClassVar[type] = FeatureModel
+    values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)

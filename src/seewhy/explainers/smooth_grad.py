@@ -30,6 +30,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
 from seewhy.models import GradientModel, Model, at
 from seewhy.perturbation import batch_size, chunked
+from seewhy.plain import Meaning
 from seewhy.progress import listening
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note
@@ -61,6 +62,7 @@ class SmoothGrad(Explainer):
 
     needs: ClassVar[type] = GradientModel
     pixelwise: ClassVar[bool] = True
+    values: ClassVar[Meaning] = "slope"
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)
@@ -75,8 +77,10 @@ class SmoothGrad(Explainer):
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
         method = self._method()
-        for trait in ("needs", "class_agnostic", "pixelwise"):  # a wrapper is what it wraps
+        for trait in ("needs", "class_agnostic", "pixelwise", "values", "caution"):  # a wrapper is what it wraps
             object.__setattr__(self, trait, getattr(method, trait))
+        if self.variant != "mean":
+            object.__setattr__(self, "values", "size")
 
     def _method(self) -> Explainer:
         """The inner explainer, on the wrapper's own network."""
@@ -96,7 +100,7 @@ class SmoothGrad(Explainer):
         shape = (self.samples, *inputs.shape[1:])
         noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         deviation = self.noise * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))
-        sums, layers, said = _Sums(len(inputs), self.samples), [], _Said()
+        sums, first, said = _Sums(len(inputs), self.samples), list[Attribution](), _Said()
 
         def work(start: int, stop: int) -> None:
             flat = torch.arange(start, stop, device=inputs.device)
@@ -107,7 +111,7 @@ class SmoothGrad(Explainer):
                 found = method._explain(at(model, rows), copies, _asked(targets, rows))
             sums.add(found.raw, rows, which)
             said.add(found.notes, rows.tolist())
-            layers.append(found.layer)
+            first[:] = first or [replace(found, raw=found.raw[:0])]
 
         chunked(work, len(inputs) * self.samples, self.perturbation_per_eval)
         plain = at_places(deviation == 0, "no noise", "all its values are equal, so no noise was added.")
@@ -115,7 +119,8 @@ class SmoothGrad(Explainer):
             raw=sums.result(self.variant),
             outputs=outputs,
             targets=targets,
-            layer=layers[0],
+            layer=first[0].layer,
+            quantity=first[0].quantity,
             notes=(*plain, *said.notes()),
         )
 

@@ -28,6 +28,7 @@ from seewhy.explainers._transformer import inside
 from seewhy.maps import full_precision
 from seewhy.models import FeatureModel
 from seewhy.perturbation import batch_size, chunked, probabilities, settle
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Activation, check_activation
 
@@ -55,6 +56,7 @@ class TIS(Explainer):
     seed: int = 0
 
     needs: ClassVar[type] = FeatureModel
+    values: ClassVar[Meaning] = "level"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
@@ -87,6 +89,7 @@ class TIS(Explainer):
             raw=_mean_where_kept(found, kept, body.grid),
             outputs=outputs,
             targets=targets,
+            quantity=settled.quantity,
             notes=(*settled.notes, *unmoved(found - found[..., :1], "set of tokens")),
         )
 

@@ -29,6 +29,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import inside
 from seewhy.models import FeatureModel, Features, Model, TokenModel, TransformerModel, WeightedBlock, Weightings
 from seewhy.perturbation import batch_size, chunked
+from seewhy.plain import Meaning
 from seewhy.targets import Request
 from seewhy.types import Note, Outputs
 
@@ -58,6 +59,7 @@ class ViTReciproCAM(Explainer):
     perturbation_per_eval: int | str = 32
 
     needs: ClassVar[type] = FeatureModel
+    values: ClassVar[Meaning] = "alone"
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)

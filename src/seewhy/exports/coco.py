@@ -152,8 +152,20 @@ def _annotation(record: SampleRecord, label: int, explainer: str, region: NDArra
         "segmentation": {"size": list(region.shape), "counts": run_lengths(region)},
         "iscrowd": 0,
         "score": _digits(about.probability),
-        "attributes": {"explainer": explainer, "flag": about.flag, **_detection(record, label), **metrics},
+        "attributes": {
+            "explainer": explainer,
+            "flag": about.flag,
+            **_detection(record, label),
+            **_nothing(record, label, explainer),
+            **metrics,
+        },
     }
+
+
+def _nothing(record: SampleRecord, label: int, explainer: str) -> dict[str, str]:
+    """Why the map of a region shows nothing, where it does not."""
+    found = record.nothing(label, explainer)
+    return {"shows_nothing": found} if found else {}
 
 
 def _detection(record: SampleRecord, label: int) -> dict[str, Any]:

@@ -12,7 +12,8 @@ uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, 
 that of the explained label with the highest probability, which the heat map names; its metric values are fields of
 their own (``EXPLAINER_METRIC``). FiftyOne stretches a heat map over the picture, so it is drawn for the whole of it:
 the map is laid on the original's pixels (`seewhy.images.view.View`), at most ``side`` of them along the longer side. 8
-bits: 0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look.
+bits: 0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look. A map
+that shows nothing has the tag "shows nothing", and goes a quarter of the way.
 FiftyOne itself is not needed.
 """
 
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput
 from seewhy.exports import _fiftyone_fields as fields
 from seewhy.exports._pictures import chosen, dump, view, write_list
@@ -114,10 +116,12 @@ class FiftyOne:
             if label is None or values is None or place is None:
                 continue
             path = f"fields/{name}/{number:08d}.png"
-            (out / path).write_bytes(_levels(place.to_original(values), float(values.min()), float(values.max())))
+            nothing = record.nothing(label, explainer)
+            scale = Scale.of(float(values.min()), float(values.max()), faint=bool(nothing))
+            (out / path).write_bytes(_levels(place.to_original(values), scale))
             index = record.class_of(label)
-            about = {"label": run.class_name(index), "class_index": index}
-            about |= {"low": float(values.min()), "high": float(values.max())}
+            about = {"label": run.class_name(index), "class_index": index, "low": scale.low, "high": scale.high}
+            about |= {"tags": ["shows nothing"]} if nothing else {}
             found[name] = {**fields.heat_map(_identity(run, record.sample, name), path), **about}
             scores = {m: record.scores.get((label, explainer, m)) for m in run.metrics}
             found |= {names.metrics[explainer, m]: value for m, value in scores.items()}
@@ -138,11 +142,9 @@ def _shrunk(place: View | None, side: int) -> View | None:
     return place.scaled(*(max(1, round(pixels * share)) for pixels in place.original))
 
 
-def _levels(values: NDArray[np.float32], low: float, high: float) -> bytes:
-    span = high - low
-    levels = (values.astype(np.float64) - low) * (255 / span) if span > 0 else np.zeros(values.shape)
+def _levels(values: NDArray[np.float32], scale: Scale) -> bytes:
     out = io.BytesIO()
-    whole = np.rint(np.nan_to_num(levels, nan=0.0)).clip(0, 255).astype(np.uint8)
+    whole = np.rint(255 * np.nan_to_num(scale.places(values), nan=0.0)).astype(np.uint8)
     Image.fromarray(whole).save(out, format="PNG", compress_level=2)
     return out.getvalue()
 

@@ -213,7 +213,7 @@ def _picture(found: pictures.Picture | None) -> Response:
 @_files.get("/runs/{run}/map", response_class=Response)
 def map_file(
     request: Request, run: Key, sample: Short, label: Annotated[int, Query(ge=0, lt=1 << 31)], explainer: Short,
-    v: Short, signed: bool = False, fine: bool = False,
+    v: Short, signed: bool = False, fine: bool = False, faint: bool = False,
 ) -> Response:  # fmt: skip
     """A map as a grey PNG; ``v`` says which part and place it is expected in."""
     opened = _opened(request, run)  # not as a dependency: that would be one more change of thread a picture
@@ -221,7 +221,8 @@ def map_file(
     stored = record.maps.get((label, explainer)) if record else None
     if stored is None or v != f"{stored.part}.{stored.row.offset}":
         raise HTTPException(404, "There is no such map.")
-    return _picture(pictures.map_picture(opened.run, sample, label, explainer, signed=signed, fine=fine))
+    looks = {"signed": signed, "fine": fine, "faint": faint}
+    return _picture(pictures.map_picture(opened.run, sample, label, explainer, **looks))
 
 
 @_files.get("/runs/{run}/thumbnail", response_class=Response)

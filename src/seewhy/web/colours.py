@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import cmap
 
+from seewhy.draw.overlay import DIVERGING
+
 __all__ = ["COLOUR_MAPS", "DEFAULT", "SIGNED", "Colours", "alpha", "tables"]
 
 DEFAULT = "inferno"
@@ -21,7 +23,7 @@ COLOUR_MAPS = {
     "cividis": ("cividis", "Cividis (for colour-blind eyes)"),
     "batlow": ("crameri:batlow", "Batlow"),
     "grey": ("matlab:gray", "Grey"),
-    SIGNED: ("colorbrewer:RdBu_r", "Signed: blue below 0, red above"),
+    SIGNED: (DIVERGING, "Signed, every map: blue below 0, red above"),
 }
 STEPS = 86
 
@@ -47,15 +49,15 @@ def _channels(known: str) -> list[str]:
     return [" ".join(f"{value:.3f}" for value in found[:, channel]) for channel in range(3)]
 
 
-def alpha(colours: str, threshold: int, *, overlay: bool) -> str:
+def alpha(threshold: int, *, signed: bool, overlay: bool) -> str:
     """How much of a map's colour covers the picture, for each of 256 values, as the browser's filter wants it.
 
     Laid over a picture it is value ** 0.75, so that details stay visible where little matters; alone it is 1. Below
-    ``threshold`` (percent of the largest value; of the largest magnitude where the colours are signed) it is 0.
+    ``threshold`` (percent of the largest value; of the largest magnitude where the map is signed) it is 0.
     """
     found = []
     for step in range(256):
-        value = abs(step / 127.5 - 1) if colours == SIGNED else step / 255
+        value = abs(step / 127.5 - 1) if signed else step / 255
         strength = value**0.75 if overlay else 1.0
         found.append(strength if value * 100 >= threshold else 0.0)
     return " ".join(f"{one:.3f}".rstrip("0").rstrip(".") for one in found)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from seewhy.csv_cells import guarded
 from seewhy.draw import overlay as drawing
+from seewhy.draw.scale import Scale
 from seewhy.images import decoding
 from seewhy.images.view import View
 from seewhy.web import pictures
@@ -38,20 +39,20 @@ def csv_of(page: SaliencyPage) -> bytes:
     lines = csv.writer(out)  # lines end with CR LF: of "\n" alone a "\r" in a name would not be quoted
     own = ["sample", "name", "position", "label", "class", "flag", "probability", "mean", "std", "low", "high"]
     own += ["box", "x0", "y0", "x1", "y1", "overlap"] if page.detects else []
-    lines.writerow(map(guarded, [*own, "explainer", "map_low", "map_high", *metrics]))
+    lines.writerow(map(guarded, [*own, "explainer", "map_low", "map_high", "note", *metrics]))
     for sample in page.samples:
         for one in sample.labels:
             about_label = [one.index, one.name, one.flag, one.probability, one.mean, one.std, one.low, one.high]
             about_label += [one.number, *(one.detected or [None] * 4), one.overlap] if page.detects else []
             sample_of = [sample.sample, sample.name, sample.position]
-            cells = [_of(found, metrics) for found in one.maps] or [[None] * (3 + len(metrics))]
+            cells = [_of(found, metrics) for found in one.maps] or [[None] * (4 + len(metrics))]
             lines.writerows(map(guarded, [*sample_of, *about_label, *cell]) for cell in cells)
     return out.getvalue().encode()
 
 
 def _of(found: MapCard, metrics: list[str]) -> list[Any]:
     values = {value.metric: value.value for value in found.values}
-    return [found.explainer, found.low, found.high, *(values.get(metric) for metric in metrics)]
+    return [found.explainer, found.low, found.high, found.nothing, *(values.get(metric) for metric in metrics)]
 
 
 # --------------------------------------------------------------------------------------------------------- picture
@@ -103,10 +104,12 @@ def _cells(
         if values is None:
             cells.append((Image.new("RGB", picture.size, drawing.UNSEEN), ["no map", one.missing]))
         else:
-            low, high = _ends(one, query.colours == SIGNED)
-            drawn = _drawn(picture, values if one.top is None else values.clip(max=one.top), sample, query)
-            drawn = _outlined(drawn, sample, label, query)
-            cells.append((drawn, [f"{number(low)} to {number(high)}", ", ".join(number(v.value) for v in one.values)]))
+            assert one.scale is not None
+            drawn = _outlined(_drawn(picture, values, one.scale, sample, query), sample, label, query)
+            first, last = one.scale.words
+            ends = f"{first} {number(one.scale.low)} to {number(one.scale.high)} {last}"
+            told = "faint: it shows nothing" if one.nothing else ", ".join(number(v.value) for v in one.values)
+            cells.append((drawn, [ends, told]))
     return cells
 
 
@@ -143,31 +146,22 @@ def _dashed(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float]) -
         draw.point((x, y), fill=drawing.PAPER if (x + y) // 4 % 2 else drawing.INK)
 
 
-def _ends(one: MapCard, signed: bool) -> tuple[float | None, float | None]:
-    if not signed or one.low is None or one.high is None:
-        return one.low, one.high if one.top is None else one.top
-    peak = max(abs(one.low), abs(one.high))
-    return -peak, peak
-
-
-def _drawn(picture: Image.Image, values: NDArray[np.float32], sample: SampleCard, query: SaliencyQuery) -> Image.Image:
+def _drawn(
+    picture: Image.Image, values: NDArray[np.float32], scale: Scale, sample: SampleCard, query: SaliencyQuery
+) -> Image.Image:
     """As the browser draws it: grey picture, colours over it, what the network did not see dark."""
-    signed = query.colours == SIGNED
-    scaled = pictures.levels(values, signed=signed).astype(np.float32) / 255
     size = sample.size or (picture.height, picture.width)
     whole = View(original=size, box=sample.box) if sample.box else View.identity(*size)
-    laid = whole.scaled(picture.height, picture.width).to_original(scaled).clip(0, 1)
-    strength = np.abs(2 * laid - 1) if signed else laid
-    gone = strength * 100 < query.threshold
-    if not query.overlay:
-        return drawing.colourise(np.where(gone, np.nan, laid), COLOUR_MAPS[query.colours][0])
-    colours = np.asarray(drawing.colourise(laid, COLOUR_MAPS[query.colours][0]), dtype=np.float32)
-    plain = np.asarray(picture, dtype=np.float32)
-    grey = np.repeat(np.asarray(picture.convert("L"), dtype=np.float32)[..., None], 3, axis=2)
-    share = np.where(gone | np.isnan(laid), 0, np.nan_to_num(strength) ** 0.75)[..., None]
-    full = np.where(np.isnan(laid)[..., None], 0.4 * grey, grey + (colours - grey) * share)
-    mixed = plain + (full - plain) * (query.opacity / 100)
-    return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
+    levels = pictures.levels(values, scale).astype(np.float32) / 255
+    laid = whole.scaled(picture.height, picture.width).to_original(levels).clip(0, 1)
+    colours = COLOUR_MAPS[SIGNED if scale.signed else query.colours][0]
+    threshold = query.threshold / 100
+    if query.overlay:
+        return drawing.overlay(
+            picture, laid, opacity=query.opacity / 100, colour_map=colours, signed=scale.signed, threshold=threshold
+        )
+    strength = np.abs(2 * laid - 1) if scale.signed else laid
+    return drawing.colourise(np.where(strength < threshold, np.nan, laid), colours)
 
 
 # ------------------------------------------------------------------------------------------------------------ page
@@ -180,7 +174,7 @@ def html_of(opened: Opened, query: SaliencyQuery, sample: str | None = None) -> 
         kind, _, text = url.partition("?")
         asked = dict(parse_qsl(text))
         if kind == "map":
-            looks = {name: asked.get(name) == "true" for name in ("signed", "fine")}
+            looks = {name: asked.get(name) == "true" for name in ("signed", "fine", "faint")}
             return pictures.map_picture(opened.run, asked["sample"], int(asked["label"]), asked["explainer"], **looks)
         return pictures.thumbnail(opened.run, asked["sample"])
 

@@ -1,8 +1,7 @@
 """Maps and pictures as the browser takes them.
 
-A map is a grey PNG of its own resolution, 0 its lowest value and 255 its highest, or where a pixel's detail leaves few
-values far above all others, the 99.5th percentile, as the run says; with ``signed`` 0 stands for minus
-the largest magnitude, 255 for plus, and 128 for about nothing. The browser enlarges and colours it.
+A map is a grey PNG of its own resolution: 0 and 255 stand for the ends of its scale (`seewhy.draw.scale`), and on a
+signed scale 128 for about nothing. The browser enlarges and colours it.
 
 Browsers enlarge in steps of a sixteenth of a cell. Of a map of 7 x 7 these would be seen: with ``fine`` small maps come
 enlarged up to fifteen times, bilinear between the centres of their cells, as everywhere else.
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seewhy.draw.scale import Scale
 from seewhy.errors import SeewhyError
 from seewhy.images.decoding import opened
 from seewhy.images.reading import read
@@ -46,33 +46,26 @@ def flat(stored: StoredMap) -> bool:
     return is_flat(stored.row.low, stored.row.high)
 
 
-def levels(values: NDArray[np.float32], *, signed: bool = False) -> NDArray[np.uint8]:
+def levels(values: NDArray[np.float32], shown: Scale) -> NDArray[np.uint8]:
     """A map (h, w) in 256 steps; a flat one is all 0, or about nothing where it is signed."""
-    found: NDArray[np.uint8] = np.rint(_scaled(values, signed)).astype(np.uint8)
-    return found
+    return np.rint(_scaled(values, shown)).astype(np.uint8)
 
 
-def _scaled(values: NDArray[np.float32], signed: bool) -> NDArray[np.float32]:
+def _scaled(values: NDArray[np.float32], shown: Scale) -> NDArray[np.float32]:
     """A map in 0..255."""
-    low, high = float(values.min()), float(values.max())
-    if signed:
-        high = max(abs(low), abs(high))
-        low = -high
-    span = high - low
-    if is_flat(low, high):
-        return np.full(values.shape, 128 if signed else 0, dtype=np.float32)
-    scaled: NDArray[np.float64] = (values.astype(np.float64) - low) * (255.0 / span)
-    return scaled.clip(0, 255).astype(np.float32)
+    if shown.signed and is_flat(shown.low, shown.high):
+        return np.full(values.shape, 128, dtype=np.float32)
+    return shown.places(values) * np.float32(255)
 
 
-def grey(values: NDArray[np.float32], *, signed: bool = False, fine: bool = False) -> bytes:
+def grey(values: NDArray[np.float32], shown: Scale, *, fine: bool = False) -> bytes:
     """A map (h, w) as a grey PNG."""
-    made = levels(values, signed=signed)
+    made = levels(values, shown)
     times = min(15, FINE // max(values.shape)) if fine else 1
     if times > 1:
         height, width = values.shape
         times -= 1 - times % 2  # an odd number: then the centres of the cells, where slopes change, are kept
-        made = np.rint(_weights(height, times) @ _scaled(values, signed) @ _weights(width, times).T).astype(np.uint8)
+        made = np.rint(_weights(height, times) @ _scaled(values, shown) @ _weights(width, times).T).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(made).save(out, format="PNG", compress_level=3)
     return out.getvalue()
@@ -85,7 +78,7 @@ def _weights(cells: int, times: int) -> NDArray[np.float32]:
 
 
 def map_picture(
-    run: Run, sample: str, label: int, explainer: str, *, signed: bool = False, fine: bool = False
+    run: Run, sample: str, label: int, explainer: str, *, signed: bool = False, faint: bool = False, fine: bool = False
 ) -> Picture | None:
     """The picture of a stored map; None where there is none.
 
@@ -96,12 +89,12 @@ def map_picture(
     if found is None:
         return None
     data, row = found
-    if row.encoding == "png" and row.top is None and not signed and not is_flat(row.low, row.high):
+    shown = run.scale(row, signed=signed, faint=faint)
+    if row.encoding == "png" and shown == Scale(row.low, row.high) and not is_flat(row.low, row.high):
         return Picture(data, "image/png")
     values = run.map(sample, label, explainer)
     assert values is not None
-    shown = values if row.top is None or signed else np.minimum(values, np.float32(row.top))
-    return Picture(grey(shown, signed=signed, fine=fine), "image/png")
+    return Picture(grey(values, shown, fine=fine), "image/png")
 
 
 def thumbnail(run: Run, sample: str) -> Picture | None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from seewhy.draw.scale import Scale
 from seewhy.errors import UnknownName
 from seewhy.runs.query.run import Hit, SampleRecord
+from seewhy.web.colours import SIGNED
 from seewhy.web.library import Opened
 from seewhy.web.pictures import flat
 from seewhy.web.queries import SaliencyQuery
@@ -46,9 +48,11 @@ class MapCard:
         url: of the grey picture, below the run's own address; "" where there is no map.
         low: the map's smallest value.
         high: its largest value.
-        top: the value from which on it is shown brightest, where that is not the largest.
+        scale: the values of its first and last colour, whether 0 stands in the middle of them, and whether some values
+            lie beyond.
         size: (height, width) in cells.
         flat: whether it has one value everywhere.
+        nothing: why it shows nothing, so that it is drawn faint; "" where it shows something.
         values: of the metrics.
         missing: why there is no map.
     """
@@ -58,9 +62,10 @@ class MapCard:
     url: str = ""
     low: float | None = None
     high: float | None = None
-    top: float | None = None
+    scale: Scale | None = None
     size: tuple[int, int] | None = None
     flat: bool = False
+    nothing: str = ""
     values: list[Value]
     missing: str = ""
 
@@ -323,7 +328,6 @@ def _label(
 ) -> LabelCard:
     """A label; without names it is not the active one, and has no maps."""
     own, unsure = record.labels[label], record.uncertainty.get(label)
-    signed = query.colours == "signed"
     index, box = record.class_of(label), record.detections.get(label)
     return LabelCard(
         label=label, index=index, name=opened.run.class_name(index), number=None if box is None else label + 1,
@@ -332,7 +336,7 @@ def _label(
         outside=unsure is not None and not unsure.low <= own.probability <= unsure.high,
         mean=unsure.mean if unsure else None, std=unsure.std if unsure else None,
         low=unsure.low if unsure else None, high=unsure.high if unsure else None, meets=meets,
-        active=names is not None, maps=[_map(opened, record, label, name, signed) for name in names or ()],
+        active=names is not None, maps=[_map(opened, query, record, label, name) for name in names or ()],
     )  # fmt: skip
 
 
@@ -344,19 +348,21 @@ def _answer(opened: Opened, record: SampleRecord, label: int) -> str | None:
     return "predicted" if there is None else f"predicted, {'right' if there else 'wrong'}"
 
 
-def _map(opened: Opened, record: SampleRecord, label: int, name: str, signed: bool) -> MapCard:
+def _map(opened: Opened, query: SaliencyQuery, record: SampleRecord, label: int, name: str) -> MapCard:
     stored = record.maps.get((label, name))
     number = opened.run.explainers.index(name)
     values = _values(opened, record, label, name)
     if stored is None:
         return MapCard(explainer=name, number=number, values=values, missing=_why(record, label, name))
+    nothing = record.nothing(label, name)
+    signed = True if query.colours == SIGNED else None
+    scale = opened.run.scale(stored.row, signed=signed, faint=bool(nothing))
     which = {"sample": record.sample, "label": label, "explainer": name, "v": f"{stored.part}.{stored.row.offset}"}
-    which |= {"fine": "true"} if stored.row.encoding != "png" else {}
+    looks = {"fine": stored.row.encoding != "png", "signed": scale.signed, "faint": bool(nothing)}
+    which |= {look: "true" for look, on in looks.items() if on}
     return MapCard(
-        explainer=name, number=number, url=f"map?{urlencode(which | ({'signed': 'true'} if signed else {}))}",
-        low=stored.row.low, high=stored.row.high, top=None if signed else stored.row.top,
-        size=(stored.row.height, stored.row.width), flat=flat(stored),
-        values=values,
+        explainer=name, number=number, url=f"map?{urlencode(which)}", low=stored.row.low, high=stored.row.high,
+        scale=scale, size=(stored.row.height, stored.row.width), flat=flat(stored), nothing=nothing, values=values,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from seewhy.errors import InvalidInput
-from seewhy.runs.folder.codec import bright, decode, encode, lossless, thumbnail
+from seewhy.runs.folder.codec import decode, encode, lossless, thumbnail
 
 random = np.random.default_rng(0)
 MAPS = {
@@ -59,16 +59,6 @@ def test_numbers_on_request():
 def test_an_unknown_encoding_is_refused():
     with pytest.raises(InvalidInput, match=r"^Maps are kept as 'f4', 'f2' or 'png', got 'jpg': written by a later"):
         decode(b"", "jpg", (1, 1), 0, 1)
-
-
-def test_the_brightest_colour_begins_where_few_values_are_far_above_all_others():
-    small = np.arange(1024, dtype=np.float32).reshape(32, 32)
-    assert bright(small) is None
-    spiky = np.random.default_rng(0).random((64, 64)).astype(np.float32)
-    spiky[3, 5] = 50
-    assert bright(spiky) == pytest.approx(np.percentile(spiky, 99.5))
-    assert bright(np.ones((64, 64), np.float32)) is None
-    assert bright((np.arange(4096) < 4090).astype(np.float32).reshape(64, 64)) is None  # the percentile is the maximum
 
 
 @pytest.mark.parametrize(

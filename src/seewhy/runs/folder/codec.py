@@ -18,7 +18,6 @@ __all__ = [
     "SMALL",
     "Encoded",
     "Precision",
-    "bright",
     "check",
     "check_thumbnail",
     "decode",
@@ -59,17 +58,6 @@ def encode(values: NDArray[np.float32], precision: Precision = "auto") -> Encode
     out = io.BytesIO()
     Image.fromarray(levels.astype(np.uint8)).save(out, format="PNG", compress_level=2)
     return Encoded(out.getvalue(), "png", low, high)
-
-
-def bright(values: NDArray[np.float32]) -> float | None:
-    """The value from which on a map (h, w) is shown brightest: its 99.5th percentile, above 32 x 32 cells; else None.
-
-    A gradient map has a few pixels far above all others: between the smallest and the largest value it looks empty.
-    """
-    if values.size <= SMALL:
-        return None
-    top = float(np.percentile(values, 99.5))
-    return top if values.min() < top < values.max() else None
 
 
 def decode(data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float) -> NDArray[np.float32]:

@@ -107,8 +107,8 @@ class MapRow(NamedTuple):
         width: cells.
         low: the map's smallest value.
         high: the map's largest value.
-        top: where a pixel's detail leaves few values far above all others, the value from which on the brightest
-            colour is used (the 99.5th percentile); else None.
+        top: where a pixel's detail leaves few values far above all others, the value (where the map is for and
+            against, its size) from which on the strongest colour is used: `seewhy.draw.scale.white`; else None.
         checksum: of its bytes (CRC-32); None where an earlier version wrote it.
     """
 

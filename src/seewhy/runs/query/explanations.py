@@ -63,6 +63,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         pictures=[picture],
         views=[view := View(original=record.size, box=record.box)],
         names=[record.name],
+        values=about.get("values", "size"),  # of earlier versions nothing is known
         boxes=[_boxes(record, labels, view, record.input)] if record.detections else [],
     )
 

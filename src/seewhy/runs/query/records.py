@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 
+from seewhy.plain import NOTHING
 from seewhy.runs.folder.rows import (
     CostRow,
     DetectionRow,
@@ -123,6 +124,12 @@ class SampleRecord:
     def class_of(self, label: int) -> int:
         """The class index that a label means: itself, or the class of the detector's box of this number."""
         return self.detections[label].class_index if label in self.detections else label
+
+    def nothing(self, label: int, explainer: str) -> str:
+        """Why a map shows nothing, as was noted when it was made; "" where it shows something."""
+        notes = self.costs[explainer].notes if explainer in self.costs else ()
+        found = next((one.text for one in notes if one.kind == NOTHING and one.label in (None, label)), "")
+        return found[:1].upper() + found[1:]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
 from seewhy.runs.folder.originals import Original, original
@@ -332,6 +333,18 @@ class Run:
         """The same numbers picture by picture, for intervals, differences and what may be called best."""
         with self._base.moment() as now:
             return judging.judged(now)
+
+    def scale(self, row: MapRow, *, signed: bool | None = None, faint: bool = False) -> Scale:
+        """The scale on which a stored map is drawn.
+
+        Args:
+            row: of the map.
+            signed: whether both signs are shown, or None for what the map itself asks for.
+            faint: whether it shows nothing; see `SampleRecord.nothing`.
+        """
+        about = self.settings["explainers"].get(row.explainer, {})
+        values = about.get("values", "size")  # runs of earlier versions do not say it
+        return Scale.of(row.low, row.high, row.top, meaning=values, faint=faint, signed=signed)
 
     def concise(self, metric: str) -> bool:
         """Whether a metric says how concise a map is, not how right: it has no weight unless it is given one."""

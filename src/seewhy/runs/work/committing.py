@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from seewhy.draw.scale import white
 from seewhy.errors import StorageError
-from seewhy.runs.folder.codec import Precision, bright, encode
+from seewhy.runs.folder.codec import encode
 from seewhy.runs.folder.parts import checksum
 from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, readable
 from seewhy.runs.work.job import Tools
@@ -42,7 +43,7 @@ def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]
         )
     pack, rows = _Pack(), []
     for picture in pictures:
-        maps = _maps(picture, pack, tools.job.precision)
+        maps = _maps(picture, pack, tools)
         extra: dict[str, Any] = {"maps": maps, "written": time.time()}
         if picture.loaded is not None and "predict" in picture.item.tasks:
             data, kind, (height, width) = picture.loaded.small
@@ -51,14 +52,17 @@ def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]
     return tools.store.write(tools.run, chunk, rows, pack.pieces), sum(len(row.maps) for row in rows)
 
 
-def _maps(picture: Picture, pack: _Pack, precision: Precision) -> list[MapRow]:
+def _maps(picture: Picture, pack: _Pack, tools: Tools) -> list[MapRow]:
     found = []
     for label, explainer in sorted(picture.kept):
         values = picture.maps[label, explainer]
-        kept = encode(values, precision)
-        offset = pack.add(kept.data)
-        place = (offset, len(kept.data), kept.encoding, *values.shape, kept.low, kept.high, bright(values))
-        found.append(MapRow(label, explainer, *place)._replace(checksum=checksum(kept.data)))
+        kept, (height, width) = encode(values, tools.job.precision), values.shape
+        row = MapRow(
+            label=label, explainer=explainer, offset=pack.add(kept.data), size=len(kept.data), encoding=kept.encoding,
+            height=height, width=width, low=kept.low, high=kept.high,
+            top=white(values, tools.explainers[explainer].values), checksum=checksum(kept.data),
+        )  # fmt: skip
+        found.append(row)
     return found
 
 

@@ -239,7 +239,12 @@ def _of_boxes(picture: Picture, explainer: Explainer) -> tuple[Attribution, floa
     rows = [labels.index(row.class_index) for row in found]
     note = f"{type(explainer).__name__} explains classes: boxes of one class share a map."
     shared = Note(text=note, kind="boxes that share a map")
-    return replace(of_classes, raw=of_classes.raw[:, rows], notes=(*of_classes.notes, shared)), seconds
+    notes = [
+        replace(one, target=at) if one.target is not None else one
+        for one in of_classes.notes
+        for at in ([None] if one.target is None else [n for n, row in enumerate(rows) if row == one.target])
+    ]
+    return replace(of_classes, raw=of_classes.raw[:, rows], notes=(*notes, shared)), seconds
 
 
 def _targets(picture: Picture) -> list[BoxTarget]:
@@ -261,15 +266,15 @@ def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution
 
 
 def _notes(picture: Picture, found: Attribution, image: int) -> list[NoteRow]:
-    """What is said about one picture's maps; general remarks are about the whole picture."""
+    """What is said about one picture's maps; general remarks are about the whole picture.
+
+    A picture with fewer classes than its neighbours in the batch has its first class again instead.
+    """
     labels = picture.classes or ()
-    shared = found.targets.count != len(labels) or (
-        found.targets.classes is not None and picture.detections is not None
-    )
     return [
-        NoteRow(note.kind, note.text, None if note.target is None or shared else labels[note.target])
+        NoteRow(note.kind, note.text, None if note.target is None else labels[note.target])
         for note in found.notes
-        if note.image in (None, image)
+        if note.image in (None, image) and (note.target is None or note.target < len(labels))
     ]
 
 

@@ -254,9 +254,9 @@ class Tools:
 
     def _explainer(self, label: str) -> dict[str, Any]:
         one = self.explainers[label]
-        about = {"class_agnostic": one.class_agnostic, "pixelwise": one.pixelwise, "chance": one.chance}
-        about["maps"] = label not in self.unkept
-        return {**_what(one), **about, "id": self.ids["explainer", label]}
+        traits = ("class_agnostic", "pixelwise", "chance", "values", "caution")
+        about = {name: getattr(one, name) for name in traits}
+        return {**_what(one), **about, "maps": label not in self.unkept, "id": self.ids["explainer", label]}
 
     def _metric(self, label: str) -> dict[str, Any]:
         one = self.metrics[label]

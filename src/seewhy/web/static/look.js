@@ -21,22 +21,22 @@ export function dressed(address) {
 }
 
 // What of a map's colour covers the picture, for each of 256 values.
-function shares({ overlay, threshold, colours }) {
+function shares({ overlay, threshold }, signed) {
   return Array.from({ length: 256 }, (_, step) => {
-    const value = colours === "signed" ? Math.abs(step / 127.5 - 1) : step / 255;
+    const value = signed ? Math.abs(step / 127.5 - 1) : step / 255;
     const share = overlay === "true" ? value ** 0.75 : 1;
     return value * 100 >= Number(threshold) ? share.toFixed(3) : "0";
   }).join(" ");
 }
 
-function colour(option) {
+function paint(filter, ramp, option, share) {
   const names = ["red", "green", "blue"];
-  const transfer = byId("coloured").querySelector("feComponentTransfer");
+  const transfer = byId(filter).querySelector("feComponentTransfer");
   names.forEach((name, at) => transfer.children[at].setAttribute("tableValues", option.dataset[name]));
+  byId(filter).querySelector("feFuncA").setAttribute("tableValues", share);
   const tables = names.map((name) => option.dataset[name].split(" ").map(Number));
   const last = tables[0].length - 1;
-  const ramp = byId("ramp");
-  ramp.replaceChildren(...tables[0].map((_, at) => {
+  byId(ramp).replaceChildren(...tables[0].map((_, at) => {
     const stop = document.createElementNS("http://www.w3.org/2000/svg", "stop");
     stop.setAttribute("offset", at / last);
     stop.setAttribute("stop-color", `rgb(${tables.map((table) => Math.round(255 * table[at])).join(" ")})`);
@@ -59,8 +59,9 @@ export function draw() {
   for (const place of [byId("results"), byId("viewer")]) {
     if (place) Object.assign(place.dataset, { overlay: now.overlay, boxes: now.boxes });
   }
-  byId("coloured").querySelector("feFuncA").setAttribute("tableValues", shares(now));
-  colour(byId("colours").selectedOptions[0]);
+  const chosen = byId("colours").selectedOptions[0];
+  paint("coloured", "ramp", chosen, shares(now, now.colours === "signed"));
+  paint("diverging", "ramp-signed", byId("signed-colours"), shares(now, true));
   byId("opacity").nextElementSibling.textContent = `${now.opacity} %`;
   byId("threshold").nextElementSibling.textContent = `${now.threshold} %`;
 }
