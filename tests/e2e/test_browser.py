@@ -42,11 +42,11 @@ def test_the_first_page_is_what_the_store_has(tab: Any, served: Any, place: Path
     assert card.locator(".who").all_inner_texts() == list(run.explainers)
     for cell, name in zip(card.locator(".cell").all(), run.explainers, strict=True):
         row = record.maps[label, name].row
-        shown = run.scale(row)
+        scale = run.scale(row)
         words = cell.locator(".bar span").all_inner_texts()
-        assert [text.split()[at] for text, at in zip(words, (0, -1), strict=True)] == [*shown.words]
-        ends = [float(text.strip("≥ " + "".join(shown.words))) for text in words]
-        assert ends == pytest.approx([shown.low, shown.high], rel=5e-4, abs=1e-6)
+        assert [text.split()[at] for text, at in zip(words, (0, -1), strict=True)] == [*scale.words]
+        ends = [float(text.strip("≥ " + "".join(scale.words))) for text in words]
+        assert ends == pytest.approx([scale.low, scale.high], rel=5e-4, abs=1e-6)
         shown = [float(text) for text in cell.locator(".values dd").all_inner_texts()]
         assert shown == pytest.approx([record.scores[label, name, metric] for metric in run.metrics], rel=1e-3)
 
