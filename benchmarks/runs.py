@@ -33,8 +33,8 @@ import torch
 from PIL import Image
 
 from seewhy import registry
-from seewhy.api import prepare
 from seewhy.datasets.shapes import Shapes
+from seewhy.inputs import prepare
 from seewhy.memory import keep_memory
 from seewhy.models.loading import load
 from seewhy.runs.folder.store import Store

@@ -39,15 +39,15 @@ def rss():
 
 from seewhy.runs import runner
 seen = {}
-advance = runner._Progress.advance
+said = runner.Bar.__call__
 
-def told(self, pictures):
-    advance(self, pictures)
+def told(self, done, total):
+    said(self, done, total)
     for mark in (1000, 5000, 20000, 50000, 100000):
-        if self.done >= mark and mark not in seen:
+        if done >= mark and mark not in seen:
             seen[mark] = rss()
 
-runner._Progress.advance = told
+runner.Bar.__call__ = told
 from seewhy.cli import main
 code = main(sys.argv[1:])
 sys.stderr.write(" ".join(f"{mark}:{value:.0f}" for mark, value in seen.items()) + f" end:{rss():.0f}\\n")

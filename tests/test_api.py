@@ -18,7 +18,7 @@ from torch import nn
 import seewhy
 from seewhy.draw.overlay import DIVERGING, colourise
 from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, UnknownName, UnknownParameter, UnreadableImage
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from support.typed import present, unchecked
 
 LABELS = ("tabby, tabby cat", "tiger cat", "crane", "crane", "red thing")

@@ -29,7 +29,7 @@ _PLACES = {
     "MaskTarget": "targets",
     "OoDNet": "ood.ood_net",
     "Outputs": "types",
-    "Preprocessing": "images.images",
+    "Preprocessing": "images.preprocessing",
     "Sample": "types",
     "SimilarityTarget": "targets",
     "TextTarget": "targets",

@@ -38,7 +38,7 @@ from seewhy.explainers.smooth_grad import SmoothGrad as SmoothGrad
 from seewhy.explainers.tis import TIS as TIS
 from seewhy.explainers.vit_recipro_cam import ViTReciproCAM as ViTReciproCAM
 from seewhy.explanation import Explanation as Explanation
-from seewhy.images.images import Preprocessing as Preprocessing
+from seewhy.images.preprocessing import Preprocessing as Preprocessing
 from seewhy.memory import keep_memory as keep_memory
 from seewhy.models import heads as heads
 from seewhy.models.accelerate import accelerate as accelerate
@@ -79,6 +79,7 @@ from . import explainers as explainers
 from . import explanation as explanation
 from . import exports as exports
 from . import images as images
+from . import inputs as inputs
 from . import judging as judging
 from . import maps as maps
 from . import memory as memory

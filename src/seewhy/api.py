@@ -4,57 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all
-from seewhy.checks import check_inputs
-from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTarget, detect
-from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, NoSpatialOutput, nearest
+from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTarget, check_sieve, detect
+from seewhy.errors import InvalidType, NoSpatialOutput, UnknownParameter, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
-from seewhy.images.images import Preprocessing, stretched
-from seewhy.images.reading import read
-from seewhy.images.statistics import check_statistics
-from seewhy.images.view import View
+from seewhy.inputs import Batch, count, opened, together, unpacked
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.towers import spoken
 from seewhy.perturbation import Settled, settle
-from seewhy.progress import Listener, listening
+from seewhy.plain import class_name
+from seewhy.progress import Bar, Listener, check_progress, listening
 from seewhy.targets import ClassTarget, Request, TargetSet, one_at_a_time
-from seewhy.types import Activation, Note, Outputs
+from seewhy.types import Activation, Note, Outputs, check_activation
 
-__all__ = ["Bar", "Batch", "build", "detections", "explain", "prepare", "resolve_labels", "together"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pictures as the network takes them, and the way back.
-
-    Attributes:
-        inputs: (N, C, H, W).
-        pictures: the originals.
-        views: where each was seen by the network.
-        names: what each is called.
-        warnings: about the inputs.
-    """
-
-    inputs: Tensor
-    pictures: list[Image.Image]
-    views: list[View]
-    names: list[str]
-    warnings: tuple[str, ...] = ()
+__all__ = ["build", "detections", "explain"]
 
 
 def explain(
@@ -84,25 +58,54 @@ def explain(
     Raises:
         SeewhyError: see the message.
     """
-    network, image = _unpacked(load(model), image)
+    asked = _Asked(method, activation_fn, parameters, progress)
+    given = opened(image)
+    if (known := count(given)) is not None:
+        Request.check(targets, known)
+    network, given = unpacked(load(model), given)
     network, targets = spoken(network, targets)
-    batches = together(network, image, apart=_in_pictures(targets))
-    n = sum(len(batch.names) for batch, _ in batches)
-    asked = resolve_labels(targets, getattr(network, "labels", None), n)
-    request = Request.parse(asked, n)
+    n = count(given) or 0
+    request = Request.named(targets, getattr(network, "labels", None), n)
+    batches = together(network, given, apart=request.in_pictures)
     network = _bound(network, batches, n)
     if len(batches) == 1:
-        return _explained(network, batches[0][0], asked, method, activation_fn, progress, parameters)
+        return _explained(network, batches[0][0], request, asked)
     if request.kind == "predicted" and _detects(network, batches[0][0].inputs):
         raise one_at_a_time(n)
     parts = [
-        _explained(
-            at(network, torch.tensor(places)), batch, _rows(request, asked, places), method, activation_fn, progress,
-            parameters,
-        )
-        for batch, places in batches
-    ]  # fmt: skip
+        _explained(at(network, torch.tensor(places)), batch, request.rows(places), asked) for batch, places in batches
+    ]
     return joined(parts, [places for _, places in batches])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How it is to be explained; what can be refused before there is a network is refused here."""
+
+    method: Any
+    activation_fn: Any
+    parameters: dict[str, Any]
+    progress: bool | Listener
+
+    def __post_init__(self) -> None:
+        check_activation(self.activation_fn)
+        check_progress(self.progress)
+        if not self.automatic:
+            self.build(self.method, None)
+            return
+        kinds = [registry.load("explainers", method) for method in _AUTO]
+        known = dict.fromkeys(f.name for kind in kinds for f in fields(kind) if f.name != "network")
+        if wrong := [name for name in self.parameters if name not in known]:
+            raise UnknownParameter(
+                f"No method that 'auto' may choose has a parameter {wrong[0]!r}. {nearest(wrong[0], known)}"
+            )
+
+    @property
+    def automatic(self) -> bool:
+        return isinstance(self.method, str) and self.method == "auto"
+
+    def build(self, method: Any, network: Model | None) -> Explainer:
+        return build(method, network, self.activation_fn, self.parameters)
 
 
 def _bound(network: Model, batches: list[tuple[Batch, list[int]]], n: int) -> Model:
@@ -115,42 +118,24 @@ def _bound(network: Model, batches: list[tuple[Batch, list[int]]], n: int) -> Mo
         return bound(network, first) if len(batches) == 1 else bound(network, first[:1], n)
 
 
-def _in_pictures(targets: Any) -> bool:
-    """Whether a target is a box in pixels of the picture, so that it is another one for each picture's input."""
-    several = targets if isinstance(targets, list | tuple) else [targets]
-    return any(isinstance(one, BoxTarget) and one.picture_box is not None for one in several)
-
-
-def _rows(request: Request, asked: Any, places: list[int]) -> Any:
-    """What was asked for some of the pictures."""
-    return asked if request.classes is None else request.classes[places]
-
-
-def _explained(
-    network: Model, batch: Batch, asked: Any, method: Any, activation_fn: Any, progress: bool | Listener,
-    parameters: dict[str, Any],
-) -> Explanation:  # fmt: skip
+def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) -> Explanation:
     """Pictures of one input size."""
     size = (batch.inputs.shape[2], batch.inputs.shape[3])
-    asked = _placed_boxes(asked, batch.views[0], size)
-    request = Request.parse(asked, len(batch.inputs))
-    chosen, reason = _choose(network, batch.inputs, method, request)
-    explainer = build(chosen, network, activation_fn, parameters)
+    request = request.placed(batch.views[0], size)
+    chosen, reason = _choose(network, batch.inputs, request) if asked.automatic else (asked.method, ())
+    explainer = asked.build(chosen, network)
     started = time.perf_counter()
-    with Bar(type(explainer).__name__, progress) as listener, listening(listener):
+    with Bar(type(explainer).__name__, asked.progress) as bar, listening(bar):
         try:
             found = explainer.run(batch.inputs, request)
         except NoSpatialOutput as error:  # of tokens or candidates that no method above RISE can place
-            if not isinstance(method, str) or method != "auto":
+            if not asked.automatic:
                 raise
-            reason, explainer = (
-                (f"Method 'auto' chose RISE. {error}",),
-                build("rise", network, activation_fn, parameters),
-            )
+            reason, explainer = (f"Method 'auto' chose RISE. {error}",), asked.build("rise", network)
             found = explainer.run(batch.inputs, request)
     seconds = time.perf_counter() - started
     with network.opened():
-        said = _said(network, batch.inputs, found, activation_fn)
+        said = _said(network, batch.inputs, found, asked.activation_fn)
     predicted = request.kind == "predicted"
     known = about_all((*getattr(network, "notes", ()), *reason, *batch.warnings))
     unsure = _unsure(network, found.outputs) if predicted else []
@@ -174,14 +159,6 @@ def _explained(
     )
 
 
-def _placed_boxes(asked: Any, view: View, size: tuple[int, int]) -> Any:
-    """The targets; boxes in pixels of the picture as boxes in pixels of its input."""
-    if not _in_pictures(asked):
-        return asked
-    several = asked if isinstance(asked, list | tuple) else [asked]
-    return [one.placed(view, size) if isinstance(one, BoxTarget) else one for one in several]
-
-
 def detections(
     model: Any, image: Any, *, score_threshold: float = SCORE, nms_threshold: float | None = OVERLAP,
     max_detections: int = MOST,
@@ -202,10 +179,12 @@ def detections(
         InvalidTarget: the model gives no boxes.
         SeewhyError: see the message.
     """
-    network, image = _unpacked(load(model), image)
+    check_sieve(score_threshold, nms_threshold, max_detections)
+    given = opened(image)
+    network, given = unpacked(load(model), given)
     labels: Sequence[str] | None = getattr(network, "labels", None)
     by_place: dict[int, list[Detection]] = {}
-    for batch, places in together(network, image):
+    for batch, places in together(network, given):
         network.check(batch.inputs)
         with network.opened():
             outputs = network(batch.inputs)
@@ -213,131 +192,16 @@ def detections(
             outputs, score_threshold=score_threshold, nms_threshold=nms_threshold, max_detections=max_detections
         )
         by_place |= dict(zip(places, objects, strict=True))
-    found = [[replace(one, name=_label(one.label, labels)) for one in by_place[i]] for i in sorted(by_place)]
+    found = [[replace(one, name=class_name(one.label, labels)) for one in by_place[i]] for i in sorted(by_place)]
     many = isinstance(image, list | tuple) or (isinstance(image, Tensor) and image.ndim == 4)
     return found if many else found[0]
 
 
-def resolve_labels(targets: Any, labels: Sequence[str] | None, n: int) -> Any:
-    """Class names -> indices; a flat list for a single image becomes its several targets.
-
-    Raises:
-        InvalidTarget: the name is unknown (the nearest are offered), ambiguous, or the model has no class names.
-    """
-    if isinstance(targets, str) and targets != "all":
-        return _label_index(targets, labels)
-    if isinstance(targets, list | tuple) and targets and not callable(targets[0]):
-        indices = [_label_index(t, labels) if isinstance(t, str) else t for t in targets]
-        flat = not any(isinstance(t, list | tuple | np.ndarray | Tensor) for t in indices)
-        return [indices] if n == 1 and flat else indices
-    return targets
+_AUTO = ("recipro_cam", "vit_recipro_cam", "det_class_probability_map", "rise")
 
 
-def _label_index(name: str, labels: Sequence[str] | None) -> int:
-    if name.isdecimal():
-        return int(name)
-    if not labels:
-        raise InvalidTarget(f"The model has no class names, so {name!r} cannot be looked up. Pass the class's index.")
-    wanted = name.strip().casefold()
-    exact = [i for i, label in enumerate(labels) if label.casefold() == wanted]
-    found = exact or [i for i, label in enumerate(labels) if wanted in label.casefold().split(", ")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InvalidTarget(f"{name!r} names several classes: {', '.join(map(str, found))}. Pass an index.")
-    raise InvalidTarget(f"The model has no class {name!r}. {nearest(name, labels)}")
-
-
-def _unpacked(network: Model, image: Any) -> tuple[Model, Any]:
-    """The pictures in a dictionary of a forward's arguments, and the model with the others."""
-    if not isinstance(image, Mapping):
-        return network, image
-    if not isinstance(network, TorchModel):
-        raise InvalidType(f"A dictionary of arguments is for torch modules; {network.name} takes the pictures alone.")
-    name = network.picture_in(image)
-    others = {key: value for key, value in image.items() if key != name}
-    return replace(network, forward_kwargs={**network.forward_kwargs, **others}, input_name=name), image[name]
-
-
-def prepare(network: Model, image: Any) -> Batch:
-    """The network's input from whatever form of picture the caller has; see `explain`.
-
-    Raises:
-        InvalidInput: how a picture becomes an input is not known, or pictures become inputs of several sizes.
-    """
-    found = together(network, image)
-    if len(found) > 1:
-        sizes = ", ".join(f"{b.inputs.shape[2]} x {b.inputs.shape[3]}" for b, _ in found)
-        raise InvalidInput(f"The pictures become inputs of several sizes: {sizes}. Pass them one by one.")
-    return found[0][0]
-
-
-def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[Batch, list[int]]]:
-    """The pictures whose inputs have one size, and where each stands among all; see `explain`.
-
-    Args:
-        network: whose preprocessing is used.
-        image: as in `explain`.
-        apart: each picture alone.
-    """
-    if isinstance(image, Tensor):
-        batch = _prepared_already(network, image)
-        return [(batch, list(range(len(batch.names))))]
-    many = isinstance(image, list | tuple)
-    pictures = [read(one) for one in image] if many else [read(image)]
-    if not pictures:
-        raise InvalidInput("There is no picture to explain: the list is empty.")
-    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
-    if preprocessing is None:
-        raise InvalidInput(
-            f"How a picture becomes an input of {network.name} is not known. Pass "
-            "seewhy.load(model, preprocessing=seewhy.Preprocessing(size=..., mean=..., std=...)), or a tensor that is "
-            "ready for the network."
-        )
-    made = [preprocessing(picture) for picture in pictures]
-    names = [_name(one, i) for i, one in enumerate(image if many else [image])]
-    alike: dict[Any, list[int]] = {}
-    for i, (tensor, _) in enumerate(made):
-        alike.setdefault(i if apart else tensor.shape, []).append(i)
-    return [
-        (
-            Batch(
-                _placed(network, torch.cat([made[i][0] for i in places])), [pictures[i] for i in places],
-                [made[i][1] for i in places], [names[i] for i in places],
-            ),
-            places,
-        )
-        for places in alike.values()
-    ]  # fmt: skip
-
-
-def _prepared_already(network: Model, image: Tensor) -> Batch:
-    inputs = image.unsqueeze(0) if image.ndim == 3 else image
-    check_inputs(inputs)
-    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
-    fits = preprocessing is not None and len(preprocessing.mean) == inputs.shape[1]
-    warnings = check_statistics(inputs, preprocessing) if preprocessing is not None and fits else []
-    show = preprocessing.denormalise if preprocessing is not None and fits else stretched
-    n, _, height, width = inputs.shape
-    names = [f"image {i}" for i in range(n)]
-    return Batch(inputs, [show(one) for one in inputs], [View.identity(height, width)] * n, names, tuple(warnings))
-
-
-def _placed(network: Model, inputs: Tensor) -> Tensor:
-    """Pictures go where the network is; tensors that the caller made are left alone."""
-    module = getattr(network, "module", None)
-    first = next((p for p in module.parameters() if p.dtype.is_floating_point), None) if module is not None else None
-    return inputs if first is None else inputs.to(first.device, first.dtype)
-
-
-def _name(image: Any, number: int) -> str:
-    path = image if isinstance(image, str | Path) else getattr(image, "filename", None)
-    return Path(path).name if path else f"image {number}"
-
-
-def _choose(network: Model, inputs: Tensor, method: Any, request: Request) -> tuple[Any, tuple[str, ...]]:
-    if not isinstance(method, str) or method != "auto":
-        return method, ()
+def _choose(network: Model, inputs: Tensor, request: Request) -> tuple[str, tuple[str, ...]]:
+    """One of the methods that need no parameters and few passes, and why it was chosen."""
     if _detects(network, inputs):
         return _for_detector(request)
     if not isinstance(network, FeatureModel):
@@ -368,8 +232,18 @@ def _for_detector(request: Request) -> tuple[str, tuple[str, ...]]:
     return "rise", ("Method 'auto' chose RISE for a detector's boxes, one by one (D-RISE).",)
 
 
-def build(method: Any, network: Model, activation_fn: Any, parameters: dict[str, Any]) -> Explainer:
-    """An explainer from its registry name or class; the activation goes to the methods that have one."""
+def build(method: Any, network: Model | None, activation_fn: Any, parameters: dict[str, Any]) -> Explainer:
+    """Makes an explainer from its registry name or class; the activation goes to the methods that have one.
+
+    Args:
+        method: a registry name or an `Explainer` class.
+        network: what is explained; None to see whether the name and the parameters are right.
+        activation_fn: scores -> probabilities.
+        parameters: of the method.
+
+    Raises:
+        UnknownName, UnknownParameter, InvalidInput, InvalidType: see the message.
+    """
     if isinstance(method, Explainer):
         raise InvalidType(f"method is a name or a class, got {method!r}. Call it directly: explainer(inputs, targets).")
     kind = registry.load("explainers", method) if isinstance(method, str) else method
@@ -395,8 +269,8 @@ def _said(network: Model, inputs: Tensor, found: Attribution, activation_fn: Any
     if targets.classes is None:
         names = [_target_names(targets.targets, labels)] * n
     else:
-        names = [[_label(c, labels, outputs.word) for c in row] for row in targets.classes.tolist()]
-    says = [(_label(c, labels, outputs.word), p) for c, p in zip(predicted, best, strict=True)]
+        names = [[class_name(c, labels, outputs.word) for c in row] for row in targets.classes.tolist()]
+    says = [(class_name(c, labels, outputs.word), p) for c, p in zip(predicted, best, strict=True)]
     boxes = [getattr(target, "box", None) for target in targets.targets]
     plain = tuple(one.box_target if isinstance(one, Detection) else one for one in targets.targets)
     shown = replace(targets, targets=plain)  # a detection's number is its probability, not a similarity
@@ -415,7 +289,7 @@ def _target_names(targets: Sequence[Any], labels: Sequence[str] | None) -> list[
     """The classes of boxes and masks, counted where there are several of one class."""
     given = [getattr(target, "label", None) for target in targets]
     texts = [getattr(target, "text", "") or f"target {t}" for t, target in enumerate(targets)]
-    plain = [text if label is None else _label(label, labels) for label, text in zip(given, texts, strict=True)]
+    plain = [text if label is None else class_name(label, labels) for label, text in zip(given, texts, strict=True)]
     before = [plain[:t].count(name) for t, name in enumerate(plain)]
     return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
 
@@ -434,29 +308,3 @@ def _quantity(targets: TargetSet, settled: Settled) -> str:
     """What the targets' numbers are; a box's is the probability of its class times its overlap, which is 1."""
     found = all(isinstance(one, BoxTarget | MaskTarget | Detection | ClassTarget) for one in targets.targets)
     return settled.quantity if found or settled.quantity == "similarity" else "value"
-
-
-def _label(index: int, labels: Sequence[str] | None, word: str = "class") -> str:
-    return labels[index] if labels and index < len(labels) else f"{word} {index}"
-
-
-class Bar:
-    """A progress bar that appears with the first report and only on a terminal, or the caller's own listener."""
-
-    def __init__(self, title: str, progress: bool | Listener, unit: str = "pass") -> None:
-        self.title, self.progress, self.unit = title, progress, unit
-        self.bar: tqdm[Any] | None = None
-
-    def __enter__(self) -> Listener | None:
-        if isinstance(self.progress, bool):
-            return self._draw if self.progress else None
-        return self.progress
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def _draw(self, done: int, total: int) -> None:
-        if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, unit=self.unit, leave=False, disable=None)
-        self.bar.update(done - self.bar.n)

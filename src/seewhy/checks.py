@@ -1,43 +1,110 @@
-"""Checks of what callers pass, with errors that say what was expected, what came and what to do."""
+"""Checks of single values that callers pass: counts, numbers, seeds, choices. Needs no torch.
+
+One question, one answer: a bool is no number, a count is a Python int, and the error says what was expected and what
+came. What a tensor of inputs must be says `seewhy.types.check_inputs`.
+"""
 
 from __future__ import annotations
 
+import errno
+import math
+import os
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+from seewhy.errors import InvalidInput, storage_error
 
-from seewhy.errors import InvalidInput, InvalidType
+__all__ = [
+    "check_below_one", "check_choice", "check_count", "check_distance", "check_flag", "check_folder",
+    "check_fraction", "check_inside", "check_number", "check_seed", "is_count", "is_number", "sides",
+]  # fmt: skip
 
-__all__ = ["check_inputs", "same"]
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether ``value`` is an integer of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def check_inputs(inputs: Any) -> None:
-    """Raises unless ``inputs`` is a finite float tensor (N, C, H, W)."""
-    if not isinstance(inputs, Tensor):
-        raise InvalidType(
-            f"inputs must be a torch tensor (N, C, H, W), got {type(inputs).__name__}. "
-            "For pictures and files use seewhy.explain."
-        )
-    if inputs.ndim != 4:
-        hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else ""
-        raise InvalidInput(f"inputs must have shape (N, C, H, W), got {tuple(inputs.shape)}.{hint}")
-    if inputs.dtype == torch.uint8:
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_count(name: str, value: Any, least: int = 1, *, optional: bool = False) -> None:
+    """Raises InvalidInput unless ``value`` is an integer of at least ``least``, or None where it is optional."""
+    if not is_count(value, least) and not (optional and value is None):
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise InvalidInput(f"{name} must be {wanted}{' or None' if optional else ''}, got {value!r}.")
+
+
+def check_seed(value: Any) -> None:
+    """Raises InvalidInput unless ``value`` is an integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidInput(f"seed must be an integer, got {value!r}.")
+
+
+def check_flag(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raises InvalidInput unless ``value`` is True or False, or None where it is optional."""
+    if not isinstance(value, bool) and not (optional and value is None):
+        raise InvalidInput(f"{name} must be {'True, False or None' if optional else 'True or False'}, got {value!r}.")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises InvalidInput unless ``value`` is a finite number above 0."""
+    if not is_number(value) or value <= 0:
+        raise InvalidInput(f"{name} must be a positive number, got {value!r}.")
+
+
+def check_distance(name: str, value: Any) -> None:
+    """Raises InvalidInput unless ``value`` is a number of pixels, finite and not negative."""
+    if not is_number(value) or value < 0:
+        raise InvalidInput(f"{name} must be a number of pixels, at least 0, got {value!r}.")
+
+
+def check_inside(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raises InvalidInput unless 0 < ``value`` < 1, or it is None where that is optional."""
+    if not (is_number(value) and 0 < value < 1) and not (optional and value is None):
         raise InvalidInput(
-            "inputs must be floating point, got uint8. Scale it as the network was trained: x.float() / 255."
+            f"{name} must lie between 0 and 1, both excluded{', or be None' if optional else ''}, got {value!r}."
         )
-    if not inputs.dtype.is_floating_point:
-        raise InvalidInput(f"inputs must be floating point, got {str(inputs.dtype).removeprefix('torch.')}.")
-    if 0 in inputs.shape:
-        raise InvalidInput(f"inputs is empty: its shape is {tuple(inputs.shape)}.")
-    # The sum is finite where every value is, and one pass cheaper; where it overflows every value is looked at.
-    if not bool(inputs.sum().isfinite()) and not bool(torch.isfinite(inputs).all()):
-        bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise InvalidInput(f"inputs has NaN or infinite values in image {', '.join(map(str, bad))}.")
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two parameters are equal; tensors are by type, shape and values."""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    return bool(a == b)
+def check_below_one(name: str, value: Any) -> None:
+    """Raises InvalidInput unless 0 <= ``value`` < 1."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise InvalidInput(f"{name} must be at least 0 and below 1, got {value!r}.")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raises InvalidInput unless 0 <= ``value`` <= 1."""
+    if not is_number(value) or not 0 <= value <= 1:
+        raise InvalidInput(f"{name} must be a number from 0 to 1, got {value!r}.")
+
+
+def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
+    """Raises InvalidInput unless ``value`` is one of the known words (or None, True, False)."""
+    if not any(value is one or (isinstance(value, str) and value == one) for one in known):
+        words = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+        raise InvalidInput(f"{name} must be {words}, got {value!r}.")
+
+
+def sides(name: str, value: Any, order: str = "(down, across)") -> tuple[int, int]:
+    """Reads a positive integer, which stands for both sides, or a pair of them.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2 or not all(map(is_count, pair)):
+        raise InvalidInput(f"{name} must be a positive integer or a pair {order} of them, got {value!r}.")
+    return pair[0], pair[1]
+
+
+def check_folder(place: str | os.PathLike[str]) -> None:
+    """Raises StorageError unless files can be written into the folder, which may have to be made."""
+    path = os.path.abspath(place)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    wrong = errno.ENOTDIR if not os.path.isdir(path) else 0 if os.access(path, os.W_OK | os.X_OK) else errno.EACCES
+    if wrong:
+        raise storage_error(OSError(wrong, os.strerror(wrong)), str(place), "written")

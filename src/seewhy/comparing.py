@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from seewhy import judging, specs, statistics
-from seewhy.api import Bar, Batch, prepare, resolve_labels
+from seewhy.checks import check_seed
 from seewhy.comparison import Comparison, Failure, Floats
 from seewhy.errors import FAILURES, InvalidInput, InvalidType
 from seewhy.explainers import Explainer
+from seewhy.inputs import Batch, prepare
 from seewhy.metrics import Metric
 from seewhy.models import Model, at, bound
 from seewhy.models.loading import load
-from seewhy.progress import Listener
+from seewhy.progress import Bar, Listener, check_progress
 from seewhy.targets import Request
-from seewhy.types import Activation, Sample
+from seewhy.types import Activation, Sample, check_activation
 
 __all__ = ["compare"]
 
@@ -56,25 +57,21 @@ def compare(
     Raises:
         SeewhyError: a name or parameter that does not exist, or no pictures.
     """
-    statistics.check(confidence, resamples)
-    model = load(network)
-    methods = specs.explainers(model, explainers, activation_fn)
-    chance = judging.baselines(model, methods, baselines)
+    methods, chance, judges = check(
+        explainers, metrics, activation_fn=activation_fn, baselines=baselines, confidence=confidence,
+        resamples=resamples, seed=seed, progress=progress,
+    )  # fmt: skip
     known = [label for label, one in methods.items() if one.chance] + [*chance]
     methods |= chance
-    judges = specs.metrics(metrics, activation_fn)
-    if empty := [what for what, made in (("explainer", methods), ("metric", judges)) if not made]:
-        raise InvalidInput(f"There is no {empty[0]} to compare: the list is empty.")
     samples = [_sample(one, i) for i, one in enumerate(data)]
     if not samples:
         raise InvalidInput("There is no picture to compare on: the data are empty.")
     table = _Table.empty(methods, judges, len(samples))
-    model = _bound(model, samples)
-    with Bar("compare", progress, unit="picture") as listener:
+    model = _bound(load(network), samples)
+    with Bar("compare", progress, unit="picture") as bar:
         for i, sample in enumerate(samples):
             table.fill(at(model, torch.tensor([i], device="cpu")), i, sample)
-            if listener:
-                listener(i + 1, len(samples))
+            bar(i + 1, len(samples))
     return Comparison(
         explainers=tuple(methods), metrics=tuple(judges), better=tuple(m.better for m in judges.values()),
         values=table.values, forward=table.forward, backward=table.backward, seconds=table.seconds,
@@ -87,6 +84,31 @@ def compare(
             "preprocessing": str(getattr(model, "preprocessing", None)),
         },
     )  # fmt: skip
+
+
+def check(
+    explainers: Any, metrics: Any, *, activation_fn: str | Activation | None = "auto",
+    baselines: bool | Iterable[str] = True, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0,
+    progress: bool | Listener = True,
+) -> tuple[dict[str, Explainer], dict[str, Explainer], dict[str, Metric]]:  # fmt: skip
+    """Refuses what `compare` refuses before there is a network.
+
+    Returns:
+        Label -> explainer, label -> baseline, both without a network, and label -> metric.
+
+    Raises:
+        SeewhyError: a name or parameter that does not exist, or none at all.
+    """
+    statistics.check(confidence, resamples)
+    check_seed(seed)
+    check_progress(progress)
+    check_activation(activation_fn)
+    methods = specs.explainers(None, explainers, activation_fn)
+    judges = specs.metrics(metrics, activation_fn)
+    chance = judging.baselines(None, methods, baselines)
+    if empty := [what for what, made in (("explainer", methods | chance), ("metric", judges)) if not made]:
+        raise InvalidInput(f"There is no {empty[0]} to compare: the list is empty.")
+    return methods, chance, judges
 
 
 @dataclass(kw_only=True)
@@ -164,8 +186,7 @@ def _ready(model: Model, sample: Sample) -> tuple[Batch, Any]:
 
 
 def _target(model: Model, inputs: Tensor, asked: Any) -> Any:
-    named = resolve_labels(asked, getattr(model, "labels", None), 1)
-    request = Request.parse(named, 1)
+    request = Request.named(asked, getattr(model, "labels", None), 1)
     with model.opened():
         chosen = request.resolve(model(inputs))
     if chosen.count != 1:

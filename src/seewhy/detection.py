@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.boxes import Box, box_iou, box_mask, suppress
-from seewhy.errors import InvalidInput, InvalidTarget
+from seewhy.checks import check_count, check_fraction
+from seewhy.errors import InvalidTarget
 from seewhy.images.view import View
 from seewhy.types import Outputs
 
 __all__ = [
     "BoxTarget", "DRISETarget", "Detection", "MaskTarget", "box_iou", "box_mask", "check_label",
-    "check_thresholds", "detect", "in_range",
+    "check_sieve", "detect", "in_range",
 ]  # fmt: skip
 
 SCORE, OVERLAP, MOST = 0.5, 0.5, 20
@@ -203,9 +205,7 @@ def detect(
         InvalidInput: a threshold that cannot be.
         InvalidTarget: the outputs have no boxes.
     """
-    check_thresholds(score_threshold=score_threshold, nms_threshold=nms_threshold)
-    if not isinstance(max_detections, int) or isinstance(max_detections, bool) or max_detections < 1:
-        raise InvalidInput(f"max_detections must be a positive integer, got {max_detections!r}.")
+    check_sieve(score_threshold, nms_threshold, max_detections)
     if outputs.boxes is None:
         raise InvalidTarget("Only a detector detects: this model's outputs have no boxes.")
     return [_one(outputs, i, score_threshold, nms_threshold, max_detections) for i in range(len(outputs.scores))]
@@ -228,12 +228,12 @@ def _one(outputs: Outputs, i: int, least: float, overlap: float | None, most: in
     ]  # fmt: skip
 
 
-def check_thresholds(**given: float | None) -> None:
-    """Raises unless every threshold is a number in [0, 1], or None."""
-    for name, value in given.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-        if value is not None and not number:
-            raise InvalidInput(f"{name} must be a number from 0 to 1, got {value!r}.")
+def check_sieve(score_threshold: Any, nms_threshold: Any, max_detections: Any) -> None:
+    """Raises InvalidInput unless they say which boxes are kept; see `detect`."""
+    check_fraction("score_threshold", score_threshold)
+    if nms_threshold is not None:
+        check_fraction("nms_threshold", nms_threshold)
+    check_count("max_detections", max_detections)
 
 
 def _check_box(box: Sequence[float]) -> None:

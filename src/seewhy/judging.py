@@ -46,11 +46,13 @@ __all__ = [
 BASELINES = {"random": "random_map", "centre": "centre_map"}
 
 
-def baselines(model: Model, methods: Mapping[str, Explainer], wanted: bool | Iterable[str]) -> dict[str, Explainer]:
+def baselines(
+    model: Model | None, methods: Mapping[str, Explainer], wanted: bool | Iterable[str]
+) -> dict[str, Explainer]:
     """The explainers that look at nothing and show what chance gives, those left out that are among the methods.
 
     Args:
-        model: what is explained.
+        model: what is explained; None to see whether the names are right.
         methods: label -> explainer.
         wanted: all, none, or the labels of those that are wanted.
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from seewhy.checks import is_count
 from seewhy.errors import BadOutput, InvalidInput, out_of_memory
 from seewhy.models import Model, at
 from seewhy.progress import report
@@ -110,7 +111,7 @@ class _Auto:
 
 def batch_size(value: Any) -> int | str:
     """Checks ``perturbation_per_eval``: a positive int or "auto"."""
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if value == "auto" or is_count(value):
         checked: int | str = value
         return checked
     raise InvalidInput(f"perturbation_per_eval must be a positive integer or 'auto', got {value!r}.")

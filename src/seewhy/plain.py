@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "is_flat"]
+__all__ = ["FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "class_name", "is_flat"]
 
 Box = tuple[float, float, float, float]
 
@@ -31,6 +32,11 @@ FLAT = 1e-6  # a map that spans less of its largest value than this is flat but 
 def is_flat(low: float, high: float) -> bool:
     """Whether a map with these extremes says nothing: one value everywhere, but for rounding."""
     return not high - low > FLAT * max(abs(low), abs(high))
+
+
+def class_name(label: int, names: Sequence[str] | None, word: str = "class") -> str:
+    """What a class is called: its name where there is one, else ``word`` and its index."""
+    return names[label] if names and 0 <= label < len(names) else f"{word} {label}"
 
 
 class TensorLike(Protocol):

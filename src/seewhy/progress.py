@@ -1,14 +1,17 @@
-"""Who wants to know how far a computation is: a callback for the time of a block, called with exact totals."""
+"""Progress callbacks (done, total), scoped to a block; the bar on the terminal is one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, Self
 
-from seewhy.errors import raised_by
+from tqdm import tqdm
 
-__all__ = ["Listener", "listening", "part_of", "report", "tell"]
+from seewhy.errors import InvalidType, raised_by
+
+__all__ = ["Bar", "Listener", "check_progress", "listening", "part_of", "report"]
 
 Listener = Callable[[int, int], None]
 _listener: ContextVar[Listener | None] = ContextVar("seewhy_progress", default=None)
@@ -33,12 +36,71 @@ def part_of(before: int, total: int) -> Iterator[None]:
 
 
 def report(done: int, total: int) -> None:
-    """Tells the listener, if there is one."""
+    """Tells the listener, if there is one; raises InvalidInput that names it where it raises."""
     if (listener := _listener.get()) is not None:
-        tell(listener, done, total)
+        _tell(listener, done, total)
 
 
-def tell(listener: Listener, done: int, total: int) -> None:
-    """Calls a listener; raises InvalidInput that names it where it raises."""
+def _tell(listener: Listener, done: int, total: int) -> None:
     with raised_by("The progress callback"):
         listener(done, total)
+
+
+def check_progress(progress: Any) -> None:
+    """Raises InvalidType unless it is what `Bar` takes."""
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise InvalidType(f"progress must be True, False or a callback (done, total), got {progress!r}.")
+
+
+class Bar:
+    """A progress bar on a terminal, or the caller's own listener.
+
+    Args:
+        title: what is being done.
+        progress: True for the bar, False or None for nothing, or a callback (done, total).
+        unit: what is counted.
+        before: how many were done earlier, which say nothing about the speed.
+        total: how many there will be: the bar is there from the start. Without it, it appears with the first report.
+
+    Raises:
+        InvalidType: ``progress`` is something else.
+    """
+
+    def __init__(
+        self, title: str, progress: bool | Listener | None, unit: str = "pass", *, before: int = 0,
+        total: int | None = None,
+    ) -> None:  # fmt: skip
+        check_progress(progress)
+        self._title, self._unit, self._before, self._total = title, unit, before, total
+        self._drawn, self._listener = progress is True, progress if callable(progress) else None
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        if self._drawn and self._total is not None:
+            self._draw(self._before, self._total)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """So many are done, of so many in all where that is known."""
+        if self._listener is not None and total is not None:
+            _tell(self._listener, done, total)
+        elif self._drawn:
+            self._draw(done, total)
+
+    def _draw(self, done: int, total: int | None) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=total, initial=self._before, desc=self._title, unit=self._unit, leave=False, disable=None
+            )
+        self._bar.update(done - self._bar.n)
+
+    def say(self, title: str, remark: str = "") -> None:
+        """Writes another title, and a remark behind the bar."""
+        self._title = title
+        if self._bar is not None:
+            self._bar.set_description(title, refresh=False)
+            self._bar.set_postfix_str(remark)

@@ -20,8 +20,10 @@ __all__ = ["explainers", "metrics", "parse"]
 _SPEC = re.compile(r"\s*(\w+)\s*(?:\((.*)\))?\s*", flags=re.DOTALL)
 
 
-def explainers(model: Model, given: Any, activation_fn: Any) -> dict[str, Explainer]:
+def explainers(model: Model | None, given: Any, activation_fn: Any) -> dict[str, Explainer]:
     """Label -> explainer of ``model``, from names ("rise(num_masks=500)"), classes or explainers; one, a list, a dict.
+
+    Without a model names and parameters are looked at, and nothing can be explained.
 
     Raises:
         UnknownName, UnknownParameter, InvalidInput, InvalidType: see the message.

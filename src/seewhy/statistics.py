@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from seewhy.checks import check_count, check_inside
 from seewhy.errors import InvalidInput
 
 __all__ = ["FEWEST", "FEWEST_PAIRS", "Best", "Difference", "Interval", "Judged", "Mean", "check", "interval"]
@@ -139,10 +140,8 @@ class Best:
 
 def check(confidence: float, resamples: int) -> None:
     """Raises InvalidInput unless intervals and tests can be made with these."""
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 < confidence < 1:
-        raise InvalidInput(f"confidence must lie between 0 and 1, both excluded, got {confidence!r}.")
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
-        raise InvalidInput(f"resamples must be an integer of at least 100, got {resamples!r}.")
+    check_inside("confidence", confidence)
+    check_count("resamples", resamples, 100)
 
 
 # ------------------------------------------------------------------------------------------------------ one mean

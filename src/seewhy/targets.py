@@ -7,7 +7,7 @@ or a direction in an embedding with no code of its own for them (RISE with a `DR
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.detection import SCORE, BoxTarget, Detection, DRISETarget, MaskTarget, check_label, detect, in_range
-from seewhy.errors import InvalidTarget
+from seewhy.errors import InvalidTarget, nearest
+from seewhy.images.view import View
 from seewhy.types import Outputs
 
 __all__ = [
@@ -200,6 +201,41 @@ class Request:
             return cls(kind="targets", n=n, targets=objects)
         return cls(kind="classes", n=n, classes=_indices(targets, n))
 
+    @classmethod
+    def named(cls, targets: Any, names: Sequence[str] | None, n: int) -> Request:
+        """Reads ``targets`` in which classes may be called by name; a flat list for one image is its several targets.
+
+        Args:
+            targets: every documented form.
+            names: those of the classes, where there are any.
+            n: the number of images.
+
+        Raises:
+            InvalidTarget: as `parse`; a name is unknown (the nearest are offered), ambiguous, or there are no names.
+        """
+        return cls.parse(_indexed(targets, n, lambda name: _index_of(name, names)), n)
+
+    @classmethod
+    def check(cls, targets: Any, n: int) -> None:
+        """Raises InvalidTarget for what can be refused before there are a network and names of classes."""
+        cls.parse(_indexed(targets, n, lambda _: 0), n)
+
+    @property
+    def in_pictures(self) -> bool:
+        """Whether a target is a box in pixels of the original, which is another one in each image's input."""
+        return any(isinstance(one, BoxTarget) and one.picture_box is not None for one in self.targets)
+
+    def placed(self, view: View, size: tuple[int, int]) -> Request:
+        """The same with all boxes in pixels of an input of ``size`` (height, width)."""
+        if not self.in_pictures:
+            return self
+        placed = [one.placed(view, size) if isinstance(one, BoxTarget) else one for one in self.targets]
+        return replace(self, targets=tuple(placed))
+
+    def rows(self, places: list[int]) -> Request:
+        """What was asked for some of the images."""
+        return replace(self, n=len(places), classes=None if self.classes is None else self.classes[places])
+
     def classes_only(self, outputs: Outputs, method: str) -> TargetSet:
         """The same for a method that explains classes: of a detector the likeliest class where nothing was asked.
 
@@ -288,6 +324,32 @@ def _check_mixture(targets: tuple[Any, ...]) -> None:
     embeddings = sum(isinstance(t, SimilarityTarget) for t in targets)
     if 0 < embeddings < len(targets):
         raise InvalidTarget("A SimilarityTarget cannot stand beside other targets. Explain them in two calls.")
+
+
+def _indexed(targets: Any, n: int, index: Callable[[str], int]) -> Any:
+    """The targets with an index in place of each class name."""
+    if isinstance(targets, str) and targets != "all":
+        return index(targets)
+    if isinstance(targets, list | tuple) and targets and not callable(targets[0]):
+        indices = [index(t) if isinstance(t, str) else t for t in targets]
+        flat = not any(isinstance(t, list | tuple | np.ndarray | Tensor) for t in indices)
+        return [indices] if n == 1 and flat else indices
+    return targets
+
+
+def _index_of(name: str, names: Sequence[str] | None) -> int:
+    if name.isdecimal():
+        return int(name)
+    if not names:
+        raise InvalidTarget(f"The model has no class names, so {name!r} cannot be looked up. Pass the class's index.")
+    wanted = name.strip().casefold()
+    exact = [i for i, own in enumerate(names) if own.casefold() == wanted]
+    found = exact or [i for i, own in enumerate(names) if wanted in own.casefold().split(", ")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InvalidTarget(f"{name!r} names several classes: {', '.join(map(str, found))}. Pass an index.")
+    raise InvalidTarget(f"The model has no class {name!r}. {nearest(name, names)}")
 
 
 def _indices(targets: Any, n: int) -> Tensor:

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from seewhy.errors import BadOutput, InvalidInput, raised_by
+from seewhy.errors import BadOutput, InvalidInput, InvalidType, raised_by
 
 __all__ = [
     "Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation", "as_they_are", "check_activation",
+    "check_inputs", "same",
 ]  # fmt: skip
 
 Activation = Callable[[Tensor], Tensor]
@@ -221,3 +222,34 @@ def check_activation(function: Any) -> None:
         raise InvalidInput(
             f"activation_fn must be 'auto', 'softmax', 'sigmoid', None or a callable, got {function!r}."
         ) from error
+
+
+def check_inputs(inputs: Any) -> None:
+    """Raises unless ``inputs`` is a finite float tensor (N, C, H, W)."""
+    if not isinstance(inputs, Tensor):
+        raise InvalidType(
+            f"inputs must be a torch tensor (N, C, H, W), got {type(inputs).__name__}. "
+            "For pictures and files use seewhy.explain."
+        )
+    if inputs.ndim != 4:
+        hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else ""
+        raise InvalidInput(f"inputs must have shape (N, C, H, W), got {tuple(inputs.shape)}.{hint}")
+    if inputs.dtype == torch.uint8:
+        raise InvalidInput(
+            "inputs must be floating point, got uint8. Scale it as the network was trained: x.float() / 255."
+        )
+    if not inputs.dtype.is_floating_point:
+        raise InvalidInput(f"inputs must be floating point, got {str(inputs.dtype).removeprefix('torch.')}.")
+    if 0 in inputs.shape:
+        raise InvalidInput(f"inputs is empty: its shape is {tuple(inputs.shape)}.")
+    # The sum is finite where every value is, and one pass cheaper; where it overflows every value is looked at.
+    if not bool(inputs.sum().isfinite()) and not bool(torch.isfinite(inputs).all()):
+        bad = (~torch.isfinite(inputs)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise InvalidInput(f"inputs has NaN or infinite values in image {', '.join(map(str, bad))}.")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two parameters are equal; tensors are by type, shape and values."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    return bool(a == b)

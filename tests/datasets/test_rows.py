@@ -111,7 +111,7 @@ def test_two_classes_are_never_guessed() -> None:
     assert of(PIXELS, [0, 1], [[0, 0, 1, 1], [1, 1, 2, 2]], classes=2).labels == (0, 1)  # a label for each box
     assert of(PIXELS, [0, -1], classes=2).labels == (0,)
     assert error_of(open_data, [PIXELS], label_format="onehot") == (
-        "label_format must be one of 'auto', 'index', 'multi_hot', got 'onehot'."
+        "label_format must be 'auto', 'index' or 'multi_hot', got 'onehot'."
     )
 
 

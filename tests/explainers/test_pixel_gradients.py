@@ -184,7 +184,7 @@ def test_networks_without_relu(method: Any) -> None:
 @pytest.mark.parametrize("method", [Gradient, GuidedBackprop, Deconvolution])
 def test_reduce_is_checked(method: Any) -> None:
     with pytest.raises(
-        InvalidInput, match=re.escape("reduce must be one of 'max_abs', 'sum', 'mean_abs', got 'max'.") + "$"
+        InvalidInput, match=re.escape("reduce must be 'max_abs', 'sum' or 'mean_abs', got 'max'.") + "$"
     ):
         method(build(networks.Pooled), reduce="max")
 

@@ -321,7 +321,7 @@ def test_what_is_no_ood_net() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_masks": 3}, "num_masks must be an integer of at least 4, got 3."),
     ({"num_masks": 1, "estimator": "centred"}, "num_masks must be an integer of at least 2, got 1."),
-    ({"num_masks": 0, "estimator": "plain"}, "num_masks must be an integer of at least 1, got 0."),
+    ({"num_masks": 0, "estimator": "plain"}, "num_masks must be a positive integer, got 0."),
     ({"grid": (7, 0)}, "grid must be a positive integer or a pair (down, across) of them, got (7, 0)."),
     ({"p": 1.0}, "p must lie between 0 and 1, both excluded, got 1.0."),
     ({"p": True}, "p must lie between 0 and 1, both excluded, got True."),

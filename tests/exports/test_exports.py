@@ -312,7 +312,7 @@ def test_fiftyone_copies_pictures_and_takes_a_new_folder_only(run, tmp_path):
     assert (out / first["filepath"]).read_bytes() == (tmp_path / "a=b.png").read_bytes()
     with pytest.raises(InvalidInput, match=r"^The folder for FiftyOne must be new or empty, got "):
         FiftyOne()(run, out)
-    with pytest.raises(InvalidInput, match=r"^side must be an integer of at least 1, got 0\.$"):
+    with pytest.raises(InvalidInput, match=r"^side must be a positive integer, got 0\.$"):
         FiftyOne(side=0)
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from seewhy.errors import InvalidInput, InvalidType
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.reading import read
 from seewhy.images.view import View
 from support.pictures import CAFFE, GREY, HALF, IMAGENET, PHOTOS, pixel, solid

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seewhy.errors import InvalidInput
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.reading import read
 from seewhy.images.statistics import check_statistics
 from support.pictures import CAFFE, GREY, HALF, IMAGENET, MORE, PHOTOS, PLAIN

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from seewhy import load
 from seewhy.errors import InvalidInput, InvalidType
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import as_preprocessing
 from seewhy.runs.folder.identity import identity
 

@@ -131,12 +131,12 @@ def test_outputs_labels_and_preprocessing_are_kept() -> None:
 
 def test_errors() -> None:
     network = build(Pooled)
-    names = "'torch', 'channels_last', 'openvino', 'openvino_bf16'"
-    with pytest.raises(InvalidInput, match=re.escape(f"backend must be 'auto' or one of {names}, got 'fast'.")):
+    names = "'torch', 'channels_last', 'openvino' or 'openvino_bf16'"
+    with pytest.raises(InvalidInput, match=re.escape(f"backend must be 'auto', {names}, got 'fast'.")):
         seewhy.accelerate(network, "fast", inputs=X)
     with pytest.raises(InvalidInput, match=re.escape("The input's size of Pooled is not known. Pass inputs=")):
         seewhy.accelerate(network)
-    with pytest.raises(InvalidInput, match=re.escape("tolerance must be above 0 and below 1, got 0.")):
+    with pytest.raises(InvalidInput, match=re.escape("tolerance must lie between 0 and 1, both excluded, got 0.")):
         seewhy.accelerate(network, inputs=X, tolerance=0)
     with pytest.raises(InvalidType, match="accelerate takes a torch network; '<lambda>' is none and is run as it is"):
         seewhy.accelerate(lambda x: x.mean((2, 3)), inputs=X)

@@ -14,7 +14,7 @@ from torch import nn
 
 import seewhy
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, UnknownName
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.models import Model
 from seewhy.models.function import FunctionModel
 from seewhy.models.loading import FORMS, load, read_labels

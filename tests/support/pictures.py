@@ -10,7 +10,7 @@ import skimage
 import sklearn
 from PIL import Image
 
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 
 SKIMAGE = Path(skimage.__file__).parent / "data"
 SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from seewhy.checks import is_count
 from seewhy.counterfactuals._sheet import draw
 from seewhy.counterfactuals._windows import Box
 from seewhy.errors import InvalidInput
-from seewhy.images import images
+from seewhy.images.preprocessing import stretched
 from seewhy.types import Outputs, Passes
 
 __all__ = ["Counterfactuals", "EditTree", "Mode", "Node", "edit", "frontier", "prune"]
@@ -132,7 +133,7 @@ class EditTree:
         """
         if self.root is None:
             raise InvalidInput(f"There are no layers: {self.reason}")
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < self.layers:
+        if not is_count(layer, 0) or layer >= self.layers:
             raise InvalidInput(f"layer must be one of 0 to {self.layers - 1}, got {layer!r}.")
         return tuple(frontier(self.root, layer))
 
@@ -192,7 +193,7 @@ class EditTree:
             InvalidInput: cells too small to show anything.
             InvalidType: a picture of another mode.
         """
-        return draw(self, images.stretched(self.picture) if picture is None else picture, label=label, cell=cell)
+        return draw(self, stretched(self.picture) if picture is None else picture, label=label, cell=cell)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

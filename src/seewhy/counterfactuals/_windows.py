@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from seewhy.checks import check_count, is_count
 from seewhy.errors import InvalidInput
 
 __all__ = ["Box", "Layer", "check", "plan", "within"]
@@ -28,10 +29,10 @@ def check(window: Any, stride: Any, num_layers: Any) -> None:
     """Raises InvalidInput unless the three have one of the documented forms and agree with each other."""
     for name, value in (("window", window), ("stride", stride)):
         values = value if isinstance(value, tuple | list) else (value,)
-        if value is not None and not (values and all(_positive(v) for v in values)):
+        if value is not None and not (values and all(map(is_count, values))):
             raise InvalidInput(f"{name} must be a positive integer or a tuple of them, one a layer, got {value!r}.")
-    if num_layers is not None and not _positive(num_layers):
-        raise InvalidInput(f"num_layers must be a positive integer, got {num_layers!r}.")
+    if num_layers is not None:
+        check_count("num_layers", num_layers)
     if isinstance(window, tuple | list):
         if any(after >= before for before, after in pairwise(window)):
             raise InvalidInput(f"window must get smaller from layer to layer, got {window!r}.")
@@ -63,10 +64,6 @@ def within(field: Box, layer: Layer) -> list[Box]:
     x, y, width, height = field
     columns, rows = (_starts(length, layer) for length in (width, height))
     return [(x + right, y + down, layer.window, layer.window) for right in columns for down in rows]
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _halved(short: int, window: int | None, num_layers: int | None) -> tuple[int, ...]:

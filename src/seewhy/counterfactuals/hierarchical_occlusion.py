@@ -21,7 +21,6 @@ Meaningful Perturbation", 2017 (arXiv 1704.03296), played with squares.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor
 
 from seewhy.baseline import blur
-from seewhy.checks import check_inputs
+from seewhy.checks import check_choice, is_number
 from seewhy.counterfactuals import _windows
 from seewhy.counterfactuals._search import Found, Scene, Search
 from seewhy.counterfactuals._tree import Counterfactuals, EditTree, Mode
@@ -39,7 +38,7 @@ from seewhy.errors import BadOutput, InvalidInput, UnknownParameter, nearest
 from seewhy.models import Model, as_model, at, bound
 from seewhy.perturbation import batch_size, probabilities, settle
 from seewhy.targets import Request, TargetSet
-from seewhy.types import Activation, Outputs, check_activation
+from seewhy.types import Activation, Outputs, check_activation, check_inputs
 
 __all__ = ["HierarchicalOcclusion"]
 
@@ -88,8 +87,7 @@ class HierarchicalOcclusion:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         _check_threshold(self.threshold, self.activation_fn)
-        if self.mode not in ("show", "hide"):
-            raise InvalidInput(f"mode must be 'show' or 'hide', got {self.mode!r}.")
+        check_choice("mode", self.mode, ("show", "hide"))
         _check_fill(self.fill)
         _windows.check(self.window, self.stride, self.num_layers)
 
@@ -214,8 +212,7 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def _check_threshold(threshold: Any, function: Any) -> None:
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and math.isfinite(threshold)
-    if not number:
+    if not is_number(threshold):
         raise InvalidInput(f"threshold must be a number, got {threshold!r}.")
     if function in ("auto", "softmax", "sigmoid") and not 0 < threshold < 1:
         raise InvalidInput(f"threshold must lie between 0 and 1 for probabilities, got {threshold!r}.")

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
+from seewhy.checks import check_choice
 from seewhy.errors import InvalidInput, nearest
 
-__all__ = ["Binding", "Box", "Labelled", "check_choice", "match"]
+__all__ = ["Binding", "Box", "Labelled", "match"]
 
 Label = int | str
 Box = tuple[int, float, float, float, float]
@@ -259,13 +260,3 @@ def _check_range(label: int, count: int | None, who: str) -> None:
         raise InvalidInput(f"Label {label} is negative. Classes are counted from 0; -1 is padding, in a list only.")
     if count is not None and label >= count:
         raise InvalidInput(f"Label {label} is out of range: {who} {count} classes, 0 to {count - 1}.")
-
-
-def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
-    """Raises unless an option has one of the known values.
-
-    Raises:
-        InvalidInput: it has another.
-    """
-    if not any(value is one or (isinstance(value, str) and value == one) for one in known):
-        raise InvalidInput(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}.")

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from seewhy.datasets._labels import Binding, Label, check_choice
+from seewhy.checks import check_choice
+from seewhy.datasets._labels import Binding, Label
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.images.decoding import header
 from seewhy.types import Sample

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from seewhy.checks import check_choice
 from seewhy.datasets._files import existing_folder, key, scan, stamp, unique
-from seewhy.datasets._labels import Labelled, check_choice, match
+from seewhy.datasets._labels import Labelled, match
 from seewhy.errors import InvalidInput
 from seewhy.types import Sample
 

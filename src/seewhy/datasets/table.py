@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from seewhy.checks import check_choice
 from seewhy.datasets._files import digest, key, stamp, unique
-from seewhy.datasets._labels import Label, Labelled, check_choice
+from seewhy.datasets._labels import Label, Labelled
 from seewhy.datasets._rows import corners
 from seewhy.errors import InvalidInput
 from seewhy.types import Sample

@@ -13,7 +13,7 @@ from torch import Tensor
 from seewhy.draw import overlay
 from seewhy.draw.scale import scale_of
 from seewhy.errors import MissingDependency
-from seewhy.images.images import stretched
+from seewhy.images.preprocessing import stretched
 from seewhy.plain import Meaning
 from seewhy.types import Note
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
+from seewhy.checks import check_count
 from seewhy.engines import Factory
 from seewhy.engines._lanes import LaneLost, drive, plain_failure
 from seewhy.errors import FAILURES, InvalidInput
@@ -31,8 +32,7 @@ class Local:
     apart: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
-            raise InvalidInput(f"workers must be a positive integer, got {self.workers!r}.")
+        check_count("workers", self.workers)
 
     def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
         """See `seewhy.engines.Engine`."""

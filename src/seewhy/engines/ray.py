@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from seewhy.checks import check_count
 from seewhy.engines import Factory
 from seewhy.engines._lanes import LaneLost, drive, plain_failure
-from seewhy.errors import InvalidInput, MissingDependency
+from seewhy.errors import MissingDependency
 from seewhy.memory import keep_memory
 
 __all__ = ["Ray"]
@@ -39,8 +40,7 @@ class Ray:
     gpus: float = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
-            raise InvalidInput(f"workers must be a positive integer, got {self.workers!r}.")
+        check_count("workers", self.workers)
 
     def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
         """See `seewhy.engines.Engine`."""

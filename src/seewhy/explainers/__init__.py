@@ -20,7 +20,6 @@ from torch import Tensor
 
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all, faint
-from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
 from seewhy.explainers._worth import negligible
@@ -29,7 +28,7 @@ from seewhy.models import FeatureModel, GradientModel, Model, Noticing, as_model
 from seewhy.models.turns import Clash, alone, busy, network_of
 from seewhy.plain import Meaning
 from seewhy.targets import Request
-from seewhy.types import Note
+from seewhy.types import Note, check_inputs, same
 
 __all__ = ["Baseline", "Explainer"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution, about_all
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_choice
 from seewhy.explainers import Explainer
 from seewhy.models import GradientModel
 from seewhy.plain import Meaning
@@ -29,8 +29,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def check_reduce(reduce: Any) -> None:
     """Raises InvalidInput unless ``reduce`` names a way to reduce the channels."""
-    if reduce not in _REDUCTIONS:
-        raise InvalidInput(f"reduce must be one of {', '.join(map(repr, _REDUCTIONS))}, got {reduce!r}.")
+    check_choice("reduce", reduce, tuple(_REDUCTIONS))
 
 
 def pick(request: Request, chosen: list[TargetSet]) -> Callable[[Any], Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy import baseline as baselines
 from seewhy.attribution import Attribution
+from seewhy.checks import check_count, check_seed, sides
 from seewhy.errors import InvalidInput, MissingDependency
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
@@ -20,7 +21,7 @@ from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, check_activation
 
 __all__ = [
-    "OverSuperpixels", "Plan", "all_coalitions", "cell_of", "check_count", "check_grid", "check_seed", "grid_sides",
+    "OverSuperpixels", "Plan", "all_coalitions", "cell_of",
     "part_scores", "segment",
 ]  # fmt: skip
 
@@ -70,7 +71,7 @@ class OverSuperpixels(Explainer):
         batch_size(self.perturbation_per_eval)
         check_count("num_masks", self.num_masks, 2)
         _check_segments(self.segments)
-        check_grid(self.grid)
+        sides("grid", self.grid)
         baselines.check(self.baseline)
         check_seed(self.seed)
 
@@ -190,30 +191,6 @@ def all_coalitions(parts: int) -> Tensor:
     return (numbers >> torch.arange(parts, device="cpu") & 1).bool()
 
 
-def grid_sides(grid: int | tuple[int, int]) -> tuple[int, int]:
-    """(down, across)."""
-    return (grid, grid) if isinstance(grid, int) else (grid[0], grid[1])
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raises InvalidInput unless ``value`` is an integer of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
-
-
-def check_grid(grid: Any) -> None:
-    """Raises InvalidInput unless ``grid`` is a positive integer or a pair of them."""
-    sides = tuple(grid) if isinstance(grid, tuple | list) else (grid, grid)
-    if len(sides) != 2 or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sides):
-        raise InvalidInput(f"grid must be a positive integer or a pair (down, across) of them, got {grid!r}.")
-
-
-def check_seed(seed: Any) -> None:
-    """Raises InvalidInput unless ``seed`` is an integer."""
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise InvalidInput(f"seed must be an integer, got {seed!r}.")
-
-
 def _check_segments(segments: Any) -> None:
     if isinstance(segments, Tensor):
         if segments.ndim not in (2, 3) or segments.is_floating_point() or segments.dtype == torch.bool:
@@ -232,7 +209,7 @@ def _said(segments: Tensor) -> str:
 def _square(grid: int | tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """(down, across): with one number as many square cells along the long side as fit best."""
     if not isinstance(grid, int):
-        return grid_sides(grid)
+        return sides("grid", grid)
     short = min(height, width)
     return max(1, round(grid * height / short)), max(1, round(grid * width / short))
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_choice
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import bypassed, inside
 from seewhy.maps import full_precision
@@ -47,8 +47,7 @@ class AttentionRollout(Explainer):
     values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
-        if self.relevance not in ("gradient", "attention"):
-            raise InvalidInput(f"relevance must be 'gradient' or 'attention', got {self.relevance!r}.")
+        check_choice("relevance", self.relevance, ("gradient", "attention"))
 
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
         body = inside(model, inputs, type(self).__name__)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_number
 from seewhy.explainers import Baseline
 
 __all__ = ["CentreMap"]
@@ -32,8 +32,7 @@ class CentreMap(Baseline):
 
     def __post_init__(self) -> None:
         value = self.sigma
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise InvalidInput(f"sigma must be a positive number, got {value!r}.")
+        check_number("sigma", value)
 
     def drawn(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, H, W) the maps, without a network."""

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.attribution import Attribution
+from seewhy.checks import is_count
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.models import FeatureModel, Model
@@ -62,7 +63,7 @@ class DetClassProbabilityMap(Explainer):
             raise InvalidInput(f"layers must be names of layers in a tuple, one a level, got {self.layers!r}.")
         if (self.layers is None) != (self.num_anchors is None):
             raise InvalidInput("layers and num_anchors belong together: pass both, or neither.")
-        if self.num_anchors is not None and not all(_is_count(a) for a in self._anchors(1)):
+        if self.num_anchors is not None and not all(is_count(a) for a in self._anchors(1)):
             raise InvalidInput(f"num_anchors must be positive integers, got {self.num_anchors!r}.")
         if self.layers is not None:
             object.__setattr__(self, "layers", tuple(self.layers))
@@ -164,7 +165,3 @@ def _skipped(found: list[Tensor], size: tuple[int, int]) -> tuple[Note, ...]:
         "antialias=True to look at all."
     )
     return (Note(text=text, kind="positions that are skipped"),)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -34,10 +34,11 @@ from torch import Tensor
 
 from seewhy import baseline as baselines
 from seewhy.attribution import Attribution
+from seewhy.checks import check_count, sides
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places, unmoved
-from seewhy.explainers._superpixels import cell_of, check_count, check_grid, grid_sides
+from seewhy.explainers._superpixels import cell_of
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, chunked, probabilities, settle
 from seewhy.plain import Meaning
@@ -73,8 +74,8 @@ class HierarchicalPerturbation(Explainer):
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        check_grid(self.grid)
-        check_count("smallest_cell", self.smallest_cell, 1)
+        sides("grid", self.grid)
+        check_count("smallest_cell", self.smallest_cell)
         baselines.check(self.baseline)
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
@@ -106,7 +107,7 @@ class HierarchicalPerturbation(Explainer):
         Raises:
             InvalidInput: the first grid is finer than the picture.
         """
-        down, across = grid_sides(self.grid)
+        down, across = sides("grid", self.grid)
         if down > height or across > width:
             raise InvalidInput(f"grid {(down, across)} is finer than the picture, {(height, width)}.")
         grids = [(down, across)]

@@ -33,10 +33,11 @@ from torch.quasirandom import SobolEngine
 
 from seewhy import baseline as baselines
 from seewhy.attribution import Attribution
+from seewhy.checks import check_choice, check_count, check_inside, check_seed, sides
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
-from seewhy.explainers._superpixels import cells, check_count, check_grid, check_seed, grid_sides, part_scores
+from seewhy.explainers._superpixels import cells, part_scores
 from seewhy.maps import FLAT, full_precision
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, settle
@@ -77,11 +78,9 @@ class HSIC(Explainer):
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         check_count("num_masks", self.num_masks, 2)
-        check_grid(self.grid)
-        if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0 < self.p < 1:
-            raise InvalidInput(f"p must lie between 0 and 1, both excluded, got {self.p!r}.")
-        if self.sampler not in ("sobol", "random"):
-            raise InvalidInput(f"sampler must be 'sobol' or 'random', got {self.sampler!r}.")
+        sides("grid", self.grid)
+        check_inside("p", self.p)
+        check_choice("sampler", self.sampler, ("sobol", "random"))
         baselines.check(self.baseline)
         check_seed(self.seed)
         if self.sampler == "sobol" and self._count > SobolEngine.MAXDIM:
@@ -91,7 +90,7 @@ class HSIC(Explainer):
             )
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
-        labels = cells(grid_sides(self.grid), inputs).expand(len(inputs), -1, -1)
+        labels = cells(sides("grid", self.grid), inputs).expand(len(inputs), -1, -1)
         cover = baselines.make(self.baseline, inputs)
         shown = self._masks().to(inputs.device)
         outputs = model(inputs)
@@ -109,7 +108,7 @@ class HSIC(Explainer):
             rows = zip(scores.flatten(0, 1), widths, strict=True)
             raw = torch.stack([_dependence(row, width, centred) for row, width in rows])
         return Attribution(
-            raw=raw.view(*scores.shape[:2], *grid_sides(self.grid)),
+            raw=raw.view(*scores.shape[:2], *sides("grid", self.grid)),
             outputs=outputs,
             targets=targets,
             quantity=settled.quantity,
@@ -118,7 +117,7 @@ class HSIC(Explainer):
 
     @property
     def _count(self) -> int:
-        down, across = grid_sides(self.grid)
+        down, across = sides("grid", self.grid)
         return down * across
 
     def _masks(self) -> Tensor:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.detection import OVERLAP, check_thresholds, detect
+from seewhy.checks import check_fraction
+from seewhy.detection import OVERLAP, detect
 from seewhy.errors import BadOutput, InvalidTarget
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
@@ -49,9 +50,8 @@ class InstanceMaps(Explainer):
     values: ClassVar[Meaning] = "score"
 
     def __post_init__(self) -> None:
-        check_thresholds(
-            score_threshold=self.score_threshold, mask_threshold=self.mask_threshold, nms_threshold=self.nms_threshold
-        )
+        for name in ("score_threshold", "mask_threshold", "nms_threshold"):
+            check_fraction(name, getattr(self, name))
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         outputs = model(inputs)

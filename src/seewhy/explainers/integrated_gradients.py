@@ -28,6 +28,7 @@ from torch import Tensor
 
 from seewhy import baseline as covers
 from seewhy.attribution import Attribution
+from seewhy.checks import check_count, check_number, check_seed
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
@@ -69,12 +70,9 @@ class IntegratedGradients(Explainer):
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)
         covers.check(self.baseline)
-        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
-            raise InvalidInput(f"steps must be a positive integer, got {self.steps!r}.")
-        if not isinstance(self.tolerance, int | float) or isinstance(self.tolerance, bool) or not self.tolerance > 0:
-            raise InvalidInput(f"tolerance must be a positive number, got {self.tolerance!r}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        check_count("steps", self.steps)
+        check_number("tolerance", self.tolerance)
+        check_seed(self.seed)
         if self.baselines is not None:
             _check_samples(self.baselines, self.baseline)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_count
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import bypassed, inside
 from seewhy.models import GradientModel
@@ -48,10 +48,7 @@ class LeGrad(Explainer):
     values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
-        if self.blocks is not None and (
-            not isinstance(self.blocks, int) or isinstance(self.blocks, bool) or self.blocks < 1
-        ):
-            raise InvalidInput(f"blocks must be a positive integer or None, got {self.blocks!r}.")
+        check_count("blocks", self.blocks, optional=True)
 
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
         body = inside(model, inputs, type(self).__name__)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_number
 from seewhy.explainers._superpixels import OverSuperpixels, Plan, all_coalitions
 
 __all__ = ["LIME"]
@@ -51,8 +51,7 @@ class LIME(OverSuperpixels):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in (("width", self.width), ("alpha", self.alpha)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise InvalidInput(f"{name} must be a positive number, got {value!r}.")
+            check_number(name, value)
 
     def _plan(self, parts: int) -> Plan:
         if 2**parts - 1 <= self.num_masks:

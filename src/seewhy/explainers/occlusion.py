@@ -15,6 +15,7 @@ from torch import Tensor
 
 from seewhy import baseline as baselines
 from seewhy.attribution import Attribution
+from seewhy.checks import sides
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
@@ -93,15 +94,6 @@ class Occlusion(Explainer):
         return (height, window[0], stride[0]), (width, window[1], stride[1])
 
 
-def _pair(name: str, value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
-    if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in pair):
-        raise InvalidInput(f"{name} must be a positive integer or a pair (height, width) of them, got {value!r}.")
-    return pair
-
-
 def _inside(length: int, window: int, step: int, device: torch.device) -> Tensor:
     """(windows, length) bool: which pixels of one axis each window covers; the last window ends at the border."""
     starts = list(range(0, length - window + 1, step))
@@ -117,3 +109,7 @@ def _mean_over_windows(drops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     covered = rows.sum(0).unsqueeze(1) * columns.sum(0)
     with full_precision(drops):
         return rows.T @ drops @ columns / covered
+
+
+def _pair(name: str, value: Any) -> tuple[int, int] | None:
+    return None if value is None else sides(name, value, "(height, width)")

@@ -15,8 +15,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from seewhy.checks import check_seed
 from seewhy.explainers import Baseline
-from seewhy.explainers._superpixels import check_seed
 
 __all__ = ["RandomMap"]
 

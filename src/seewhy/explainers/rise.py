@@ -20,13 +20,13 @@ Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanatio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places, stepped, unmoved
 from seewhy.explainers._masks import Masks
@@ -78,30 +78,22 @@ class RISE(Explainer):
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        if self.estimator not in ESTIMATORS:
-            raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
+        check_choice("estimator", self.estimator, tuple(ESTIMATORS))
         if self.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
             object.__setattr__(self, "values", "level")
-        least = ESTIMATORS[self.estimator]
-        if not _is_count(self.num_masks) or self.num_masks < least:
-            raise InvalidInput(f"num_masks must be an integer of at least {least}, got {self.num_masks!r}.")
-        if not all(_is_count(side) for side in _sides(self.grid)):
-            raise InvalidInput(f"grid must be a positive integer or a pair (down, across) of them, got {self.grid!r}.")
-        if not isinstance(self.p, int | float) or not 0 < self.p < 1:
-            raise InvalidInput(f"p must lie between 0 and 1, both excluded, got {self.p!r}.")
-        if self.paired not in (None, True, False):
-            raise InvalidInput(f"paired must be True, False or None, got {self.paired!r}.")
-        if self.tolerance is not None and not (isinstance(self.tolerance, int | float) and 0 < self.tolerance < 1):
-            raise InvalidInput(f"tolerance must be None or lie between 0 and 1, got {self.tolerance!r}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        check_count("num_masks", self.num_masks, ESTIMATORS[self.estimator])
+        sides("grid", self.grid)
+        check_inside("p", self.p)
+        check_flag("paired", self.paired, optional=True)
+        check_inside("tolerance", self.tolerance, optional=True)
+        check_seed(self.seed)
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         n, (height, width) = inputs.shape[0], inputs.shape[2:]
         paired = self.estimator != "plain" if self.paired is None else self.paired
-        masks = Masks.draw(self.num_masks, _sides(self.grid), self.p, self.seed, (height, width), paired=paired).to(
-            inputs.device
-        )
+        masks = Masks.draw(
+            self.num_masks, sides("grid", self.grid), self.p, self.seed, (height, width), paired=paired
+        ).to(inputs.device)
         outputs = model(inputs)
         settled = settle(model, inputs, outputs, self.activation_fn)
         targets = request.resolve(outputs)
@@ -201,13 +193,3 @@ def _of(targets: TargetSet, image: int) -> TargetSet:
     if targets.classes is None:
         return targets
     return TargetSet(classes=targets.classes[image : image + 1])
-
-
-def _sides(grid: Any) -> tuple[Any, Any]:
-    if isinstance(grid, tuple | list):
-        return (grid[0], grid[1]) if len(grid) == 2 else (None, None)
-    return grid, grid
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

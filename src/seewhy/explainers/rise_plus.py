@@ -31,12 +31,12 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.errors import InvalidInput, InvalidType
+from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides
+from seewhy.errors import InvalidType
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places, unmoved
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import Fit, noisy, regress
-from seewhy.explainers._superpixels import check_count, check_grid, check_seed, grid_sides
 from seewhy.maps import full_precision
 from seewhy.models import Model, at, varies
 from seewhy.models.torch.model import TorchModel
@@ -94,16 +94,13 @@ class RISEPlus(Explainer):
             object.__setattr__(self, "network", self.ood_net.underlying)
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        if self.estimator not in ESTIMATORS:
-            raise InvalidInput(f"estimator must be 'regression', 'centred' or 'plain', got {self.estimator!r}.")
+        check_choice("estimator", self.estimator, tuple(ESTIMATORS))
         if self.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
             object.__setattr__(self, "values", "level")
         check_count("num_masks", self.num_masks, ESTIMATORS[self.estimator])
-        check_grid(self.grid)
-        if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0 < self.p < 1:
-            raise InvalidInput(f"p must lie between 0 and 1, both excluded, got {self.p!r}.")
-        if self.paired not in (None, True, False):
-            raise InvalidInput(f"paired must be True, False or None, got {self.paired!r}.")
+        sides("grid", self.grid)
+        check_inside("p", self.p)
+        check_flag("paired", self.paired, optional=True)
         check_seed(self.seed)
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
@@ -124,7 +121,7 @@ class RISEPlus(Explainer):
     def _masks(self, inputs: Tensor) -> Masks:
         paired = self.estimator != "plain" if self.paired is None else self.paired
         size = (inputs.shape[2], inputs.shape[3])
-        masks = Masks.draw(self.num_masks, grid_sides(self.grid), self.p, self.seed, size, paired=paired)
+        masks = Masks.draw(self.num_masks, sides("grid", self.grid), self.p, self.seed, size, paired=paired)
         return masks.to(inputs.device)
 
     def _scores(

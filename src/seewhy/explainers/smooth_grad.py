@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from seewhy import registry
 from seewhy.attribution import Attribution
+from seewhy.checks import check_choice, check_count, check_number, check_seed
 from seewhy.errors import InvalidInput, InvalidType
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
@@ -66,16 +67,12 @@ class SmoothGrad(Explainer):
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)
-        if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 1:
-            raise InvalidInput(f"samples must be a positive integer, got {self.samples!r}.")
+        check_count("samples", self.samples)
         if self.samples == 1 and self.variant == "variance":
             raise InvalidInput("The variance of one sample is always 0. Use samples=2 or more.")
-        if not isinstance(self.noise, int | float) or isinstance(self.noise, bool) or not 0 < self.noise < torch.inf:
-            raise InvalidInput(f"noise must be a positive number, got {self.noise!r}.")
-        if self.variant not in ("mean", "square", "variance"):
-            raise InvalidInput(f"variant must be 'mean', 'square' or 'variance', got {self.variant!r}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        check_number("noise", self.noise)
+        check_choice("variant", self.variant, ("mean", "square", "variance"))
+        check_seed(self.seed)
         method = self._method()
         for trait in ("needs", "class_agnostic", "pixelwise", "values", "caution"):  # a wrapper is what it wraps
             object.__setattr__(self, trait, getattr(method, trait))
@@ -85,7 +82,7 @@ class SmoothGrad(Explainer):
     def _method(self) -> Explainer:
         """The inner explainer, on the wrapper's own network."""
         if isinstance(self.inner, Explainer):
-            if _bare(self.inner.network) is not _bare(self.network):
+            if self.network is not None and _bare(self.inner.network) is not _bare(self.network):
                 raise InvalidInput("The inner explainer is of another network. Make it with the network of SmoothGrad.")
             return replace(self.inner, network=self.network)
         kind = registry.load("explainers", self.inner) if isinstance(self.inner, str) else self.inner

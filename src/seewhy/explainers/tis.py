@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_count, check_inside, check_seed
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
 from seewhy.explainers._transformer import inside
@@ -61,12 +61,9 @@ class TIS(Explainer):
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        if not isinstance(self.num_masks, int) or isinstance(self.num_masks, bool) or self.num_masks < 2:
-            raise InvalidInput(f"num_masks must be an integer of at least 2, got {self.num_masks!r}.")
-        if not isinstance(self.p, int | float) or not 0 < self.p < 1:
-            raise InvalidInput(f"p must lie between 0 and 1, both excluded, got {self.p!r}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        check_count("num_masks", self.num_masks, 2)
+        check_inside("p", self.p)
+        check_seed(self.seed)
 
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
         body = inside(model, inputs, type(self).__name__)

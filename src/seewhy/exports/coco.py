@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_below_one
 from seewhy.exports._pictures import chosen, dump, view, write_list
 from seewhy.plain import FLAT
 from seewhy.runs.query.run import Run, SampleRecord
@@ -46,8 +46,7 @@ class Coco:
 
     def __post_init__(self) -> None:
         value: Any = self.threshold
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise InvalidInput(f"threshold must be at least 0 and below 1, got {value!r}.")
+        check_below_one("threshold", value)
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
         """Writes ``out``, NAME-truth.json with the true boxes where there are any, and of a detector NAME-results.json.

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seewhy.checks import check_count
 from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput
 from seewhy.exports import _fiftyone_fields as fields
@@ -57,8 +58,7 @@ class FiftyOne:
     copy: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.side, bool) or not isinstance(self.side, int) or self.side < 1:
-            raise InvalidInput(f"side must be an integer of at least 1, got {self.side!r}.")
+        check_count("side", self.side)
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
         """Writes the folder. A picture whose file is not what the run saw is shown by its thumbnail, or left out.

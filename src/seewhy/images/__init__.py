@@ -6,7 +6,7 @@ from typing import Any
 
 from seewhy.registry import loaded
 
-_PLACES = {"Preprocessing": "images", "read": "reading", "read_mask": "reading", "View": "view"}
+_PLACES = {"Preprocessing": "preprocessing", "read": "reading", "read_mask": "reading", "View": "view"}
 
 
 def __getattr__(name: str) -> Any:

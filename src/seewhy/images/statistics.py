@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import InvalidInput
-from seewhy.images.images import Preprocessing, constants, to_unit
+from seewhy.images.preprocessing import Preprocessing, constants, to_unit
 
 __all__ = ["check_statistics"]
 

@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType, raised_by
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.view import View
 
 __all__ = ["Transform", "as_preprocessing"]

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 from seewhy import registry
-from seewhy.checks import check_inputs, same
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
 from seewhy.models import Model, as_model, at, bound
 from seewhy.perturbation import Settled, chunked, probabilities, settle
 from seewhy.targets import Request, Target, TargetSet
-from seewhy.types import Activation, check_activation
+from seewhy.types import Activation, check_activation, check_inputs, same
 
 __all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "explaining", "scores"]
 

@@ -7,27 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.errors import InvalidInput
-
-__all__ = ["check_count", "check_number", "check_seed", "normal", "seeds", "uniform"]
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises InvalidInput unless ``value`` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInput(f"{name} must be a positive integer, got {value!r}.")
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raises InvalidInput unless ``value`` is a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise InvalidInput(f"{name} must be a positive number, got {value!r}.")
-
-
-def check_seed(value: Any) -> None:
-    """Raises InvalidInput unless ``value`` is an integer."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInput(f"seed must be an integer, got {value!r}.")
+__all__ = ["normal", "seeds", "uniform"]
 
 
 def seeds(seed: int, count: int) -> list[int]:

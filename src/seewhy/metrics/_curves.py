@@ -13,22 +13,20 @@ Areas are trapezoids over the share of pixels, from 0 to 1. All S + 1 images of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from seewhy import baseline as baselines
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_count, check_seed
 from seewhy.maps import FLAT, scale
 from seewhy.metrics import Case, Cost, Metric, scores
-from seewhy.metrics._chance import check_count, check_seed
 from seewhy.metrics._correlation import pearson
 from seewhy.perturbation import batch_size
 from seewhy.types import Activation, check_activation
 
 __all__ = [
-    "PerturbationMetric", "RiseMetric", "StepMetric", "area", "background", "cells", "check_several",
+    "PerturbationMetric", "RiseMetric", "StepMetric", "area", "background", "cells",
     "correlation", "deletion_auc", "edges", "insertion_auc", "means", "naive_faithfulness", "named", "places",
     "relevance", "replaced", "slabs",
 ]  # fmt: skip
@@ -68,7 +66,7 @@ class StepMetric(PerturbationMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         baselines.check(self.baseline)
-        check_several("steps", self.steps)
+        check_count("steps", self.steps, 2)
         check_seed(self.seed)
 
     def cost(self, height: int, width: int) -> Cost:
@@ -211,12 +209,6 @@ def correlation(x: Tensor, y: Tensor, size: float) -> float:
     """
     r = pearson(x, y) if float(y.max() - y.min()) > FLAT * size else float("nan")
     return r if r == r else 0.0
-
-
-def check_several(name: str, value: Any) -> None:
-    """Raises unless ``value`` is an integer above 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 2:
-        raise InvalidInput(f"{name} must be an integer of at least 2, got {value!r}.")
 
 
 def named(baseline: float | str | Tensor) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seewhy.checks import check_count
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.metrics import Metric
 
@@ -45,9 +46,7 @@ class LabelledMetric(Metric):
     _tally: _Tally = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        n = self.num_labels
-        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-            raise InvalidInput(f"num_labels must be a positive integer or None, got {n!r}.")
+        check_count("num_labels", self.num_labels, optional=True)
         self.reset()
 
     def reset(self) -> None:

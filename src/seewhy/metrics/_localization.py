@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy.errors import InvalidInput
 from seewhy.maps import FLAT, scale
 
-__all__ = ["check_threshold", "check_tolerance", "iosr", "pointing"]
-
-
-def check_tolerance(value: Any) -> None:
-    """Raises InvalidInput unless ``value`` is a distance in pixels."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InvalidInput(f"tolerance must be a number of pixels, at least 0, got {value!r}.")
-
-
-def check_threshold(value: Any) -> None:
-    """Raises InvalidInput unless ``value`` is a share of the maximum."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InvalidInput(f"threshold must be at least 0 and below 1, got {value!r}.")
+__all__ = ["iosr", "pointing"]
 
 
 def pointing(saliency: Tensor, truth: Tensor, tolerance: float) -> float:

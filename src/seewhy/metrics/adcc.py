@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from seewhy import baseline as baselines
+from seewhy.checks import check_choice
 from seewhy.errors import InvalidInput
 from seewhy.maps import scale
 from seewhy.metrics import Case, Cost, Metric, scores
@@ -112,8 +113,7 @@ class ADCC(Metric):
         Raises:
             InvalidInput: ``average`` is something else, or a case cannot explain other images.
         """
-        if average not in ("images", "parts"):
-            raise InvalidInput(f"average must be 'images' or 'parts', got {average!r}.")
+        check_choice("average", average, ("images", "parts"))
         known = [parts for parts in map(self.parts, found) if parts.drop == parts.drop]
         if not known:
             return float("nan")

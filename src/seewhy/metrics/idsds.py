@@ -14,11 +14,12 @@ patches of a picture that cannot be cut evenly count alike; where it can, the ra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from seewhy import baseline as baselines
+from seewhy.checks import sides
 from seewhy.errors import InvalidInput
 from seewhy.maps import FLAT
 from seewhy.metrics import Case, Cost
@@ -48,16 +49,16 @@ class IDSDS(PerturbationMetric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _sides(self.grid)
+        sides("grid", self.grid)
         baselines.check(self.baseline)
 
     def cost(self, height: int, width: int) -> Cost:
         """One pass for each patch and one for the image as it is."""
-        rows, columns = _sides(self.grid)
+        rows, columns = sides("grid", self.grid)
         return Cost(forward=rows * columns + 1)
 
     def _judge(self, case: Case) -> float:
-        rows, columns = _sides(self.grid)
+        rows, columns = sides("grid", self.grid)
         height, width = case.saliency.shape
         if rows > height or columns > width:
             raise InvalidInput(f"grid {(rows, columns)} has more patches than the picture, {(height, width)}, pixels.")
@@ -67,10 +68,3 @@ class IDSDS(PerturbationMetric):
         drops = ((found[0] - found[1:]) / rounding).round()  # drops that differ by rounding only share a rank
         alike = spearman(means(relevance(case), patches), drops)
         return alike if alike == alike else 0.0
-
-
-def _sides(grid: Any) -> tuple[int, int]:
-    pair = (grid, grid) if isinstance(grid, int) else tuple(grid) if isinstance(grid, tuple | list) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
-        raise InvalidInput(f"grid must be a positive integer or a pair (down, across) of them, got {grid!r}.")
-    return pair

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from seewhy import baseline as baselines
+from seewhy.checks import check_choice, check_count, check_number, check_seed
 from seewhy.errors import InvalidInput
 from seewhy.metrics import Case, Cost, Metric, scores
-from seewhy.metrics._chance import check_count, check_number, check_seed, normal, seeds
+from seewhy.metrics._chance import normal, seeds
 from seewhy.perturbation import batch_size
 from seewhy.types import Activation, check_activation
 
@@ -70,8 +71,7 @@ class Infidelity(Metric):
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        if self.perturbation not in ("square", "noise"):
-            raise InvalidInput(f"perturbation must be 'square' or 'noise', got {self.perturbation!r}.")
+        check_choice("perturbation", self.perturbation, ("square", "noise"))
         check_count("samples", self.samples)
         if self.window is not None:
             check_count("window", self.window)

@@ -14,8 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from seewhy.checks import check_below_one
 from seewhy.metrics import Case, Metric
-from seewhy.metrics._localization import check_threshold, iosr
+from seewhy.metrics._localization import iosr
 
 __all__ = ["IoSR"]
 
@@ -33,7 +34,7 @@ class IoSR(Metric):
     needs_truth: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_threshold(self.threshold)
+        check_below_one("threshold", self.threshold)
 
     def _judge(self, case: Case) -> float:
         assert case.truth is not None

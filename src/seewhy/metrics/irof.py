@@ -19,15 +19,14 @@ import torch
 from torch import Tensor
 
 from seewhy import baseline as baselines
-from seewhy.errors import InvalidInput, MissingDependency
+from seewhy.checks import check_choice, check_count, check_seed
+from seewhy.errors import MissingDependency
 from seewhy.metrics import Case, Cost
-from seewhy.metrics._chance import check_seed
 from seewhy.metrics._curves import (
     PerturbationMetric,
     area,
     background,
     cells,
-    check_several,
     means,
     places,
     relevance,
@@ -59,9 +58,8 @@ class IROF(PerturbationMetric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_several("segments", self.segments)
-        if self.method not in ("grid", "slic"):
-            raise InvalidInput(f"method must be 'grid' or 'slic', got {self.method!r}.")
+        check_count("segments", self.segments, 2)
+        check_choice("method", self.method, ("grid", "slic"))
         baselines.check(self.baseline)
         check_seed(self.seed)
 

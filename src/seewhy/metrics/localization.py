@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_below_one, check_choice, check_distance
 from seewhy.metrics import Case
 from seewhy.metrics._labelled import LabelledMetric
-from seewhy.metrics._localization import check_threshold, check_tolerance, iosr, pointing
+from seewhy.metrics._localization import iosr, pointing
 
 __all__ = ["Localization"]
 
@@ -42,10 +42,9 @@ class Localization(LabelledMetric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.metric not in ("PointingGame", "IoSR"):
-            raise InvalidInput(f"metric must be 'PointingGame' or 'IoSR', got {self.metric!r}.")
-        check_tolerance(self.tolerance)
-        check_threshold(self.threshold)
+        check_choice("metric", self.metric, ("PointingGame", "IoSR"))
+        check_distance("tolerance", self.tolerance)
+        check_below_one("threshold", self.threshold)
 
     def _judge(self, case: Case) -> float:
         assert case.truth is not None

@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_count, check_flag, check_number, check_seed
 from seewhy.metrics import Case, Cost, Metric
-from seewhy.metrics._chance import check_count, check_number, check_seed
 from seewhy.metrics._sensitivity import largest_change
 from seewhy.perturbation import batch_size
 
@@ -51,8 +50,7 @@ class MaxSensitivity(Metric):
         check_number("radius", self.radius)
         check_count("samples", self.samples)
         check_seed(self.seed)
-        if not isinstance(self.scaled, bool):
-            raise InvalidInput(f"scaled must be True or False, got {self.scaled!r}.")
+        check_flag("scaled", self.scaled)
 
     def cost(self, height: int, width: int) -> Cost:
         """One further map for each noisy picture."""

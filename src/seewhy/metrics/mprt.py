@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
+from seewhy.checks import check_choice, check_count, check_seed
 from seewhy.errors import InvalidInput, MissingCapability
 from seewhy.metrics import Case, Cost, Metric
-from seewhy.metrics._chance import check_count, check_seed, seeds
+from seewhy.metrics._chance import seeds
 from seewhy.metrics._correlation import is_flat, pearson, spearman
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone, network_of
@@ -53,11 +54,9 @@ class MPRT(Metric):
     needs_explainer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.order not in ("cascading", "independent"):
-            raise InvalidInput(f"order must be 'cascading' or 'independent', got {self.order!r}.")
+        check_choice("order", self.order, ("cascading", "independent"))
         check_count("steps", self.steps)
-        if self.similarity not in ("spearman", "pearson"):
-            raise InvalidInput(f"similarity must be 'spearman' or 'pearson', got {self.similarity!r}.")
+        check_choice("similarity", self.similarity, ("spearman", "pearson"))
         check_seed(self.seed)
 
     def cost(self, height: int, width: int) -> Cost:

@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from seewhy.checks import check_distance
 from seewhy.metrics import Case, Metric
-from seewhy.metrics._localization import check_tolerance, pointing
+from seewhy.metrics._localization import pointing
 
 __all__ = ["PointingGame"]
 
@@ -32,7 +33,7 @@ class PointingGame(Metric):
     needs_truth: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_tolerance(self.tolerance)
+        check_distance("tolerance", self.tolerance)
 
     def _judge(self, case: Case) -> float:
         assert case.truth is not None

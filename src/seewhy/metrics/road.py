@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.checks import check_choice, check_seed, is_number
 from seewhy.errors import BadOutput, InvalidInput
 from seewhy.metrics import Case, Cost, scores
-from seewhy.metrics._chance import check_seed, normal, seeds
+from seewhy.metrics._chance import normal, seeds
 from seewhy.metrics._curves import PerturbationMetric, places, relevance
 
 __all__ = ["ROAD"]
@@ -60,13 +61,8 @@ class ROAD(PerturbationMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "percentiles", _percentiles(self.percentiles))
-        if self.order not in ("MoRF", "LeRF", "combined"):
-            raise InvalidInput(f"order must be 'MoRF', 'LeRF' or 'combined', got {self.order!r}.")
-        if (
-            isinstance(self.noise, bool)
-            or not isinstance(self.noise, int | float)
-            or not 0 <= self.noise < float("inf")
-        ):
+        check_choice("order", self.order, ("MoRF", "LeRF", "combined"))
+        if not is_number(self.noise) or self.noise < 0:
             raise InvalidInput(f"noise must be a number of at least 0, got {self.noise!r}.")
         check_seed(self.seed)
 
@@ -184,6 +180,6 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _percentiles(values: Any) -> tuple[float, ...]:
     good = isinstance(values, tuple | list) and len(values) > 0
-    if not good or not all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 100 for v in values):
+    if not good or not all(is_number(v) and 0 < v < 100 for v in values):
         raise InvalidInput(f"percentiles must be numbers above 0 and below 100, got {values!r}.")
     return tuple(values)

@@ -16,9 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from seewhy.errors import InvalidInput
+from seewhy.checks import check_count, check_flag, check_number, check_seed
 from seewhy.metrics import Case, Cost
-from seewhy.metrics._chance import check_count, check_number, check_seed
 from seewhy.metrics._labelled import LabelledMetric
 from seewhy.metrics._sensitivity import largest_change
 from seewhy.perturbation import batch_size
@@ -57,8 +56,7 @@ class Robustness(LabelledMetric):
         check_number("radius", self.radius)
         check_count("samples", self.samples)
         check_seed(self.seed)
-        if not isinstance(self.scaled, bool):
-            raise InvalidInput(f"scaled must be True or False, got {self.scaled!r}.")
+        check_flag("scaled", self.scaled)
 
     def cost(self, height: int, width: int) -> Cost:
         """One further map for each noisy picture."""

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.checks import check_inputs
+from seewhy.checks import check_choice, check_inside
 from seewhy.errors import InvalidInput, InvalidType, MissingDependency
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.models import Model
 from seewhy.models.exported.model import one_line
 from seewhy.models.loading import load
@@ -27,6 +27,7 @@ from seewhy.models.torch.calling import calling
 from seewhy.models.torch.further_inputs import plain, tables
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.turns import alone
+from seewhy.types import check_inputs
 
 __all__ = ["accelerate"]
 
@@ -53,11 +54,8 @@ def accelerate(network: Any, backend: str = "auto", *, inputs: Tensor | None = N
         InvalidType: no torch network.
         MissingDependency: the backend asked for is not installed.
     """
-    if backend != "auto" and backend not in _MAKERS:
-        known = ", ".join(map(repr, _MAKERS))
-        raise InvalidInput(f"backend must be 'auto' or one of {known}, got {backend!r}.")
-    if not 0 < tolerance < 1:
-        raise InvalidInput(f"tolerance must be above 0 and below 1, got {tolerance!r}.")
+    check_choice("backend", backend, ["auto", *_MAKERS])
+    check_inside("tolerance", tolerance)
     model = load(network)
     if not isinstance(model, TorchModel):
         raise InvalidType(f"accelerate takes a torch network; {model.name!r} is none and is run as it is.")

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 
 __all__ = ["labels", "notes", "preprocessing"]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from seewhy import registry
+from seewhy.checks import check_choice
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.models import Model, file_metadata
 from seewhy.models.backends import Backend
 from seewhy.models.exported.model import ExportedModel
@@ -26,9 +27,7 @@ _WEIGHTS = (".safetensors", ".ckpt", ".bin")
 
 def check_backend(backend: str) -> None:
     """Raises InvalidInput where there is no such backend."""
-    choices = ["auto", *registry.names("backends")]
-    if backend not in choices:
-        raise InvalidInput(f"backend must be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}, got {backend!r}.")
+    check_choice("backend", backend, ["auto", *registry.names("backends")])
 
 
 def is_file(path: Path) -> bool:

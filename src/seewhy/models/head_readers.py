@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.checks import check_choice
 from seewhy.errors import BadOutput, InvalidInput
 from seewhy.models.box_formats import FORMS, are_shares, check_size, corners, grid_centres, in_pixels, tiles
 from seewhy.models.reading import select
@@ -163,8 +164,7 @@ class SSD:
         if self.anchors.ndim != 2 or self.anchors.shape[1] != 4 or not bool((self.anchors[:, 2:] > 0).all()):
             got = tuple(self.anchors.shape)
             raise InvalidInput(f"anchors must be (Q, 4): x and y of the centre, width and height above 0, got {got}.")
-        if self.order not in ("yxhw", "xywh"):
-            raise InvalidInput(f"order must be 'yxhw' or 'xywh', got {self.order!r}.")
+        check_choice("order", self.order, ("yxhw", "xywh"))
 
     def __call__(self, raw: Any) -> Outputs:
         """The network's output as `Outputs`; raises BadOutput where the shapes are others."""

@@ -13,10 +13,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from seewhy.checks import check_count
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import Transform, as_preprocessing
 from seewhy.models import Model, as_model, files
 from seewhy.models import checkpoint as checkpoints
@@ -78,6 +79,9 @@ def load(
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
     """
     files.check_backend(backend)
+    check_count("num_classes", num_classes, optional=True)
+    named = None if labels is None else read_labels(labels)
+    weights = None if checkpoint is None else checkpoints.read(Path(checkpoint), trust)
     given = _given(preprocessing, processor)
     built = _build(
         spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs, "trust": trust}
@@ -88,8 +92,8 @@ def load(
     if isinstance(model, ExportedModel):
         model = files.described(model)
     model = _reading(model, tokenizer or getattr(processor, "tokenizer", None), texts)
-    notes = _weights(model, checkpoint, trust)
-    names = read_labels(labels) if labels is not None else built.labels
+    notes = () if weights is None else _fitted(model, weights, Path(str(checkpoint)).name)
+    names = built.labels if named is None else named
     if not isinstance(model, TorchModel | FunctionModel | ExportedModel):
         return model
     values: dict[str, Any] = {
@@ -280,13 +284,10 @@ def _factory(module: str, name: str) -> Any:
     return made
 
 
-def _weights(model: Model, checkpoint: str | Path | None, trust: bool) -> tuple[str, ...]:
-    if checkpoint is None:
-        return ()
+def _fitted(model: Model, weights: Mapping[str, Tensor], name: str) -> tuple[str, ...]:
     if not isinstance(model, TorchModel):
         raise InvalidInput(f"A checkpoint can be loaded into a torch network only; {model.name} is not one.")
-    path = Path(checkpoint)
-    return checkpoints.fit(model.module, checkpoints.read(path, trust), repr(path.name))
+    return checkpoints.fit(model.module, weights, repr(name))
 
 
 def _of_module(model: Model) -> Preprocessing | None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seewhy.checks import check_count
 from seewhy.errors import BadOutput, InvalidInput
 from seewhy.models.box_formats import FORMS, are_shares, check_size, corners, grid_centres, in_pixels, tiles
 from seewhy.models.head_readers import Place, likely_scores, tensor_at
@@ -385,5 +386,5 @@ def _check_yolo(size: tuple[int, int] | None, normalised: bool, classes: int | N
     check_size(size)
     if normalised and size is None:
         raise InvalidInput("Boxes that are shares of the input need its size=(height, width).")
-    if classes is not None and (isinstance(classes, bool) or not isinstance(classes, int) or classes < 1):
-        raise InvalidInput(f"The number of classes must be a positive integer, got {classes!r}.")
+    if classes is not None:
+        check_count("The number of classes", classes)

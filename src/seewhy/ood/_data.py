@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from tqdm import tqdm
 
+from seewhy.checks import check_count
 from seewhy.errors import InvalidInput, InvalidType
+from seewhy.progress import Bar
 
 __all__ = ["Batches", "TrainingBatch", "as_labels"]
 
@@ -31,8 +32,7 @@ class Batches:
 
     def __init__(self, dataset: Any, epochs: int, batch_size: int, seed: int) -> None:
         for name, value in (("epoch", epochs), ("batch_size", batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidInput(f"{name} must be a positive integer, got {value!r}.")
+            check_count(name, value)
         if isinstance(dataset, Dataset) and not isinstance(dataset, IterableDataset):
             generator = torch.Generator("cpu").manual_seed(seed)
             dataset = DataLoader(dataset, batch_size, shuffle=True, generator=generator)
@@ -40,24 +40,21 @@ class Batches:
             raise InvalidType(
                 f"dataset must give batches (images, labels), such as a DataLoader, got {type(dataset).__name__}."
             )
-        self.batches, self.epochs = dataset, epochs
+        self.batches, self.epochs, self.done = dataset, epochs, 0
+        self.total = len(dataset) * epochs if hasattr(dataset, "__len__") else None
 
-    def bar(self, show: bool) -> tqdm[Any]:
-        """A progress bar over all epochs, on a terminal only."""
-        total = len(self.batches) * self.epochs if hasattr(self.batches, "__len__") else None
-        return tqdm(total=total, unit="batch", leave=False, disable=None if show else True)
-
-    def walk(self, epoch: int, bar: tqdm[Any]) -> Iterator[TrainingBatch]:
+    def walk(self, epoch: int, bar: Bar) -> Iterator[TrainingBatch]:
         """The batches of one epoch with more than one picture.
 
         Raises:
             InvalidInput, InvalidType: there is none, or one has not the form (images, labels).
         """
-        bar.set_description(f"OoDNet epoch {epoch}/{self.epochs}")
+        bar.say(f"OoDNet epoch {epoch}/{self.epochs}")
         used = 0
         for batch in self.batches:
             found = _parts(batch)
-            bar.update()
+            self.done += 1
+            bar(self.done, self.total)
             if len(found.images) > 1:
                 used += 1
                 yield found

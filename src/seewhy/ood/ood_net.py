@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
+from seewhy.checks import check_count
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
 from seewhy.maps import full_precision
 from seewhy.models.reading import select
@@ -35,6 +36,7 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 from seewhy.ood._data import Batches, TrainingBatch, as_labels
+from seewhy.progress import Bar, Listener
 
 __all__ = ["OoDNet"]
 
@@ -181,7 +183,7 @@ class OoDNet(nn.Module):
     def fit(
         self, dataset: Any, loss_fn: Callable[[Tensor, Tensor], Tensor],
         callbacks: Callback | Sequence[Callback] | None = None, epoch: int = 90, optimizer: Optimizer | None = None,
-        scheduler: Any = None, *, batch_size: int = 128, seed: int = 0, progress: bool = True, **kwargs: Any,
+        scheduler: Any = None, *, batch_size: int = 128, seed: int = 0, progress: bool | Listener = True, **kwargs: Any,
     ) -> list[float]:  # fmt: skip
         """Trains on the pictures that the classifier was trained on; afterwards this is in evaluation mode.
 
@@ -198,7 +200,7 @@ class OoDNet(nn.Module):
             scheduler: its ``step()`` is called after each epoch; by default that of ``prepare_train``.
             batch_size: for a Dataset of single pairs.
             seed: of the order in which those are drawn.
-            progress: shows a bar on a terminal.
+            progress: a bar on the terminal, False, or a callback (batches done, batches in all).
             kwargs: arguments of ``prepare_train``.
 
         Returns:
@@ -211,11 +213,11 @@ class OoDNet(nn.Module):
         optimizer, scheduler = self._prepared(optimizer, scheduler, kwargs)
         calls = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
         losses = []
-        with alone(self), self._fitting(), torch.enable_grad(), batches.bar(progress) as bar:
+        with alone(self), self._fitting(), torch.enable_grad(), Bar("OoDNet", progress, "batch") as bar:
             for number in range(1, epoch + 1):
                 steps = [self._step(batch, loss_fn, optimizer, number) for batch in batches.walk(number, bar)]
                 losses.append(sum(steps) / len(steps))
-                bar.set_postfix(loss=f"{losses[-1]:.4f}")
+                bar.say(f"OoDNet epoch {number}/{epoch}", f"loss={losses[-1]:.4f}")
                 scheduler.step(*([losses[-1]] if isinstance(scheduler, ReduceLROnPlateau) else []))
                 for call in calls:
                     call(number, losses[-1])
@@ -287,8 +289,7 @@ def _check(underlying: Any, num_classes: Any) -> None:
     if not isinstance(underlying, nn.Module):
         hint = " Pass its module." if isinstance(underlying, TorchModel) else ""
         raise InvalidType(f"underlying must be a torch.nn.Module, got {type(underlying).__name__}.{hint}")
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1:
-        raise InvalidInput(f"num_classes must be a positive integer, got {num_classes!r}.")
+    check_count("num_classes", num_classes)
 
 
 def _types(*values: Any) -> str:
@@ -300,9 +301,8 @@ def _promised(network: nn.Module) -> int | None:
     count: Any = getattr(network, "num_features", None)
     if not isinstance(getattr(network, "output_features", None), bool):
         return None
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise InvalidInput(f"underlying.num_features must be a positive integer, got {count!r}.")
-    return count
+    check_count("underlying.num_features", count)
+    return int(count)
 
 
 def _last_linear(network: nn.Module, num_classes: int, width: int | None) -> tuple[str | None, int]:

@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from seewhy.engines import Engine
 from seewhy.engines.local import Local
 from seewhy.errors import InvalidInput, StorageError
-from seewhy.progress import Listener, tell
+from seewhy.progress import Bar, Listener
 from seewhy.runs.folder.rows import FailureRow, told
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.means import means
@@ -132,11 +131,12 @@ class Runner:
         finished: list[Done] = []
         if not todo.chunks:
             return finished, False
-        pictures = todo.chunks.pictures
-        with _stoppable() as stopped, _Progress(self.progress, todo.total - pictures, todo.total) as bar:
+        ready = todo.total - todo.chunks.pictures
+        with _stoppable() as stopped, Bar("run", self.progress, "picture", before=ready, total=todo.total) as bar:
             for done in (self.engine or Local()).map(factory, todo.chunks, stopped.is_set):
                 finished.append(done)
-                bar.advance(done.pictures)
+                ready += done.pictures
+                bar(ready, todo.total)
                 if len(finished) % 64 == 0:
                     _compacted(store)
             return finished, stopped.is_set()
@@ -278,31 +278,6 @@ def _stoppable() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-class _Progress:
-    """A bar over all pictures, or the caller's listener."""
-
-    def __init__(self, progress: bool | Listener, before: int, total: int) -> None:
-        self.listener = progress if callable(progress) else None
-        self.bar = tqdm(
-            total=total, initial=before, unit="picture", desc="run", leave=False,
-            disable=None if progress is True else True,
-        )  # fmt: skip
-        self.done, self.total = before, total
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def advance(self, pictures: int) -> None:
-        """So many more are done."""
-        self.done += pictures
-        self.bar.update(pictures)
-        if self.listener is not None:
-            tell(self.listener, self.done, self.total)
 
 
 class ImageClassificationRunner:

@@ -31,14 +31,14 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor, nn
 
-from seewhy.checks import check_inputs
+from seewhy.checks import check_count, check_inside, check_seed
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability
 from seewhy.models import as_model, at, bound
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 from seewhy.perturbation import Settled, batch_size, chunked, settle
-from seewhy.types import Activation, Outputs, Passes, check_activation
+from seewhy.types import Activation, Outputs, Passes, check_activation, check_inputs
 from seewhy.uncertainty._dropout import Dropouts, Trunk, idle
 
 __all__ = ["EpistemicUncertainty", "Uncertainty", "beta_quantile"]
@@ -93,12 +93,9 @@ class EpistemicUncertainty:
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        if not isinstance(self.samples, int) or isinstance(self.samples, bool) or self.samples < 2:
-            raise InvalidInput(f"samples must be an integer of at least 2, got {self.samples!r}.")
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
-            raise InvalidInput(f"rate must lie between 0 and 1, both excluded, got {self.rate!r}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise InvalidInput(f"seed must be an integer, got {self.seed!r}.")
+        check_count("samples", self.samples, 2)
+        check_inside("rate", self.rate)
+        check_seed(self.seed)
 
     def __call__(self, inputs: Tensor) -> Uncertainty:
         """How sure the network is of each image.

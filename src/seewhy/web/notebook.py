@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from seewhy.checks import is_count
 from seewhy.errors import InvalidInput, MissingDependency
 
 __all__ = ["Shown", "show"]
@@ -63,7 +64,7 @@ def show(
         UnknownName: the run has no such picture.
         MissingDependency: the extra ``web`` is not installed.
     """
-    if height is not None and (isinstance(height, bool) or not isinstance(height, int) or height < 1):
+    if height is not None and not is_count(height):
         raise InvalidInput(f"height is a positive number of pixels, got {height!r}.")
     try:
         from seewhy.web.downloads import html_of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
+from seewhy.checks import is_number
 from seewhy.errors import InvalidInput
 
 __all__ = ["checked"]
@@ -24,7 +24,7 @@ def checked(tree: dict[str, Any]) -> dict[str, Any]:
     if not (_wholes(size, 2) and all(1 <= side <= SIDE for side in size or ())):
         raise InvalidInput("The stored tree has no size.")
     numbers = [*shares, *(tree[name] for name in ("threshold", "probability") if tree.get(name) is not None)]
-    if tree.get("mode") not in ("show", "hide", None) or not all(map(_number, numbers)) or len(numbers) > MOST:
+    if tree.get("mode") not in ("show", "hide", None) or not all(map(is_number, numbers)) or len(numbers) > MOST:
         raise InvalidInput("The stored tree has values that are none.")
     root = tree.get("root")
     for count, node in enumerate(_nodes(root) if root is not None else ()):
@@ -57,12 +57,8 @@ def _drawable(node: Any, size: Any) -> bool:
         return False
     x, y, width, height = node["box"]
     inside = 0 <= x < x + width <= size[1] and 0 <= y < y + height <= size[0]
-    return inside and _number(node.get("probability")) and _number(node.get("gain")) and 0 <= node["layer"] < MOST
+    return inside and is_number(node.get("probability")) and is_number(node.get("gain")) and 0 <= node["layer"] < MOST
 
 
 def _wholes(value: Any, count: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(type(one) is int for one in value)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

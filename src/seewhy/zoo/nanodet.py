@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.models.heads import NanoDet
 from seewhy.models.tfjs.graph import read
 from seewhy.models.torch.model import TorchModel

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.models.exported.openvino import OpenVINOModel
 from seewhy.models.heads import SSD, Grid
 from seewhy.zoo.fetching import need

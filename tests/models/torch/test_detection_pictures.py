@@ -13,10 +13,10 @@ from torch import Tensor
 
 import seewhy
 from seewhy import BoxTarget, Preprocessing, cli
-from seewhy.api import prepare
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.images.reading import read
 from seewhy.images.view import View
+from seewhy.inputs import prepare
 from seewhy.maps import upsample
 from seewhy.models.torch.model import TorchModel
 from seewhy.runs.query.run import Run

@@ -299,7 +299,7 @@ def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(InvalidInput, match=r" is not a run folder: it has no run\.json\.$"):
         Run(tmp_path)
     Folder(tmp_path)
-    with pytest.raises(InvalidInput, match=r"^threads must be an integer of at least 1, got 0\.$"):
+    with pytest.raises(InvalidInput, match=r"^threads must be a positive integer, got 0\.$"):
         Run(tmp_path, threads=0)
 
 

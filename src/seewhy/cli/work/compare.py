@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from seewhy.checks import check_folder
 from seewhy.cli.compare import Compare
 from seewhy.cli.flags import activation, emit, say, split
 from seewhy.cli.work.inputs import network, pictures
-from seewhy.comparing import compare
+from seewhy.comparing import check, compare
 from seewhy.comparison import Comparison
 from seewhy.datasets import open_data
 from seewhy.errors import InvalidInput
@@ -29,12 +31,21 @@ def run(command: Compare) -> int:
 def _compared(command: Compare) -> Comparison:
     if missing := [f"--{name}" for name in ("explainers", "metrics") if not getattr(command, name)]:
         raise InvalidInput(f"Name {' and '.join(missing)}, or a table that is to be made again with --again.")
+    asked: dict[str, Any] = {
+        "explainers": split(command.explainers), "metrics": split(command.metrics), "seed": command.seed,
+        "activation_fn": activation(command), "baselines": command.baselines, "confidence": command.confidence,
+        "progress": not command.quiet,
+    }  # fmt: skip
+    check(**asked)
+    check_folder(command.out)
     samples = _samples(command)
-    model = network(command)
-    return compare(
-        model, samples, split(command.explainers), split(command.metrics), activation_fn=activation(command),
-        baselines=command.baselines, confidence=command.confidence, seed=command.seed, progress=not command.quiet,
-    )  # fmt: skip
+    if not any(_there(one.image) for one in samples):
+        raise InvalidInput(f"None of the pictures is there, such as {str(samples[0].image)!r}.")
+    return compare(network(command), samples, **asked)
+
+
+def _there(image: Any) -> bool:
+    return not isinstance(image, str | Path) or Path(image).is_file()
 
 
 def _samples(command: Compare) -> list[Any]:

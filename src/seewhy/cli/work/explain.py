@@ -7,13 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from seewhy import registry
-from seewhy.api import detections, explain
+from seewhy.api import build, detections, explain
+from seewhy.checks import check_folder
 from seewhy.cli.explain import Explain
 from seewhy.cli.flags import SieveFlags, activation, emit, parameter, say, sieve
 from seewhy.cli.work.inputs import network, pictures
+from seewhy.detection import check_sieve
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.explanation import told
+from seewhy.images.reading import read
+from seewhy.targets import Request
 
 __all__ = ["run"]
 
@@ -23,15 +26,20 @@ def run(command: Explain) -> int:
     files = pictures(command)
     parameters = dict(parameter(p) for p in command.set)
     targets = _targets(command.targets)
+    _check(command, parameters, targets)
+    there = [(p, stem) for p, stem in _stems(files) if _readable(p)]
+    if failed := len(files) - (_explained(there, targets, command, parameters) if there else 0):
+        say(f"seewhy: {failed} of {len(files)} pictures could not be explained.")
+    return 1 if failed == len(files) or (failed and command.strict) else 0
+
+
+def _explained(files: list[tuple[Path, str]], targets: Any, command: Explain, parameters: dict[str, Any]) -> int:
+    """How many of the pictures could be explained."""
     model = network(command)
-    _check(model, command, parameters)
     if not command.quiet:
         for note in (*model.notes, f"{model.name}: {model.preprocessing or 'preprocessing unknown'}"):
             say(note)
-    failed = sum(not _one(model, p, stem, targets, command, parameters) for p, stem in _stems(files))
-    if failed:
-        say(f"seewhy: {failed} of {len(files)} pictures could not be explained.")
-    return 1 if failed == len(files) or (failed and command.strict) else 0
+    return sum(_one(model, picture, stem, targets, command, parameters) for picture, stem in files)
 
 
 def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, parameters: dict[str, Any]) -> bool:
@@ -92,13 +100,26 @@ def _stems(files: list[Path]) -> list[tuple[Path, str]]:
     return named
 
 
-def _check(model: Any, command: Explain, parameters: dict[str, Any]) -> None:
-    """A wrong method or parameter is one error of the command, not one for each picture."""
-    if command.method == "auto":
-        if parameters:
-            raise InvalidInput("--set needs --method: 'auto' chooses the method itself.")
-        return
-    registry.load("explainers", command.method)(model, **parameters)
+def _check(command: Explain, parameters: dict[str, Any], targets: Any) -> None:
+    """Refuses what is wrong for every picture, once, and before a model is waited for."""
+    Request.check(targets, 1)
+    check_sieve(**sieve(command))
+    check_folder(command.out)
+    if command.method != "auto":
+        build(command.method, None, activation(command), parameters)
+    elif parameters:
+        raise InvalidInput("--set needs --method: 'auto' chooses the method itself.")
+
+
+def _readable(picture: Path) -> bool:
+    """Whether the file is there; says so where it is not, before a model is waited for."""
+    try:
+        if not picture.is_file():
+            read(picture)
+    except SeewhyError as error:
+        say(f"{picture}: {error}")
+        return False
+    return True
 
 
 def _targets(text: str | None) -> Any:

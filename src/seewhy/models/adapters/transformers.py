@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency
-from seewhy.images.images import Preprocessing
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import as_preprocessing
 from seewhy.models import Model
 from seewhy.models.head_readers import DETR

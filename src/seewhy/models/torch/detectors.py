@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seewhy.errors import InvalidInput, InvalidType
-from seewhy.images.images import Preprocessing
+from seewhy.checks import check_count
+from seewhy.errors import InvalidType
+from seewhy.images.preprocessing import Preprocessing
 from seewhy.models.box_formats import paste
 from seewhy.types import Grid, Outputs
 
@@ -217,8 +218,7 @@ def detector(network: nn.Module, *, masks: bool = True, mask_side: int = 128) ->
             f"Expected a detector of torchvision, got {type(network).__name__}. For others pass an adapter: "
             "seewhy.load(network, output=seewhy.heads.YOLOv8(...))."
         )
-    if not isinstance(mask_side, int) or isinstance(mask_side, bool) or mask_side < 1:
-        raise InvalidInput(f"mask_side must be a positive integer, got {mask_side!r}.")
+    check_count("mask_side", mask_side)
     if kind is not _MaskRCNN:
         return kind(network)
     return _MaskRCNN(network, mask_side) if masks else _FasterRCNN(network)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from seewhy.checks import is_count, is_number
 from seewhy.errors import InvalidInput
 
 __all__ = ["ADDED", "RESERVED", "SINGLE", "addition", "checked", "merged", "parsed", "reservation"]
@@ -77,19 +77,15 @@ def _text(value: Any) -> bool:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 53
+    return is_count(value) and value < 1 << 53
 
 
 def _count(value: Any) -> bool:
     return value is None or value == 0 or _whole(value)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _share(value: Any) -> bool:
-    return _number(value) and 0 <= value <= 1
+    return is_number(value) and 0 <= value <= 1
 
 
 def _maybe(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -108,7 +104,7 @@ def _range(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(end is None or (_number(end) and abs(end) <= 1e100) for end in value)
+        and all(end is None or (is_number(end) and abs(end) <= 1e100) for end in value)
     )
 
 
@@ -245,7 +241,7 @@ def merged(first: Mapping[str, Any], additions: Iterable[tuple[str, Any]]) -> di
     """
     found, newest = dict(first), 0.0
     for name, one in additions:
-        if not isinstance(one, dict) or not _number(one.get("written", 0.0)):
+        if not isinstance(one, dict) or not is_number(one.get("written", 0.0)):
             raise InvalidInput(f"{name} does not describe an addition to a run.")
         _check_values(one, name)
         for kind in ADDED:

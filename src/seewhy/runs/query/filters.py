@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from seewhy.checks import is_count
 from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.choosing import Plan
@@ -69,7 +70,7 @@ class Query:
 
     def __post_init__(self) -> None:
         for label in self.labels or ():
-            if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 1 << 31:
+            if not is_count(label, 0) or label >= 1 << 31:
                 raise InvalidInput(f"labels must be class indices, got {label!r}.")
         for flag in self.flags or ():
             if flag not in FLAGS:
@@ -128,7 +129,7 @@ class Query:
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
+    if not is_count(value, least) or value >= 1 << 62:
         raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 

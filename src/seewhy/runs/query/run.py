@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seewhy.checks import check_count
 from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
@@ -71,8 +72,7 @@ class Run:
     """
 
     def __init__(self, place: str | os.PathLike[str], *, threads: int = 2) -> None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InvalidInput(f"threads must be an integer of at least 1, got {threads!r}.")
+        check_count("threads", threads)
         self._base = Base(place, threads)
 
     def refresh(self) -> int:

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import judging, registry, specs
-from seewhy.api import prepare
+from seewhy.checks import check_below_one, check_choice, check_count
 from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
 from seewhy.datasets import Data, open_data
-from seewhy.detection import MOST, OVERLAP, SCORE, check_thresholds
+from seewhy.detection import MOST, OVERLAP, SCORE, check_sieve
 from seewhy.errors import FAILURES, InvalidInput, InvalidTarget, SeewhyError
 from seewhy.explainers import Explainer
+from seewhy.inputs import prepare
 from seewhy.metrics import Metric
 from seewhy.models import Model, at, bound
 from seewhy.models.function import FunctionModel
@@ -94,17 +95,14 @@ class Job:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "batch", "max_detections"):
+        for name in ("chunk", "batch"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidInput(f"{name} must be a positive integer, got {value!r}.")
-        if isinstance(self.threshold, bool) or not 0 <= self.threshold < 1:
-            raise InvalidInput(f"threshold must be at least 0 and below 1, got {self.threshold!r}.")
+            check_count(name, value)
+        check_below_one("threshold", self.threshold)
         if self.timeout is not None and not (isinstance(self.timeout, int | float) and 0 < self.timeout < 1e7):
             raise InvalidInput(f"timeout must be a positive number of seconds, got {self.timeout!r}.")
-        check_thresholds(score_threshold=self.score_threshold, nms_threshold=self.nms_threshold)
-        if self.precision not in ("auto", "float32", "float16"):
-            raise InvalidInput(f"precision must be 'auto', 'float32' or 'float16', got {self.precision!r}.")
+        check_sieve(self.score_threshold, self.nms_threshold, self.max_detections)
+        check_choice("precision", self.precision, ("auto", "float32", "float16"))
         if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
             object.__setattr__(self, "activation_fn", type(self.activation_fn).__name__.lower())
         check_activation(self.activation_fn)
@@ -155,10 +153,10 @@ class Tools:
         Raises:
             SeewhyError: a name, a parameter or a file that does not exist.
         """
-        known = known or {}
+        known, data = known or {}, open_data(job.data, **job.data_options)
+        _check(job)
         model = _placed(load(job.model, **job.model_options), job.device)
-        limit = Limit(job.timeout, getattr(model, "module", None))
-        digest, data = model_digest(model), open_data(job.data, **job.data_options)
+        limit, digest = Limit(job.timeout, getattr(model, "module", None)), model_digest(model)
         model = _rows(model, data, limit)
         model, data, classes = _bound(model, data, known, limit)
         sieve = _sieve(job, model, data, known, limit)
@@ -168,13 +166,7 @@ class Tools:
         chance = judging.baselines(model, methods, job.baselines) if methods and metrics else {}
         explainers = _labels(methods | chance, known.get("explainers", {}))
         metrics = _labels(metrics, known.get("metrics", {}))
-        shared = {"activation_fn": function}
-        sure = None if job.uncertainty is None else EpistemicUncertainty(model, **(shared | dict(job.uncertainty)))
-        what_if = None
-        if job.counterfactual is not None:
-            what_if = HierarchicalOcclusion(
-                model, **(shared | {"threshold": max(job.threshold, 0.01)} | dict(job.counterfactual))
-            )
+        sure, what_if = _sure(job, model), _what_if(job, model)
         ids = {("explainer", label): _id(one) for label, one in explainers.items()}
         ids |= {("metric", label): _id(one) for label, one in metrics.items()}
         ids |= {("uncertainty", ""): _id(sure)} if sure else {}
@@ -263,6 +255,28 @@ class Tools:
         ends = [end if abs(end) != float("inf") else None for end in one.range]
         about = {"better": one.better, "range": ends, "concision": one.concision}
         return {**_what(one), **about, "id": self.ids["metric", label]}
+
+
+def _check(job: Job) -> None:
+    """Raises for a name or a parameter that is wrong, before a model is waited for."""
+    methods = specs.explainers(None, job.explainers, job.activation_fn)
+    if specs.metrics(job.metrics, job.activation_fn) and methods:
+        judging.baselines(None, methods, job.baselines)
+    _sure(job, None)
+    _what_if(job, None)
+
+
+def _sure(job: Job, model: Model | None) -> EpistemicUncertainty | None:
+    if job.uncertainty is None:
+        return None
+    return EpistemicUncertainty(model, **({"activation_fn": job.activation_fn} | dict(job.uncertainty)))
+
+
+def _what_if(job: Job, model: Model | None) -> HierarchicalOcclusion | None:
+    if job.counterfactual is None:
+        return None
+    shared = {"activation_fn": job.activation_fn, "threshold": max(job.threshold, 0.01)}
+    return HierarchicalOcclusion(model, **(shared | dict(job.counterfactual)))
 
 
 def _rows(model: Model, data: Data, limit: Limit) -> Model:

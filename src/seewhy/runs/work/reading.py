@@ -12,11 +12,11 @@ import numpy as np
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from seewhy.api import prepare
 from seewhy.datasets import Data
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.images.decoding import opened
 from seewhy.images.view import View
+from seewhy.inputs import prepare
 from seewhy.models import Model
 from seewhy.runs.folder.codec import thumbnail
 from seewhy.runs.folder.identity import identity

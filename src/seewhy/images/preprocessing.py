@@ -1,8 +1,7 @@
-"""Pictures: bring them to the form a network wants, check that form, and find the way back.
+"""Turns an upright RGB image into a network's input, and an input back into an image for display.
 
-`Preprocessing` turns an upright RGB picture (`seewhy.images.reading.read`) into the network's input and remembers in a
-`View` which part of the picture the network saw; `View.to_original` lays a saliency map back on the picture's own
-pixels; `check_statistics` says when an input does not look as the network expects it.
+`Preprocessing` also gives the `View`: which part of the image the network saw. An input whose preprocessing is not
+known is shown by `stretched`.
 
 Positions are in pixels with the half-pixel convention: pixel i covers i to i + 1, its centre is at i + 0.5.
 """
@@ -26,21 +25,6 @@ from seewhy.images.view import View
 
 __all__ = ["Preprocessing", "constants", "stretched", "to_unit"]
 
-
-def stretched(tensor: Tensor) -> Image.Image:
-    """An RGB picture of an input (C, H, W) whose preprocessing is unknown: its range is stretched to black and white.
-
-    One and three channels are shown as they are, of any other number their mean.
-    """
-    pixels = tensor.detach().to("cpu", torch.float32)
-    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
-    low, high = pixels.amin(), pixels.amax()
-    grey = ((pixels - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
-    array = grey.permute(1, 2, 0).numpy()
-    return Image.fromarray(array[:, :, 0] if len(grey) == 1 else array).convert("RGB")
-
-
-# ------------------------------------------------------------------------------------------------- preprocessing
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -166,10 +150,8 @@ class Preprocessing:
         pixels = tensor.detach().to("cpu", torch.float32)
         if not bool(torch.isfinite(pixels).all()):
             raise InvalidInput("Expected finite values, got NaN or infinity; such an input cannot be shown.")
-        grey = to_unit(pixels, self.mean, self.std, self.value_range).clamp(0, 1) * 255
-        grey = grey.flip(0) if self.channels == "BGR" else grey
-        array = grey.round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return Image.fromarray(array[:, :, 0] if depth == 1 else array).convert("RGB")
+        unit = to_unit(pixels, self.mean, self.std, self.value_range).clamp(0, 1)
+        return _shown(unit.flip(0) if self.channels == "BGR" else unit)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the whole picture at the input's scale, rounded as timm and torchvision round."""
@@ -213,6 +195,23 @@ class Preprocessing:
         planes = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
         small = F.interpolate(planes, size, mode="bilinear", align_corners=False)
         return small[0].permute(1, 2, 0).numpy()
+
+
+def stretched(tensor: Tensor) -> Image.Image:
+    """Shows an input (C, H, W) whose preprocessing is not known as RGB: its range is stretched from black to white.
+
+    One and three channels are shown as they are, of any other number their mean.
+    """
+    pixels = tensor.detach().to("cpu", torch.float32)
+    pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
+    low, high = pixels.amin(), pixels.amax()
+    return _shown((pixels - low) / (high - low).clamp_min(1e-12))
+
+
+def _shown(unit: Tensor) -> Image.Image:
+    """RGB of (1, H, W) or (3, H, W) in [0, 1]."""
+    array = (unit * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if len(unit) == 1 else array).convert("RGB")
 
 
 def _require(good: bool, name: str, expected: str, got: object) -> None:

@@ -1,0 +1,176 @@
+"""What the caller brings becomes a batch: images are read, preprocessed, and put where the network is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seewhy.errors import InvalidInput, InvalidType
+from seewhy.images.preprocessing import Preprocessing, stretched
+from seewhy.images.reading import read
+from seewhy.images.statistics import check_statistics
+from seewhy.images.view import View
+from seewhy.models import Model
+from seewhy.models.torch.model import TorchModel
+from seewhy.types import check_inputs
+
+__all__ = ["Batch", "Opened", "count", "opened", "prepare", "together", "unpacked"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Images that are read; no network was needed for that.
+
+    Attributes:
+        pictures: the originals, upright and RGB.
+        names: what each is called.
+    """
+
+    pictures: list[Image.Image]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as the network takes them, and the way back.
+
+    Attributes:
+        inputs: (N, C, H, W).
+        pictures: the originals.
+        views: where each was seen by the network.
+        names: what each is called.
+        warnings: about the inputs.
+    """
+
+    inputs: Tensor
+    pictures: list[Image.Image]
+    views: list[View]
+    names: list[str]
+    warnings: tuple[str, ...] = ()
+
+
+def opened(image: Any) -> Any:
+    """Reads everything that can be read before there is a network, so that a wrong path never waits for one.
+
+    Args:
+        image: as in `seewhy.explain`.
+
+    Returns:
+        `Opened` images; a tensor, which is checked, or a dictionary of a forward's arguments, as it came.
+
+    Raises:
+        InvalidInput, InvalidType: it cannot be read, or there is none.
+    """
+    if isinstance(image, Tensor):
+        check_inputs(_batched(image))
+    if isinstance(image, Tensor | Mapping | Opened):
+        return image
+    several = image if isinstance(image, list | tuple) else [image]
+    if not several:
+        raise InvalidInput("There is no picture to explain: the list is empty.")
+    return Opened([read(one) for one in several], [_name(one, i) for i, one in enumerate(several)])
+
+
+def count(image: Any) -> int | None:
+    """How many images there are, as `opened` gives them; None where the network has to say which argument they are."""
+    if isinstance(image, Mapping):
+        return None
+    return len(image.names) if isinstance(image, Opened) else len(_batched(image))
+
+
+def unpacked(network: Model, image: Any) -> tuple[Model, Any]:
+    """The images in a dictionary of a forward's arguments, and the model with the others.
+
+    Raises:
+        InvalidType: a dictionary, and no torch module.
+    """
+    if not isinstance(image, Mapping):
+        return network, image
+    if not isinstance(network, TorchModel):
+        raise InvalidType(f"A dictionary of arguments is for torch modules; {network.name} takes the pictures alone.")
+    name = network.picture_in(image)
+    others = {key: value for key, value in image.items() if key != name}
+    return replace(network, forward_kwargs={**network.forward_kwargs, **others}, input_name=name), opened(image[name])
+
+
+def prepare(network: Model, image: Any) -> Batch:
+    """The network's input from whatever form of image the caller has; see `seewhy.explain`.
+
+    Raises:
+        InvalidInput: how an image becomes an input is not known, or images become inputs of several sizes.
+    """
+    found = together(network, image)
+    if len(found) > 1:
+        sizes = ", ".join(f"{b.inputs.shape[2]} x {b.inputs.shape[3]}" for b, _ in found)
+        raise InvalidInput(f"The pictures become inputs of several sizes: {sizes}. Pass them one by one.")
+    return found[0][0]
+
+
+def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[Batch, list[int]]]:
+    """The images whose inputs have one size, and where each stands among all.
+
+    Args:
+        network: whose preprocessing is used.
+        image: as in `seewhy.explain`, or as `opened` gives it.
+        apart: each image alone.
+
+    Raises:
+        InvalidInput: how an image becomes an input is not known.
+    """
+    given = opened(image)
+    if isinstance(given, Tensor):
+        batch = _prepared_already(network, _batched(given))
+        return [(batch, list(range(len(batch.names))))]
+    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
+    if preprocessing is None:
+        raise InvalidInput(
+            f"How a picture becomes an input of {network.name} is not known. Pass "
+            "seewhy.load(model, preprocessing=seewhy.Preprocessing(size=..., mean=..., std=...)), or a tensor that is "
+            "ready for the network."
+        )
+    made = [preprocessing(picture) for picture in given.pictures]
+    alike: dict[Any, list[int]] = {}
+    for i, (tensor, _) in enumerate(made):
+        alike.setdefault(i if apart else tensor.shape, []).append(i)
+    return [
+        (
+            Batch(
+                _placed(network, torch.cat([made[i][0] for i in places])), [given.pictures[i] for i in places],
+                [made[i][1] for i in places], [given.names[i] for i in places],
+            ),
+            places,
+        )
+        for places in alike.values()
+    ]  # fmt: skip
+
+
+def _batched(image: Tensor) -> Tensor:
+    return image.unsqueeze(0) if image.ndim == 3 else image
+
+
+def _prepared_already(network: Model, inputs: Tensor) -> Batch:
+    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
+    fits = preprocessing is not None and len(preprocessing.mean) == inputs.shape[1]
+    warnings = check_statistics(inputs, preprocessing) if preprocessing is not None and fits else []
+    show = preprocessing.denormalise if preprocessing is not None and fits else stretched
+    n, _, height, width = inputs.shape
+    names = [f"image {i}" for i in range(n)]
+    return Batch(inputs, [show(one) for one in inputs], [View.identity(height, width)] * n, names, tuple(warnings))
+
+
+def _placed(network: Model, inputs: Tensor) -> Tensor:
+    """Images go where the network is; tensors that the caller made are left alone."""
+    module = getattr(network, "module", None)
+    first = next((p for p in module.parameters() if p.dtype.is_floating_point), None) if module is not None else None
+    return inputs if first is None else inputs.to(first.device, first.dtype)
+
+
+def _name(image: Any, number: int) -> str:
+    path = image if isinstance(image, str | Path) else getattr(image, "filename", None)
+    return Path(path).name if path else f"image {number}"
