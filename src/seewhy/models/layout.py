@@ -81,6 +81,16 @@ class Seen:
     carries: bool = True  # whether everything that the scores know of the picture has passed through it
     value: str = ""  # the same for tensors that hold the same
 
+    @property
+    def last(self) -> bool:
+        """Whether a map has its channels last."""
+        return self.shape[1:3] == self.grid and self.shape[2:] != self.grid
+
+    @property
+    def channels(self) -> int:
+        """Of a map."""
+        return self.shape[3] if self.last else self.shape[1]
+
 
 def fingerprint(network: nn.Module) -> tuple[Any, ...]:
     """Changes when modules or parameters are replaced; training in place does not change it."""

@@ -2,18 +2,23 @@
 
 Of changes at several places (p) and what moves at the positions that stand for them (q) a table log r(p, q) is made,
 without the means of its rows and columns: some positions move much whatever is changed, and some changes move
-everything. Where positions stand for places the diagonal is larger than any exchange of places would be. Nothing is
-asked of a network but its forward pass, and no change is so small that it would be lost in rounding.
+everything. Where positions stand for places the diagonal is larger than any exchange of places would be, and than what
+moves where the places would lie in a mirrored or turned grid. Nothing is asked of a network but its forward pass, and
+no change is so small that it would be lost in rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["alike", "apart", "changed", "one_each", "probes"]
+from seewhy.models.reading import maps_in
+
+__all__ = ["alike", "answers", "apart", "changed", "probes"]
 
 _CHANCE = 0.02  # share of the exchanges that may do as well
 _SAME = 0.98
@@ -39,24 +44,63 @@ def changed(image: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]]) 
     return copies
 
 
-def apart(moved: Tensor) -> bool:
-    """Whether each change moves its own place more than an exchange of places would have it.
+def apart(maps: Tensor, cells: list[tuple[int, int]]) -> bool:
+    """Whether each change moved its own place of a map, more than an exchange of places or a turned grid would have it.
 
     Args:
-        moved: (P, P) by how much change p moves the position that stands for place q.
+        maps: (1 + P, C, h, w) as it is, and with each of P cells changed.
+        cells: (row, column) of what was changed, in positions of the map.
     """
-    live = moved.sum(1) > 0  # a border that the network cuts off moves nothing
-    moved = moved[live][:, live].double().cpu()
-    count = len(moved)
-    if count < 2:
-        return count == 1
-    table = (moved + 1e-6 * moved.amax()).log()
-    table = table - table.mean(1, keepdim=True)
-    table = table - table.mean(0, keepdim=True)
+    moved = (maps[1:] - maps[:1]).float().norm(dim=1).double().cpu()
+    live = [p for p in range(len(cells)) if bool(moved[p].any())]  # a border that is cut off moves nothing
+    moved, cells = moved[live], [cells[p] for p in live]
+    count = len(cells)
+    own = torch.tensor([[float(row[i, j]) for i, j in cells] for row in moved]).reshape(count, count)
+    strays = [p for p in range(count) if not bool(own[p].any())]
+    if any(not _near(moved[p], cells[p]) for p in (strays if count > 2 else range(count))):
+        return False
+    if len(strays) == count or count == 1:
+        return count > 0
+    floor = 1e-6 * float(moved.amax())
+    table = _centred(own + 1e-6 * own.amax())
     orders = torch.tensor(list(permutations(range(count))))
     sums = table[torch.arange(count), orders].sum(1)  # the first order is the places' own
     better = int((sums >= sums[0] - 1e-9).sum())
-    return float(table.abs().amax()) > 1e-4 and better <= max(1, int(_CHANCE * len(orders)))
+    if float(table.abs().amax()) <= 1e-4 or better > max(1, int(_CHANCE * len(orders))):
+        return False
+    return _upright(_centred((moved + floor).flatten(1)), cells, (moved.shape[1], moved.shape[2]))
+
+
+def _centred(table: Tensor) -> Tensor:
+    """The logarithm without the means of its rows and columns."""
+    logs = table.log()
+    logs = logs - logs.mean(1, keepdim=True)
+    return logs - logs.mean(0, keepdim=True)
+
+
+def _near(moved: Tensor, cell: tuple[int, int]) -> bool:
+    """Whether what moved (h, w) most lies at a cell or beside it."""
+    i, j = divmod(int(moved.argmax()), moved.shape[1])
+    return abs(i - cell[0]) <= 1 and abs(j - cell[1]) <= 1
+
+
+def _upright(table: Tensor, cells: list[tuple[int, int]], grid: tuple[int, int]) -> bool:
+    """Whether changes moved their own places more than those that they have in a mirrored or turned grid."""
+    h, w = grid
+    turned: set[tuple[tuple[int, int], ...]] = set()
+    for across in (False, True):
+        rows = [(j * (h - 1) / max(1, w - 1), i * (w - 1) / max(1, h - 1)) if across else (i, j) for i, j in cells]
+        for down in (False, True):
+            for right in (False, True):
+                turned.add(tuple(
+                    (round(h - 1 - i if down else i), round(w - 1 - j if right else j)) for i, j in rows
+                ))  # fmt: skip
+    turned.discard(tuple(cells))
+
+    def total(places: Sequence[tuple[int, int]]) -> float:
+        return float(sum(row[i * w + j] for row, (i, j) in zip(table, places, strict=True)))
+
+    return all(total(cells) > total(places) for places in turned)
 
 
 def alike(moved: Tensor) -> bool:
@@ -66,7 +110,20 @@ def alike(moved: Tensor) -> bool:
     return not bool(moved.any()) or (len(pairs) > 0 and float(pairs.mean()) > _SAME)
 
 
-def one_each(scores: Tensor) -> bool:
+def answers(raw: Any, scores: Tensor, channels: int) -> bool:
+    """Whether each change of one channel of a map moved the score of one class and no other.
+
+    Args:
+        raw: what the network returned for (1 + changes) rows, of which the first is unchanged.
+        scores: (1 + changes, positions, K) that were read from it.
+        channels: of the map; classes are looked for in the scores and in the maps that the network returns.
+    """
+    found = [t.movedim(1, -1) for t in maps_in(raw) if t.shape[:2] == (len(scores), channels)]
+    found += [scores] if scores.shape[-1] == channels else []
+    return any(_one_each(tensor.flatten(1, -2)) for tensor in found)
+
+
+def _one_each(scores: Tensor) -> bool:
     """Whether each change moved the score of one class alone.
 
     Args:

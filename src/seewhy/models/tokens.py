@@ -25,7 +25,7 @@ from seewhy.models.torch.state import hooked, on
 from seewhy.models.turns import alone
 from seewhy.types import Passes
 
-__all__ = ["MOST_PREFIX", "Enough", "NotOfThePicture", "candidates", "locate"]
+__all__ = ["MOST_PREFIX", "Enough", "NotOfThePicture", "astray", "candidates", "locate"]
 
 MOST_PREFIX = 16  # class tokens and registers
 _TRIES = 6
@@ -71,14 +71,15 @@ def locate(
             return found
         still = still and search.still
     known = next(iter(firsts.values()), own[0]).name
-    if still:
-        raise NotOfThePicture(
-            f"The network's tokens ({length} of them from layer {known!r} on) do not move with the places of the "
-            "picture, so a map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
-        )
-    raise NoSpatialOutput(
-        f"The network's tokens ({length} of them from layer {known!r} on) do not lie in the picture row by "
-        "row, so a map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
+    raise (NotOfThePicture if still else NoSpatialOutput)(astray(length, known, still))
+
+
+def astray(length: int, layer: str, still: bool = False) -> str:
+    """Says that tokens of a length have no layout; ``still`` where they move with no place of the picture."""
+    how = "do not move with the places of the picture" if still else "do not lie in the picture row by row"
+    return (
+        f"The network's tokens ({length} of them from layer {layer!r} on) {how}, so a map cannot be read from them. "
+        "Use a method that needs scores only: Occlusion or RISE."
     )
 
 
@@ -202,11 +203,10 @@ def _most(moved: Tensor) -> list[int]:
 
 def _changing(source: Seen, cells: list[tuple[int, int]]) -> Callable[..., Tensor]:
     """A hook that changes one position of a map in each row but the first."""
-    last = source.shape[1:3] == source.grid and source.shape[2:] != source.grid
 
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         copy = output.clone()
-        view = copy.permute(0, 3, 1, 2) if last else copy
+        view = copy.permute(0, 3, 1, 2) if source.last else copy
         noise = torch.randn(view.shape[1], generator=torch.Generator().manual_seed(0)).to(view)
         for row, (i, j) in zip(view[1:], cells, strict=True):
             row[:, i, j] += noise * (1 + row.float().std(correction=0).to(noise))

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, SeewhyError, out_of_memory
-from seewhy.models.exported.graph import Graph, Size
 from seewhy.models.exported.threads import one_thread
+from seewhy.models.graph import Graph, Size
 from seewhy.models.reading import Selector, check_size, select, to_outputs
 from seewhy.models.turns import alone
 from seewhy.types import Outputs, Passes
@@ -36,6 +36,7 @@ __all__ = ["Engine", "ExportedModel", "Port", "Run", "allowed_threads", "one_lin
 Array = NDArray[Any]
 Run = Callable[[Sequence[Array]], list[Array]]
 _COLOURS = (1, 3, 4)
+_EXACT, _ROUNDED = 1e-4, 2e-2  # of the largest score, between two ways to the same scores
 
 _allowed: ContextVar[int | None] = ContextVar("_allowed", default=None)
 
@@ -368,6 +369,11 @@ class ExportedModel:
             ) from error
 
     # ------------------------------------------------------------------------------------------------ what comes out
+
+    def same(self, again: Tensor, wanted: Tensor) -> bool:
+        """Whether two ways to the same scores gave the same, as far as the graph's precision allows."""
+        tolerance = _EXACT if self.engine.exact else _ROUNDED
+        return bool((again - wanted).abs().amax() <= tolerance * wanted.abs().amax().clamp_min(1e-6))
 
     def _read(self, raw: Sequence[Tensor], n: int) -> Outputs:
         """The outputs for n pictures."""

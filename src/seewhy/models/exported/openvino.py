@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest
 from seewhy.models.digest import digest
 from seewhy.models.exported.features import CutModel
-from seewhy.models.exported.graph import Graph, Node, Size
 from seewhy.models.exported.model import Engine, Port, Run, allowed_threads, one_line
 from seewhy.models.exported.signal_stack import kept_signal_stack
 from seewhy.models.function import FunctionModel
+from seewhy.models.graph import Graph, Node, Size
 from seewhy.models.turns import alone, process
 
 __all__ = ["OpenVINOModel", "capabilities", "compiled", "converted"]

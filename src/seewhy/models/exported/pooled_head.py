@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from seewhy.models import PooledLinear
-from seewhy.models.exported.graph import Graph, Node
+from seewhy.models.graph import Graph, Node
 
 __all__ = ["pooled_linear"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidInput, NoSpatialOutput
-from seewhy.models.exported.graph import Graph
+from seewhy.models.automatic import Maps, no_stream, nowhere
 from seewhy.models.layout import Layout, Seen, fingerprint
 from seewhy.models.tokens import locate
 from seewhy.models.torch.flow import Flow, Heard, follow
@@ -29,7 +29,6 @@ from seewhy.types import Passes
 __all__ = ["Anatomy", "anatomy"]
 
 _known: WeakKeyDictionary[nn.Module, dict[Any, Anatomy]] = WeakKeyDictionary()
-_DEEP = 4  # steps in which it is looked whether a map lies in the picture
 _ENOUGH = 0.9  # share of a layer's tokens on which the scores must depend
 
 
@@ -46,7 +45,7 @@ class Anatomy:
         auto: the automatic layer.
         active: the one for methods that look at activations alone.
         stream: (L, C) of the tokens of a transformer; (0, 0) for other networks; None before it was looked.
-        maps: for each map (module, call) why it is not the picture's, or "".
+        maps: for each map (value, shape) why it is not the picture's, or "".
         boxes: whether the outputs have boxes; None before that was seen.
         checked: results of checks that are made once, by name.
     """
@@ -59,7 +58,7 @@ class Anatomy:
     auto: str | None = None
     active: str | None = None
     stream: tuple[int, int] | None = None
-    maps: dict[tuple[str, int], str] = field(default_factory=dict)
+    maps: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
     boxes: bool | None = None
     checked: dict[Any, bool] = field(default_factory=dict)
 
@@ -179,7 +178,7 @@ class Look:
             NoSpatialOutput: its tokens do not lie in the picture row by row.
         """
         if self.known.stream is None:
-            last = self._last_map(lambda _: True)
+            last = self._maps.last()
             found = self._stream_after(last) if self._tokens_follow(last) else None
             self.known.stream = found or (0, 0)
         return self.known.stream if self.known.stream[0] else None
@@ -195,52 +194,27 @@ class Look:
         Raises:
             NoSpatialOutput: there is none.
         """
-        last = self._last_map(wanted) or self._last_map(lambda _: True)
+        last = self._maps.last(wanted) or self._maps.last()
         if last is None:
             raise NoSpatialOutput(self._none())
         return last.name
 
-    def _last_map(self, wanted: Callable[[str], bool]) -> Seen | None:
-        """The last map that carries the picture's influence and lies in it, and is not the answer itself."""
-        maps = [s for s in self.seen() if s.kind == "map" and s.carries and wanted(s.name)]
-        return next((s for s in reversed(maps) if not self._objection(s)), None)
+    @property
+    def _maps(self) -> Maps:
+        return Maps([s for s in self.seen() if s.kind == "map"], self, self.known.maps)
 
-    def _objection(self, one: Seen) -> str:
-        """Why a map is not one of the picture, or ""."""
-        key, known = (one.name, one.call), self.known.maps
-        same = next((k for k in known if self._same(one, k)), None)
-        if key not in known:
-            known[key] = known[same] if same else self._tried(one)
-        return known[key]
+    def keeps_places(self, one: Seen) -> bool:
+        """See `Trials`."""
+        return self.flow().keeps_places(one.value)
 
-    def _same(self, one: Seen, key: tuple[str, int]) -> bool:
-        return any(s.value == one.value and s.shape == one.shape for s in self.seen() if (s.name, s.call) == key)
-
-    def _tried(self, one: Seen) -> str:
-        channels = one.shape[3] if one.shape[1:3] == one.grid and one.shape[2:] != one.grid else one.shape[1]
-        if channels < 2:
-            return "has one channel"
-        as_many = channels in self.flow().classes
-        if as_many and is_answer(self.network, self.inputs[:1], one, channels, self.run, self.scores):
-            return "is the network's answer itself, a channel for each class"
-        if not self._lies(one, _DEEP):
-            return "does not move with the places of the picture"
-        return ""
-
-    def _lies(self, one: Seen, depth: int) -> bool:
-        """Whether a map moves with the places of the picture, or with those of an earlier map that does.
-
-        In a deep network everything may move everything; step by step it can still be seen.
-        """
-        if self.flow().keeps_places(one.value) or self._moves(one, None):
-            return True
-        maps = {s.value: s for s in self.seen() if s.kind == "map" and s.carries}
-        before = list(maps.values())[: list(maps).index(one.value)]
-        halves = dict.fromkeys([len(before) // 2, len(before) - 1]) if before and depth else ()
-        return any(self._moves(one, before[i]) and self._lies(before[i], depth - 1) for i in halves)
-
-    def _moves(self, one: Seen, source: Seen | None) -> bool:
+    def moves(self, one: Seen, source: Seen | None) -> bool:
+        """See `Trials`."""
         return lies(self.network, self.inputs[:1], one, source, self.run, self.passes)
+
+    def answers(self, one: Seen, channels: int) -> bool:
+        """See `Trials`; only what has as many channels as there are classes is tried."""
+        as_many = channels in self.flow().classes
+        return as_many and is_answer(self.network, self.inputs[:1], one, channels, self.run, self.scores)
 
     def _tokens_follow(self, last: Seen | None) -> bool:
         """True where a transformer comes after the last map, not only one attention that sums it up."""
@@ -278,10 +252,7 @@ class Look:
     def _no_tokens(self, found: Trace) -> str:
         for length, _ in _streams(found):
             if (layout := self.known.tokens.get(length)) is not None:
-                return (
-                    f"The network's scores do not depend on its tokens ({length} of them, {length - layout.prefix} of "
-                    "the picture) after any of its layers. Name a layer, or use Occlusion or RISE."
-                )
+                return no_stream(length, layout.prefix)
         return str(next(iter(self.known.astray.values()), self._none()))
 
     def _none(self) -> str:
@@ -291,29 +262,7 @@ class Look:
                 "The scores do not come from the picture through operations of torch that could be seen, so no layer "
                 "can be chosen. Name a layer, or use Occlusion or RISE."
             )
-        beside = _ends(
-            [s for s in self.seen() if s.kind == "map" and s.live and min(s.shape[1:]) > 1], self.flow().graph
-        )
-        if not beside:
-            return (
-                "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
-                "Occlusion or RISE."
-            )
-        named = ", ".join(repr(name) for name in beside[:4])
-        return (
-            "No layer with a spatial map carries all of the picture's influence on the scores: it passes through "
-            f"several beside each other. Layers that come into question: {named}. Name one, layer={beside[0]!r} for "
-            "example, or use Occlusion or RISE."
-        )
-
-
-def _ends(maps: list[Seen], graph: Graph) -> list[str]:
-    """The layers of maps of which no other is made, the last first: the ends of branches."""
-    kept: dict[str, str] = {}
-    for one in reversed(maps):
-        if not graph.after([one.value]).intersection(kept):
-            kept[one.value] = one.name
-    return list(dict.fromkeys(kept.values()))
+        return nowhere([s for s in self.seen() if s.kind == "map" and s.live], self.flow().graph)
 
 
 def _streams(found: Trace) -> list[tuple[int, int]]:

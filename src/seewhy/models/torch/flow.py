@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seewhy.errors import InvalidInput, SeewhyError
-from seewhy.models.exported.graph import Graph, Node
+from seewhy.models.graph import Graph, Node
 from seewhy.models.layout import Seen, is_tokens, spatial, without_heads
 from seewhy.models.reading import maps_in
 from seewhy.models.torch.parts import modules_of, walk

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.models.layout import Seen
-from seewhy.models.places import apart, changed, one_each, probes
-from seewhy.models.reading import maps_in
+from seewhy.models.places import answers, apart, changed, probes
 from seewhy.models.tokens import Enough
 from seewhy.models.torch.state import hooked
 from seewhy.types import Passes
@@ -37,7 +36,7 @@ def lies(
     def change(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         maps = _channels_first(output, source)[:1] if source is not None else output
         found = changed(maps.float(), grid, cells).to(output)
-        return found.permute(0, 2, 3, 1) if source is not None and _is_last(source) else found
+        return found.permute(0, 2, 3, 1) if source is not None and source.last else found
 
     rows = 1 + len(cells)
     inputs = changed(image, grid, cells) if source is None else image.expand(rows, -1, -1, -1).contiguous()
@@ -50,8 +49,7 @@ def lies(
         passes.forward -= rows
     if not kept or len(kept[0]) != rows:
         return False
-    moved = (kept[0][1:] - kept[0][:1]).norm(dim=1)
-    return apart(torch.stack([moved[:, i, j] for i, j in cells], 1))
+    return apart(kept[0], cells)
 
 
 @contextmanager
@@ -77,7 +75,6 @@ def is_answer(
     The classes are those of the scores, or of a map that the network returns.
     """
     which = sorted({0, channels // 2, channels - 1})
-    told = False
 
     def change(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         copy = output.clone()
@@ -89,18 +86,8 @@ def is_answer(
 
     with torch.no_grad(), _at(network, layer, change):
         raw = run(image.expand(1 + len(which), -1, -1, -1).contiguous())
-        found = [t.movedim(1, -1) for t in maps_in(raw) if t.shape[:2] == (1 + len(which), channels)]
-        own = scores(raw, 1 + len(which))
-        found += [own.flatten(1, -2)] if own.shape[-1] == channels else []
-    for tensor in found:
-        told = told or one_each(tensor.flatten(1, -2))
-    return told
+        return answers(raw, scores(raw, 1 + len(which)), channels)
 
 
 def _channels_first(output: Tensor, layer: Seen) -> Tensor:
-    return output.permute(0, 3, 1, 2) if _is_last(layer) else output
-
-
-def _is_last(layer: Seen) -> bool:
-    """Whether a map has its channels last."""
-    return layer.shape[1:3] == layer.grid and layer.shape[2:] != layer.grid
+    return output.permute(0, 3, 1, 2) if layer.last else output
