@@ -242,7 +242,7 @@ class Comparison:
             return _restored(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise InvalidInput(f"{str(path)!r} cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InvalidInput(
                 f"{str(path)!r} holds no comparison with each picture's numbers, as seewhy compare writes it to "
                 f"comparison.json ({type(error).__name__}: {error})."

@@ -146,3 +146,18 @@ def test_the_working_directory_is_no_place_for_modules(place: Path) -> None:
     assert seewhy("run", "--model", "timm:nothing", *FLAGS, "--out", "x", "--quiet") == 2
     assert str(place) not in sys.path
     assert not Store(place / "x").exists()
+
+
+def test_the_limit_of_pixels_is_that_of_the_call(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seewhy("resume", str(half), "--quiet", "--max-pixels", "399") == 1
+    failures = [one.reason for one in Run(half).failures().items]
+    assert len(failures) == 2
+    assert all("it has 20 x 20 pixels, more than the 399 that are opened" in reason for reason in failures)
+    assert seewhy("resume", str(half), "--quiet", "--retry", "--max-pixels", "400") == 0
+    assert Run(half).failures().total == 0
+    for command in (
+        ["view", str(half), "--export", "page.html"],
+        ["export", str(half), "--to", "csv", "--out", "x.csv"],
+    ):
+        assert seewhy(*command, "--max-pixels", "0") == 2
+        assert "The limit of pixels must be a whole number above 0, got 0." in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from onnx import TensorProto, helper
 from seewhy.errors import CheckpointError
 from seewhy.models.loading import load
 from seewhy.models.tfjs.graph import read
+from support.scripts import benchmark
 
 
 @pytest.mark.parametrize("place", ["../secret.bin", "/secret.bin", "x/../../secret.bin", "link.bin"])
@@ -54,12 +54,7 @@ def test_tfjs_weights_outside_of_the_folder(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_pictures_are_read_or_refused(tmp_path: Path) -> None:
-    place = Path(__file__).parents[2] / "benchmarks" / "hostile_files.py"
-    spec = importlib.util.spec_from_file_location("hostile_files", place)
-    assert spec is not None
-    assert spec.loader is not None
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
+    fuzz = benchmark("hostile_files")
     found = fuzz.pictures(240, tmp_path, np.random.default_rng(fuzz.SEED))
     assert found["pictures read"] + found["pictures refused"] == 240
     assert found["pictures read"] > 20

@@ -15,8 +15,8 @@ import tyro
 from seewhy.errors import InvalidInput
 
 __all__ = [
-    "Command", "NetworkFlags", "PictureFlags", "SieveFlags", "activation", "changes", "emit", "parameter", "printable",
-    "say", "sieve", "source", "split",
+    "Command", "NetworkFlags", "PictureFlags", "PixelFlags", "SieveFlags", "activation", "changes", "emit", "parameter",
+    "printable", "say", "sieve", "source", "split",
 ]  # fmt: skip
 
 
@@ -33,7 +33,15 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkFlags(Command):
+class PixelFlags(Command):
+    """How large pictures may be, of commands that open some."""
+
+    max_pixels: int | None = None
+    """Larger pictures and masks are not opened (89478485 pixels; of WebP and AVIF half of it, of JPEG 2000 a third)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags(PixelFlags):
     """Which network, and how pictures become its input."""
 
     model: str | None = None
@@ -54,8 +62,6 @@ class NetworkFlags(Command):
     """How scores become probabilities; auto: softmax of several scores, sigmoid of one, nothing where they are some."""
     quiet: bool = False
     """No progress bar and no notes."""
-    max_pixels: int | None = None
-    """Pictures and masks with more pixels are not opened (89478485, unless SEEWHY_MAX_PIXELS says otherwise)."""
     size: tuple[int, int] | None = None
     """Height and width of the network's input, if the model does not say."""
     mean: tuple[float, ...] | None = None

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import tyro
 
+from seewhy.cli.flags import PixelFlags
 from seewhy.cli.runs import How
 
 __all__ = ["Resume"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume(How):
+class Resume(How, PixelFlags):
     """Go on with a run that was interrupted. The command of a folder that somebody else made is shown and asked for."""
 
     work = "resume"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 
-from seewhy.cli.flags import Command, NetworkFlags, SieveFlags
+from seewhy.cli.flags import Command, NetworkFlags, PixelFlags, SieveFlags
 from seewhy.errors import InvalidInput, UnknownParameter, nearest
 
 __all__ = ["Export", "How", "RunCommand", "Status", "flags", "with_config"]
@@ -93,7 +93,7 @@ class Status(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Command):
+class Export(PixelFlags):
     """Write a run folder in another form: CSV, Parquet, COCO, FiftyOne."""
 
     work = "export"
@@ -132,7 +132,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         found = tomllib.loads(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InvalidInput(f"The configuration {str(path)!r} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise InvalidInput(f'The configuration {str(path)!r} must have names and values, as in: data = "photos".')

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from seewhy.cli.flags import Command
+from seewhy.cli.flags import PixelFlags
 
 __all__ = ["View"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class View(Command):
+class View(PixelFlags):
     """Show a run folder, or a folder of runs, in the browser; it follows a run that is still being written."""
 
     work = "view"

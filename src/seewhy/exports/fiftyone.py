@@ -89,7 +89,7 @@ class FiftyOne:
             if path is not None:
                 yield {
                     **fields.sample(_identity(run, record.sample), path, record, run.class_name, names),
-                    "note": found.why or None,
+                    "note": found.note or None,
                     **self._maps(run, record, out, number, names),
                 }
 

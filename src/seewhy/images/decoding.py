@@ -2,7 +2,8 @@
 
 Pillow knows formats that it gives to other programs (PostScript to Ghostscript); those are not on the list. The limit
 is compared with what the header says, before anything is decoded. It is `MOST_PIXELS` unless the environment variable
-SEEWHY_MAX_PIXELS (``--max-pixels``) says otherwise.
+SEEWHY_MAX_PIXELS (``--max-pixels``) says otherwise. It stands for memory: of formats whose decoders hold several copies
+of a picture fewer pixels are opened (`SHARES`), so that none takes more than some 10 bytes for each pixel of the limit.
 
 A decoded picture becomes RGB in strips, so that beside it and the result nothing of its size is held.
 """
@@ -11,17 +12,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import RLock
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin, UnidentifiedImageError
 
 from seewhy.errors import InvalidInput, UnreadableImage
 
 __all__ = [
-    "FORMATS", "MOST_PIXELS", "VARIABLE", "allowing", "check_pixels", "header", "most_pixels", "opened", "orientation",
-    "strips", "upright",
+    "FORMATS", "MOST_PIXELS", "SHARES", "VARIABLE", "allowing", "check_pixels", "header", "most_pixels", "opened",
+    "orientation", "strips", "upright",
 ]  # fmt: skip
 
 FORMATS = (
@@ -29,6 +30,7 @@ FORMATS = (
     "TIFF", "WEBP",
 )  # fmt: skip
 MOST_PIXELS = 89_478_485  # above it Pillow warns; 268 MB as RGB
+SHARES = {"AVIF": 2, "JPEG2000": 3, "JXL": 3, "WEBP": 2}  # that part of the limit is opened; JXL was not measured
 VARIABLE = "SEEWHY_MAX_PIXELS"
 _STRIP = 2**18  # pixels that are changed at once
 _ORIENTATION = 0x0112  # the tag of EXIF that says how a camera was held
@@ -37,6 +39,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_ICON = b"\0\0\1\0"
 _pillow = RLock()
 
 
@@ -103,6 +106,7 @@ def header(
     """
     most = most_pixels() if most is None else most
     try:
+        _check_icon(source, formats, most)
         image = _open(source, formats, most)
     except UnidentifiedImageError as error:
         raise UnreadableImage(f"it is not a picture in a format that seewhy opens ({', '.join(formats)})") from error
@@ -113,10 +117,44 @@ def header(
         ) from error
     try:
         check_pixels(image.width, image.height, most)
+        _check_share(image, most)
     except UnreadableImage:
         image.close()
         raise
     return image
+
+
+def _check_share(image: Image.Image, most: int) -> None:
+    share = SHARES.get(image.format or "", 1)
+    if image.width * image.height > most // share:
+        raise UnreadableImage(
+            f"it has {image.width} x {image.height} pixels, more than the {most // share} that are opened of "
+            f"{image.format}, whose decoder takes up to {share} times the memory of others; if you trust it, store it "
+            f"in another format or allow more (--max-pixels {image.width * image.height * share}, {VARIABLE})"
+        )
+
+
+def _check_icon(source: str | os.PathLike[str] | IO[bytes], formats: Sequence[str], most: int) -> None:
+    """Compares what is within an icon with the limit: Pillow decodes it while it reads the header."""
+    if "ICO" not in formats:
+        return
+    with open(source, "rb") if isinstance(source, str | os.PathLike) else nullcontext(source) as file:
+        begin = file.tell()
+        try:
+            if file.read(len(_ICON)) != _ICON:
+                return
+            file.seek(begin)
+            entry = IcoImagePlugin.IcoFile(file).entry[0]
+            file.seek(entry.offset)
+            if file.read(8) == b"\x89PNG\r\n\x1a\n":
+                file.seek(entry.offset)
+                check_pixels(*PngImagePlugin.PngImageFile(file).size, most)
+            else:
+                file.seek(entry.offset)
+                width, height = BmpImagePlugin.DibImageFile(file).size
+                check_pixels(width, height // 2, most)  # its mask stands below it
+        finally:
+            file.seek(begin)
 
 
 @contextmanager

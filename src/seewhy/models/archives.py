@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 
 from seewhy.errors import CheckpointError
 
-__all__ = ["check_expansion", "check_pickle", "needs_trust", "records", "said"]
+__all__ = ["check_archive", "check_pickle", "names", "needs_trust", "records", "said"]
 
+_FIRST = b"PK\x03\x04"
 _TIMES, _SPARE = 20, 2**28  # an archive may be so many times its file, and 256 MB more
 
 
@@ -29,17 +31,58 @@ def needs_trust(path: Path, what: str) -> CheckpointError:
     )
 
 
-def check_expansion(path: Path) -> None:
-    """Raises CheckpointError for an archive whose parts are far larger than the file: it would fill the memory."""
-    if not zipfile.is_zipfile(path):
+def names(path: Path) -> list[str]:
+    """The names of an archive's parts; none where the file is no archive.
+
+    Raises:
+        CheckpointError: it is a damaged one.
+    """
+    with _read(path) as archive:
+        return [] if archive is None else archive.namelist()
+
+
+def check_archive(path: Path, trust: bool = False) -> None:
+    """Raises CheckpointError for an archive that is damaged, or would fill the memory.
+
+    torch does not compare the checksums of the parts: with one bit changed the weights would be those of another
+    network. Where torch wrote none (``set_crc32_options(False)``), nothing can be compared.
+
+    Args:
+        path: any file; one that is no archive passes.
+        trust: takes archives whose parts are far larger than the file.
+    """
+    with _read(path) as archive:
+        if archive is None:
+            return
+        whole, size = sum(part.file_size for part in archive.infolist()), path.stat().st_size
+        if not trust and whole > _TIMES * size + _SPARE:
+            raise CheckpointError(
+                f"{str(path)!r} has {size} bytes and would unpack to {whole}, more than {_TIMES} times as many. Save "
+                "it again without compression."
+            )
+        summed = any(part.CRC for part in archive.infolist())
+        if summed and (bad := archive.testzip()) is not None:
+            raise CheckpointError(
+                f"{str(path)!r} is damaged: the bytes of its part {bad!r} are not those that were written. Fetch or "
+                "save it again."
+            )
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[zipfile.ZipFile | None]:
+    """The archive in a file; None where that begins like no archive and ends like none."""
+    with path.open("rb") as file:
+        begins = file.read(4) == _FIRST
+    if not begins and not zipfile.is_zipfile(path):
+        yield None
         return
-    with zipfile.ZipFile(path) as archive:
-        whole = sum(part.file_size for part in archive.infolist())
-    if whole > _TIMES * (size := path.stat().st_size) + _SPARE:
-        raise CheckpointError(
-            f"{str(path)!r} has {size} bytes and would unpack to {whole}, more than {_TIMES} times as many. Save it "
-            "again without compression."
-        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile meets damaged archives with errors of many kinds
+        raise CheckpointError(f"{str(path)!r} is a damaged archive: {said(error)}.") from error
 
 
 def records(path: Path) -> Mapping[str, bytes] | None:

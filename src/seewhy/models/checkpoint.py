@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seewhy.errors import CheckpointError
-from seewhy.models.archives import check_expansion, said
+from seewhy.models.archives import check_archive, said
 
 __all__ = ["fit", "read"]
 
@@ -32,8 +32,7 @@ def read(path: Path, trust: bool = False) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {str(path)!r}.")
-    if not trust:
-        check_expansion(path)
+    check_archive(path, trust)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -67,19 +66,60 @@ def fit(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> tuple
         CheckpointError: they do not fit; names what is missing, left over or of another shape.
     """
     own = network.state_dict()
+    for name, value in weights.items():
+        _check_whole(name, value, source)
     for prefix in ("", *_PREFIXES):
         named = {name.removeprefix(prefix): value for name, value in weights.items()}
         if named.keys() == own.keys():
             _check_shapes(own, named, source)
-            network.load_state_dict(named)
+            _put(network, own, named, source)
             return ()
     if not _same_order(own, weights):
         raise CheckpointError(f"{source} does not fit {type(network).__name__}: {_difference(own, weights)}")
-    network.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+    _put(network, own, dict(zip(own, weights.values(), strict=True)), source)
     return (
         f"The names in {source} are not those of {type(network).__name__}; its {len(own)} of {len(own)} tensors were "
         "fitted by order, kind and shape.",
     )
+
+
+def _put(network: nn.Module, own: Mapping[str, Tensor], named: Mapping[str, Tensor], source: str) -> None:
+    for name, value in named.items():
+        _check_kind(name, own[name], value, source)
+    try:
+        network.load_state_dict(dict(named))
+    except Exception as error:  # a network may have its own way of taking weights
+        raise CheckpointError(f"{source} does not fit {type(network).__name__}: {said(error)}.") from error
+
+
+def _check_whole(name: str, value: Tensor, source: str) -> None:
+    """Raises CheckpointError for what is no array of numbers: no values at all, some of them, or codes."""
+    kinds = {
+        "without values (saved on the meta device)": value.is_meta,
+        "a nested or sparse tensor": value.is_nested or value.layout != torch.strided,
+    }
+    if (what := next((what for what, found in kinds.items() if found), None)) is not None:
+        raise CheckpointError(f"{source}: {name!r} is {what}, expected an ordinary tensor. Save it as one.")
+
+
+def _check_kind(name: str, own: Tensor, value: Tensor, source: str) -> None:
+    """Raises CheckpointError where torch would take the values for others: codes, or without a part of them."""
+    if value.is_quantized != own.is_quantized or _kind(value) > _kind(own):
+        got = f"quantised {value.dtype}" if value.is_quantized else str(value.dtype)
+        raise CheckpointError(
+            f"{source}: {name!r} has values of type {got}, which {own.dtype} cannot hold as they are. Save the "
+            "weights in the type that the network has."
+        )
+    if _kind(value) < 2 <= _kind(own):
+        raise CheckpointError(
+            f"{source}: {name!r} holds whole numbers ({value.dtype}), the network expects {own.dtype}: they may be the "
+            "codes of quantised weights. Save the weights in the type that the network has."
+        )
+
+
+def _kind(tensor: Tensor) -> int:
+    """0: true or false, 1: whole numbers, 2: floating, 3: complex."""
+    return 3 if tensor.is_complex() else 2 if tensor.is_floating_point() else int(tensor.dtype != torch.bool)
 
 
 def _same_order(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:

@@ -60,14 +60,14 @@ def labels(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
     try:
         names = json.loads(str(found["label_info"]))["label_names"]
         return tuple(map(str, names)) or None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         pass
     if given := found.get("labels"):
         return tuple(map(str, given)) if isinstance(given, list | tuple) else tuple(str(given).split())
     try:
         table = ast.literal_eval(str(metadata["names"]))
         return tuple(str(table[i]) for i in range(len(table))) or None
-    except (KeyError, SyntaxError, ValueError, TypeError):
+    except (KeyError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError):  # of text nested too deep
         return None
 
 

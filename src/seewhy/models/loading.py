@@ -302,13 +302,17 @@ def read_labels(labels: Sequence[str] | str | Path) -> tuple[str, ...]:
     """Class names from a list, or from a UTF-8 text file with one name a line.
 
     Raises:
-        InvalidInput: no such file, or it is empty.
+        InvalidInput: no such file, it is no text, or it is empty.
     """
     if not isinstance(labels, str | Path):
         return tuple(str(label) for label in labels)
     if not Path(labels).is_file():
         raise InvalidInput(f"There is no file of class names {str(labels)!r}. Expected a text file, one name a line.")
-    names = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
+    try:
+        text = Path(labels).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The file of class names {str(labels)!r} cannot be read as UTF-8 text: {error}.") from error
+    names = tuple(line.strip() for line in text.splitlines())
     if not any(names):
         raise InvalidInput(f"The file of class names {str(labels)!r} is empty.")
     return names

@@ -29,6 +29,7 @@ __all__ = ["ImageClassificationRunner", "Runner", "Summary"]
 
 _SHOWN = 20  # failures that a summary lists
 _TRIES = 64  # to add explainers while others do
+COMPACTED = 64  # chunks after which the rows are put together
 _KEPT = ("chunk", "batch", "precision")  # a run goes on as it began
 
 
@@ -137,7 +138,7 @@ class Runner:
                 finished.append(done)
                 ready += done.pictures
                 bar(ready, todo.total)
-                if len(finished) % 64 == 0:
+                if len(finished) % COMPACTED == 0:
                     _compacted(store)
             return finished, stopped.is_set()
 

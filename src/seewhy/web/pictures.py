@@ -10,7 +10,6 @@ enlarged up to fifteen times, bilinear between the centres of their cells, as ev
 from __future__ import annotations
 
 import io
-import warnings
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy.draw.scale import Scale
-from seewhy.errors import SeewhyError
 from seewhy.images.decoding import opened
 from seewhy.images.reading import read
 from seewhy.images.view import View
@@ -113,14 +111,13 @@ def large(run: Run, record: SampleRecord) -> Picture | None:
     if data is not None:
         try:
             return _drawn(data)
-        except (OSError, ValueError, SyntaxError, SeewhyError):
+        except Exception:  # whatever Pillow raises for a damaged picture
             pass  # damaged, or of a depth that needs a scale: the thumbnail is what the network saw
     return thumbnail(run, record.sample)
 
 
 def _drawn(data: bytes) -> Picture:
-    with warnings.catch_warnings(), opened(io.BytesIO(data)) as image:
-        warnings.simplefilter("ignore")
+    with opened(io.BytesIO(data)) as image:
         if image.mode not in _MODES:
             raise ValueError(image.mode)
         image.draft("RGB", (LARGEST, LARGEST))

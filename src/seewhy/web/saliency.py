@@ -391,8 +391,8 @@ def _notes(opened: Opened, record: SampleRecord, names: list[str]) -> list[str]:
 
     costs = [(name, record.costs[name]) for name in names if name in record.costs]
     own = [f"{name}: {text}" for name, cost in costs for text in cost.sentences(called)]
-    changed = opened.run.original(record, LOOKED_AT).changed
-    return list(dict.fromkeys([*record.warnings, *own, *filter(None, [changed])]))
+    said = opened.run.remark(record, LOOKED_AT)
+    return list(dict.fromkeys([*record.warnings, *own, *filter(None, [said])]))
 
 
 def _failures(opened: Opened, failures: Iterable[Any]) -> list[str]:

@@ -252,6 +252,33 @@ def test_an_empty_place_where_a_disk_was_is_not_filled(tmp_path: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("name", [".pack", ".parquet"])
+def test_a_folder_that_vanishes_while_a_part_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, empty: bool
+) -> None:
+    """Between the look for run.json and the file: it is no full disk and no fault of the file."""
+    place, put, gone = tmp_path / "run", LocalFiles.put, list[Path]()
+
+    def vanishing(self: LocalFiles, path: str, *rest: Any, **more: Any) -> bool:
+        if path.endswith(name) and not gone:
+            gone.append(place.rename(tmp_path / "away"))
+            if empty:
+                place.mkdir()
+        return put(self, path, *rest, **more)
+
+    monkeypatch.setattr(LocalFiles, "put", vanishing)
+    with pytest.raises(StorageError, match=r"is no run folder any more: its run\.json is gone\."):
+        run(place, chunk=1, **FAST)
+    if empty:
+        assert [one for one in place.rglob("*") if one.is_file()] == []
+        (place / "parts").rmdir()
+        place.rmdir()
+    assert not place.exists()
+    (tmp_path / "away").rename(place)
+    assert run(place, chunk=1, **FAST).computed == 12
+
+
 def test_a_sub_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
     place = tmp_path / "run"
     with contextlib.suppress(StorageError):  # the one that was being written

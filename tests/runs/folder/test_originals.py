@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from seewhy.exports.fiftyone import FiftyOne
+from seewhy.runs.folder import originals
 from seewhy.runs.folder.originals import content
 from seewhy.runs.query.explanations import explanation
 from seewhy.runs.query.run import Run
 from support.run_folders import Folder, picture, settings
+from support.web_pages import client
 
 MAP = np.arange(16, dtype=np.float32).reshape(4, 4)
 THUMBNAIL = (0, 0, 255)
@@ -53,8 +55,15 @@ def exported(found: Run, out: Path, copy: bool) -> tuple[str, bytes]:
     """Where FiftyOne is told that the picture lies, and what lies there."""
     (place,) = FiftyOne(copy=copy)(found, out)
     (sample,) = json.loads((place / "samples.json").read_text())["samples"]
-    assert sample["note"] == (found.original(next(found.records())).why or None)
+    assert sample["note"] == (found.original(next(found.records())).note or None)
     return sample["filepath"], (place / sample["filepath"]).read_bytes()
+
+
+def unchecked(path: Path) -> str:
+    return (
+        f"The original {str(path)!r} has the size and time of change that the run noted. This run is older and noted "
+        "no sign of its bytes, so that it could not be checked whether it still is the picture of the map."
+    )
 
 
 def test_the_original_is_shown_while_it_is_what_it_was(tmp_path: Path) -> None:
@@ -130,7 +139,7 @@ def test_copied_originals_and_links_to_photographs_count(tmp_path: Path) -> None
     link = tmp_path / "other" / "link.bmp"
     link.symlink_to(photograph(tmp_path / "photo.bmp"))
     found = run(tmp_path / "other", str(link), stamp=stamp(link))
-    assert shown(found) == ((255, 0, 0), [])
+    assert shown(found) == ((255, 0, 0), [unchecked(link)])
     link.unlink()
     link.symlink_to(photograph(tmp_path / "another.bmp", "lime"))
     assert shown(found)[1] == [
@@ -152,3 +161,44 @@ def test_copied_originals_behind_an_address_are_shown(tmp_path: Path) -> None:
         assert exported(found, tmp_path / "out", copy=False)[0] == "data/00000000.bmp"
     finally:
         memory.rm("/originals-test", recursive=True)
+
+
+def test_what_could_not_be_checked_is_said_everywhere(tmp_path: Path) -> None:
+    source = photograph(tmp_path / "photo.bmp")
+    old = run(tmp_path, str(source), stamp=stamp(source))
+    record = next(old.records())
+    assert shown(old) == ((255, 0, 0), [unchecked(source)])
+    assert old.remark(record) == unchecked(source)
+    assert exported(old, tmp_path / "out", copy=False)[0] == str(source)  # with the note
+    with client(Path(old.address)) as asking:
+        (card,) = asking.get("/api/runs").json()["runs"]
+        text = asking.get(f"/runs/{card['key']}/saliency").text
+    assert "could not be checked whether it still is the picture of the map" in text
+
+
+def test_bytes_are_compared_once_and_again_when_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page has many cards: what was compared is remembered by the file's place, size and times."""
+    source, looks = photograph(tmp_path / "photo.bmp"), list[str]()
+    noted = run(tmp_path, str(source), stamp=stamp(source), content=content(source.read_bytes()))
+    record, read = next(noted.records()), originals._read
+
+    def counted(path: str, most: int | None) -> Any:
+        looks.append(path)
+        return read(path, most)
+
+    monkeypatch.setattr(originals, "_read", counted)
+    assert [noted.remark(record) for _ in range(3)] == [""] * 3
+    assert len(looks) == 3  # it was written just now: another change might have the same time
+    monkeypatch.setattr(originals, "_SETTLED", 0)
+    assert [noted.remark(record) for _ in range(3)] == [""] * 3
+    assert len(looks) == 4
+    times = source.stat()
+    photograph(source, "lime")
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))  # as it was, but for what nobody can set
+    assert "was changed since the map was made" in noted.remark(record)
+    source.unlink()
+    assert noted.remark(record) == ""  # missing is shown by the thumbnail alone
+    photograph(source)
+    assert noted.remark(record) == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from seewhy.cli.flags import emit, say
 from seewhy.cli.view import View
 from seewhy.errors import InvalidInput, MissingDependency
@@ -21,6 +23,8 @@ def run(command: View) -> int:
     if command.export is not None:
         emit(str(export(command.folder, command.export, run=command.run_name, view=command.view)))
         return 0
+    # What Pillow remarks about originals is of no use to who serves; set once, for filters belong to all threads.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     serve(
         command.folder, host=command.host, port=command.port, browser=command.browser, root_path=command.root_path,
         allow_hosts=command.allow_host, say=say,

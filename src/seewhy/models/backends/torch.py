@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from seewhy.models import Model
+from seewhy.models.archives import names
 from seewhy.models.exported.program_file import read as read_program
 from seewhy.models.exported.torch_export import as_network
 from seewhy.models.torch.script import ScriptModel
@@ -30,10 +30,7 @@ class Torch:
         """Whether a file is a torch.export archive, or has code in it: others are weights."""
         if path.suffix.lower() == ".pt2":
             return True
-        if not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name for name in archive.namelist())
+        return any("/code/" in name for name in names(path))
 
     def open(self, path: Path, forward_kwargs: Mapping[str, Any], trust: bool) -> Model:
         """See `seewhy.models.backends.Backend`."""

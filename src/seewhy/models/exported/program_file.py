@@ -6,16 +6,18 @@ Two layouts are known: the one of torch 2.8 and later (``models/model.json``, ``
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seewhy.errors import CheckpointError
-from seewhy.models.archives import check_expansion, check_pickle, needs_trust, records
+from seewhy.models.archives import check_archive, check_pickle, needs_trust, records
 from seewhy.models.exported.model import one_line
 from seewhy.models.exported.program_text import Suspect, check
 from seewhy.models.turns import process
@@ -42,9 +44,11 @@ def read(path: Path, trust: bool = False) -> Any:
         CheckpointError: it cannot be read, or would run code from the file.
     """
     try:
+        check_archive(path, trust)
         if not trust:
             _inspect(path)
-        with process():  # torch puts its own things in the place of a module's while it makes one
+        # torch puts its own things in the place of a module's while it makes one
+        with process(), _unlogged("torch.export"):
             return torch.export.load(path)
     except CheckpointError:
         raise
@@ -54,8 +58,18 @@ def read(path: Path, trust: bool = False) -> Any:
         ) from error
 
 
+@contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    """Keeps what a library logs off the terminal: a stack trace beside an error that says the same."""
+    logger, before = logging.getLogger(name), logging.getLogger(name).level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _inspect(path: Path) -> None:
-    check_expansion(path)
     found = records(path)
     if found is not None:
         _inspect_parts(path, found)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import CheckpointError, InvalidInput, nearest
+from seewhy.errors import CheckpointError, InvalidInput, SeewhyError, nearest
 from seewhy.models.tfjs.operations import KNOWN, Node, operation, static_inputs
 
 __all__ = ["TFJSGraph", "read"]
@@ -110,11 +110,22 @@ def read(path: str | Path, outputs: Sequence[str] | None = None) -> TFJSGraph:
 
     Raises:
         InvalidInput: no such file, not a graph model, or a graph that seewhy does not read, with the reason.
-        CheckpointError: weight files that are missing or too short.
+        CheckpointError: weight files that are missing or too short, or a damaged graph.
     """
     place = Path(path)
     if not place.is_file():
         raise InvalidInput(f"There is no TensorFlow.js model {str(path)!r}.")
+    try:
+        return _built(place, outputs)
+    except SeewhyError:
+        raise
+    except Exception as error:  # a field that is missing or of another kind may be met anywhere
+        raise CheckpointError(
+            f"{place.name!r} is a damaged TensorFlow.js model: {type(error).__name__}: {error}."
+        ) from error
+
+
+def _built(place: Path, outputs: Sequence[str] | None) -> TFJSGraph:
     model = _parsed(place)
     nodes = {found.name: found for found in map(_node, model["modelTopology"]["node"])}
     wanted = [*outputs] if outputs is not None else _declared(model, nodes)
@@ -127,7 +138,7 @@ def read(path: str | Path, outputs: Sequence[str] | None = None) -> TFJSGraph:
 def _parsed(place: Path) -> dict[str, Any]:
     try:
         model = json.loads(place.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{place.name!r} is no TensorFlow.js model: {error}.") from error
     graph = model.get("modelTopology") if isinstance(model, dict) else None
     if not isinstance(graph, dict) or "node" not in graph or "weightsManifest" not in model:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from seewhy.errors import CheckpointError
-from seewhy.models.archives import check_expansion, needs_trust, records
+from seewhy.models.archives import check_archive, needs_trust, records
 from seewhy.models.exported.model import one_line
 
 __all__ = ["read"]
@@ -45,6 +45,7 @@ def read(path: Path, trust: bool = False) -> Any:
         CheckpointError: it cannot be read, or would do more than compute.
     """
     try:
+        check_archive(path, trust)
         if not trust:
             _inspect(path)
         network = torch.jit.load(path, map_location="cpu")
@@ -61,7 +62,6 @@ def read(path: Path, trust: bool = False) -> Any:
 
 def _inspect(path: Path) -> None:
     """Raises CheckpointError where the text or the objects of the archive do more than compute."""
-    check_expansion(path)
     with path.open("rb") as file:
         parts = records(path) if file.read(4) == b"PK\x03\x04" else None
     if parts is None:

@@ -4,8 +4,8 @@ A run folder may come from anybody, so what it names is not simply opened. One g
 exports:
 
 - An absolute path on this machine counts while the file's bytes are those that the run noted (`content`). A run that
-  noted none is believed while size and time of change are the noted ones. A symbolic link is followed: the same holds
-  for the file behind it.
+  noted none is older: it is believed while size and time of change are the noted ones, and a sentence says that the
+  bytes could not be compared. A symbolic link is followed: the same holds for the file behind it.
 - ``originals/NAME`` is a copy inside of the run folder, also behind an address of fsspec. A symbolic link there counts
   for nothing.
 - Relative paths and addresses elsewhere count for nothing.
@@ -18,17 +18,20 @@ import hashlib
 import io
 import os
 import re
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from seewhy.errors import SeewhyError
 from seewhy.images.decoding import opened, orientation
 from seewhy.runs.folder.filesystem import Files, LocalFiles
 
-__all__ = ["Noted", "Original", "content", "original", "same_bytes_long"]
+__all__ = ["Noted", "Original", "content", "original", "remark", "same_bytes_long"]
 
 _COPIED = re.compile(r"originals/[0-9a-z]+\.[0-9a-z]+\Z")
 _FILE = re.compile(r"\d+:\d+\Z")
+_SETTLED = 2_000_000_000  # nanoseconds after which a file that changes again has another time of change
 _INSTEAD = "The stored thumbnail is shown instead."
 
 
@@ -65,12 +68,19 @@ class Original:
         path: where it lies on this machine; None where it is not there, or behind an address.
         changed: a sentence for a file that is there and is not what it was; "" for all others.
         missing: a sentence for a picture that is not to be had; "" for all others.
+        unchecked: a sentence for a file that is believed although the run noted no sign of its bytes; "" for others.
     """
 
     data: bytes | None = None
     path: str | None = None
     changed: str = ""
     missing: str = ""
+    unchecked: str = ""
+
+    @property
+    def note(self) -> str:
+        """What a reader should know: why the thumbnail is shown instead, or that the original could not be checked."""
+        return self.why or self.unchecked
 
     @property
     def why(self) -> str:
@@ -114,7 +124,64 @@ def original(files: Files, noted: Noted, most: int | None = None) -> Original:
         return Original(missing=f"The original {source!r} cannot be read ({error}). {_INSTEAD}")
     if not (_same(read, noted, copied) and _fits(read.data, noted.size)):
         return Original(changed=f"The original {source!r} was changed since the map was made. {_INSTEAD}")
-    return Original(data=read.data, path=path)
+    return Original(
+        data=read.data, path=path, unchecked="" if copied or noted.content is not None else _unchecked(source)
+    )
+
+
+def _unchecked(source: str) -> str:
+    return (
+        f"The original {source!r} has the size and time of change that the run noted. This run is older and noted no "
+        "sign of its bytes, so that it could not be checked whether it still is the picture of the map."
+    )
+
+
+class _Wanted(NamedTuple):
+    """What a run noted, as a key."""
+
+    source: str | None
+    stamp: str
+    content: str | None
+    size: tuple[int, int] | None
+
+
+def remark(files: Files, noted: Noted, most: int | None = None) -> str:
+    """What a page says about the original beside the picture: that it was changed, or could not be checked; or "".
+
+    A file's bytes are compared once and then again when its size, place or times have changed: a page has many.
+
+    Args:
+        files: the run folder.
+        noted: what the run noted of the picture.
+        most: as for `original`.
+    """
+    wanted = _Wanted(noted.source, noted.stamp, noted.content, noted.size)
+    if isinstance(files, LocalFiles) and (sign := _sign(files, wanted.source)) is not None:
+        return _remembered(files, wanted, most, sign)
+    return _remark(files, wanted, most)
+
+
+def _remark(files: Files, noted: _Wanted, most: int | None) -> str:
+    found = original(files, noted, most)
+    return found.changed or found.unchecked
+
+
+@lru_cache(maxsize=8192)
+def _remembered(files: LocalFiles, noted: _Wanted, most: int | None, sign: tuple[int, ...]) -> str:
+    return _remark(files, noted, most)
+
+
+def _sign(files: LocalFiles, source: str | None) -> tuple[int, ...] | None:
+    """What changes with a file; None where there is none, or where it was changed just now."""
+    if source is None:
+        return None
+    try:
+        status = os.stat(os.path.join(files.root, source))  # of an absolute path: itself
+    except (OSError, ValueError):
+        return None
+    if abs(time.time_ns() - status.st_ctime_ns) < _SETTLED:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _place(files: Files, source: str) -> str | None:

@@ -73,6 +73,14 @@ class Store:
             return False
         return True
 
+    def check_there(self) -> None:
+        """Raises StorageError where the run is gone: an unmounted disk leaves an empty folder, not to be filled."""
+        if not self.exists():
+            raise StorageError(
+                f"{self.address!r} is no run folder any more: its run.json is gone. Was it removed, or the disk "
+                "unmounted? Bring it back, then give the same command again: what is finished is not lost."
+            )
+
     def settings(self) -> dict[str, Any]:
         """What stands in run.json, with all that was added to it.
 
@@ -139,17 +147,20 @@ class Store:
             pack: what the rows' offsets point into, one after the other.
 
         Raises:
-            StorageError: it cannot be written; nothing of it is left.
+            StorageError: it cannot be written, or the run vanished meanwhile; nothing of it is left.
         """
         about = {_RUN: run.encode(), _CHUNK: chunk.encode()}
         data = as_bytes(table(rows).replace_schema_metadata(about))
         part = guarded_name(chunk, data)
-        self.files.put(f"{_PARTS}/{part}.pack", pack)
         try:
+            self.files.put(f"{_PARTS}/{part}.pack", pack)
             self.files.put(f"{_PARTS}/{part}.parquet", [data])
+            if isinstance(self.files, LocalFiles):
+                self.check_there()  # what was written after the disk was unmounted lies in the empty folder
         except StorageError:
             with contextlib.suppress(StorageError):  # a full disk is not to be kept full by what nobody reads
-                self.files.remove([f"{_PARTS}/{part}.pack"])
+                self.files.remove(f"{_PARTS}/{part}.{ending}" for ending in ("parquet", "pack"))
+            self.check_there()  # says why, where the folder vanished while it was written
             raise
         return part
 

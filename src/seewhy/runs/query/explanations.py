@@ -9,7 +9,7 @@ from PIL import Image
 
 from seewhy.attribution import about_all
 from seewhy.boxes import Box
-from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.errors import InvalidInput
 from seewhy.explanation import Explanation
 from seewhy.images.decoding import opened
 from seewhy.images.reading import read
@@ -99,8 +99,8 @@ def _picture(run: Run, record: SampleRecord) -> tuple[Image.Image, list[str]]:
     if found.data is not None:
         try:
             with opened(io.BytesIO(found.data)) as image:
-                return read(image), []
-        except (OSError, ValueError, SyntaxError, SeewhyError) as error:
+                return read(image), [found.unchecked] if found.unchecked else []
+        except Exception as error:  # whatever Pillow raises for a damaged picture
             why = [f"The original {record.source!r} cannot be read ({error}). The stored thumbnail is shown instead."]
     small = run.thumbnail(record.sample)
     if small is None:

@@ -23,7 +23,7 @@ from seewhy.checks import check_count
 from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
-from seewhy.runs.folder.originals import Original, original
+from seewhy.runs.folder.originals import Original, original, remark
 from seewhy.runs.folder.rows import MapRow
 from seewhy.runs.folder.settings import parsed
 from seewhy.runs.query import judged as judging
@@ -296,6 +296,15 @@ class Run:
             most: bytes that are read of a file; a larger one is taken for missing.
         """
         return original(self._base.store.files, record, most)
+
+    def remark(self, record: SampleRecord, most: int | None = None) -> str:
+        """What is to be said beside a picture whose original was changed or could not be checked; "" for others.
+
+        Args:
+            record: the picture.
+            most: bytes of a file that are compared.
+        """
+        return remark(self._base.store.files, record, most)
 
     def tree(self, sample: str, label: int) -> dict[str, Any] | None:
         """A hierarchical occlusion (`EditTree.as_dict`); None where there is none.

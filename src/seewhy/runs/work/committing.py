@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from seewhy.draw.scale import white
-from seewhy.errors import StorageError
 from seewhy.runs.folder.codec import encode
 from seewhy.runs.folder.parts import checksum
 from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, readable
@@ -36,11 +35,7 @@ def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]
     Raises:
         StorageError: it cannot be written, or the run is not there any more.
     """
-    if not tools.store.exists():  # an unmounted disk leaves an empty folder, which must not be filled
-        raise StorageError(
-            f"{tools.store.address!r} is no run folder any more: its run.json is gone. Was it removed, or the disk "
-            "unmounted? Bring it back, then give the same command again: what is finished is not lost."
-        )
+    tools.store.check_there()
     pack, rows = _Pack(), []
     for picture in pictures:
         maps = _maps(picture, pack, tools)
