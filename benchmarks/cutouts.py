@@ -4,8 +4,11 @@ Scenes come from `scenes.py` (deterministic from a seed, exact masks). The class
 classes that the network finds likeliest; scenes where it is not among the five likeliest are left out, because
 there is nothing to explain. Two studies:
 
-    python benchmarks/cutouts.py table --data DIR --count 16        every explainer, five metrics
-    python benchmarks/cutouts.py masks --data DIR --count 24        what quality a black box costs how many passes
+    python benchmarks/cutouts.py table --data DIR --count 64        every explainer, five metrics
+    python benchmarks/cutouts.py masks --data DIR --count 16        what quality a black box costs how many passes
+
+Scenes are worked on in groups of four, each of which is kept as a file in `--out`: a run that was ended goes on where
+it was, and more scenes may be asked for later.
 
 Passes without gradients and hooks run through OpenVINO in float32 where it is installed (`pip install openvino`): the
 same numbers to 1e-5, several times faster. `--no-openvino` switches that off.
@@ -16,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,28 +35,42 @@ import seewhy
 from scenes import Scene, scenes
 from seewhy import demo, registry
 from seewhy.metrics import Metric
-from seewhy.metrics.adcc import ADCC
 from seewhy.metrics.deletion import Deletion
 from seewhy.metrics.insertion import Insertion
 from seewhy.metrics.pointing_game import PointingGame
 from seewhy.metrics.relevance_mass import RelevanceMass
+from seewhy.metrics.relevance_rank import RelevanceRank
 
-STEP = 1792  # pixels a step of insertion and deletion: 28 steps of a 224 x 224 input
-SKIPPED = {"guided_backprop", "rise_plus", "random_map", "centre_map"}  # baselines are rows of every comparison
+STEP = 7168  # pixels a step of insertion and deletion: 7 steps of a 224 x 224 input
+FINE = 1792  # the same, where budgets are compared
+GROUP = 4  # scenes that are kept together
+SKIPPED = {  # baselines are rows of every comparison; ScoreCAM makes as many passes as half of the others together
+    "guided_backprop", "rise_plus", "score_cam", "random_map", "centre_map",
+    "attention_rollout", "le_grad", "tis", "vit_recipro_cam", "det_class_probability_map", "instance_maps",
+}  # fmt: skip
 BUDGETS = (100, 200, 500, 1000)
 
 
 class Accelerated(nn.Module):
-    """The same network; whole passes that nobody watches and nobody differentiates run through OpenVINO."""
+    """The same network; whole passes that nobody watches and nobody differentiates run through OpenVINO.
+
+    While its weights are others than at first (MPRT) it is the module alone that runs.
+    """
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         super().__init__()
         self.module = module
         self._compiled = [_compiled(module, example)]  # in a list: it is no submodule
+        self._first = [self._sign()]
+
+    def _sign(self) -> Tensor:
+        return torch.stack([weight.detach().flatten()[0] for weight in self.module.parameters()])
 
     def forward(self, x: Tensor) -> Tensor:
         watched = any(m._forward_hooks or m._forward_pre_hooks for m in self.module.modules())
         if torch.is_grad_enabled() or watched or torch.compiler.is_exporting() or torch.jit.is_tracing():
+            return self.module(x)
+        if not torch.equal(self._sign(), self._first[0]):
             return self.module(x)
         return torch.from_numpy(self._compiled[0](x.contiguous().numpy())[0].copy())
 
@@ -74,7 +90,7 @@ class Difference(Metric):
     range = (-1.0, 1.0)
 
     def _judge(self, case: Any) -> float:
-        insertion, deletion = (kind(pixels_per_step=STEP, perturbation_per_eval=16) for kind in (Insertion, Deletion))
+        insertion, deletion = (kind(pixels_per_step=FINE, perturbation_per_eval=16) for kind in (Insertion, Deletion))
         return insertion(case) - deletion(case)
 
 
@@ -105,17 +121,53 @@ def _seen(model: Any, scene: Scene) -> seewhy.Sample | None:
     return seewhy.Sample(image=scene.picture, target=label, mask=thing.mask, name=thing.name)
 
 
-def table(model: Any, data: list[seewhy.Sample], masks: int) -> seewhy.Comparison:
-    """Every explainer that works on the network, by five metrics."""
-    budget = {name: f"{name}(num_masks={masks})" for name in ("rise", "hsic", "kernel_shap", "lime")}
+def table(masks: int) -> tuple[dict[str, str], dict[str, Metric]]:
+    """Every explainer that works on the network, and five metrics."""
+    budget = {name: f"{name}(num_masks={masks})" for name in ("rise", "hsic", "lime")}
+    budget |= {"kernel_shap": f"kernel_shap(num_masks={max(masks, 200)})"}  # fewer do not determine 49 segments
+    budget |= {"smooth_grad": "smooth_grad(samples=16)", "integrated_gradients": "integrated_gradients(steps=16)"}
     names = [n for n in registry.names("explainers") if n not in SKIPPED]
     explainers = {n: _fast(budget.get(n, n)) for n in names}
-    metrics = {
-        "pointing game": PointingGame(), "relevance mass": RelevanceMass(),
-        "insertion": Insertion(pixels_per_step=STEP, perturbation_per_eval=16),
-        "deletion": Deletion(pixels_per_step=STEP, perturbation_per_eval=16), "ADCC": ADCC(),
+    metrics: dict[str, Metric] = {
+        "pointing game": PointingGame(), "relevance mass": RelevanceMass(), "relevance rank": RelevanceRank(),
+        "insertion": Insertion(pixels_per_step=STEP, perturbation_per_eval=8),
+        "deletion": Deletion(pixels_per_step=STEP, perturbation_per_eval=8),
     }  # fmt: skip
-    return seewhy.compare(model, data, explainers, metrics)
+    return explainers, metrics
+
+
+def in_groups(
+    model: Any, data: Iterator[seewhy.Sample], count: int, explainers: dict[str, str], metrics: dict[str, Metric],
+    folder: Path,
+) -> seewhy.Comparison:  # fmt: skip
+    """The comparison on ``count`` samples, made group by group; groups that lie in the folder are read from there."""
+    parts = []
+    for at in range(0, count, GROUP):
+        group = list(itertools.islice(data, min(GROUP, count - at)))
+        path = folder / f"{at:04d}.json"
+        if path.is_file() and tuple(s.name for s in group) == (kept := seewhy.Comparison.from_json(path)).pictures:
+            parts.append(kept)
+            continue
+        parts.append(seewhy.compare(model, group, explainers, metrics, progress=False))
+        parts[-1].to_json(path.with_suffix(".partial")).rename(path)
+        print(f"{at + len(group)} of {count} scenes", flush=True)
+    return joined(parts)
+
+
+def joined(parts: list[seewhy.Comparison]) -> seewhy.Comparison:
+    """One comparison of the pictures of several by the same explainers and metrics."""
+    first = parts[0]
+    if any((p.settings, p.explainers, p.metrics) != (first.settings, first.explainers, first.metrics) for p in parts):
+        raise SystemExit("The groups in the folder were made with other settings. Give --out another folder.")
+    return replace(
+        first,
+        values=np.concatenate([p.values for p in parts], axis=2),
+        **{name: np.concatenate([getattr(p, name) for p in parts], axis=1) for name in
+           ("forward", "backward", "seconds")},
+        judging=np.sum([p.judging for p in parts], axis=0),
+        pictures=tuple(name for p in parts for name in p.pictures),
+        failures=tuple(one for p in parts for one in p.failures),
+    )  # fmt: skip
 
 
 def _fast(spec: str) -> str:
@@ -125,7 +177,7 @@ def _fast(spec: str) -> str:
     return f"{spec[:-1]}, perturbation_per_eval=16)" if spec.endswith(")") else f"{spec}(perturbation_per_eval=16)"
 
 
-def efficiency(model: Any, data: list[seewhy.Sample]) -> seewhy.Comparison:
+def efficiency() -> tuple[dict[str, str], dict[str, Metric]]:
     """RISE with few masks, HSIC and HiPe beside RISE as published with 4000."""
     fast = "perturbation_per_eval=16"
     explainers = {
@@ -137,11 +189,11 @@ def efficiency(model: Any, data: list[seewhy.Sample]) -> seewhy.Comparison:
         "HSIC 500": f"hsic(num_masks=500, {fast})",
         "HiPe": f"hierarchical_perturbation({fast})",
     }
-    metrics = {
+    metrics: dict[str, Metric] = {
         "insertion - deletion": Difference(), "pointing game": PointingGame(tolerance=0),
         "relevance mass": RelevanceMass(),
     }  # fmt: skip
-    return seewhy.compare(model, data, explainers, metrics)
+    return explainers, metrics
 
 
 def markdown(found: seewhy.Comparison) -> str:
@@ -180,7 +232,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="where the stamps are kept; fetched if missing")
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--masks", type=int, default=500, help="of the black-box methods in the table")
+    parser.add_argument("--masks", type=int, default=100, help="of the black-box methods in the table")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--openvino", action=argparse.BooleanOptionalAction, default=find_spec("openvino") is not None)
     parser.add_argument("--out", type=Path, default=Path("cutouts-out"))
@@ -189,14 +241,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = network(arguments.openvino)
     data = list(samples(model, arguments.data, arguments.count, arguments.seed))
-    began = time.perf_counter()
-    found = table(model, data, arguments.masks) if arguments.study == "table" else efficiency(model, data)
-    found.save(arguments.out / arguments.study)
+    folder = arguments.out / arguments.study
+    explainers, metrics = table(arguments.masks) if arguments.study == "table" else efficiency()
+    found = in_groups(model, iter(data), arguments.count, explainers, metrics, folder / "groups")
+    found.save(folder)
     share = np.mean([np.mean(np.asarray(s.mask)) for s in data])
     print(f"{datetime.now(UTC):%Y-%m-%d}: {len(data)} scenes, seed {arguments.seed}, object {share:.0%} of the picture")
     print(f"{platform.machine()}, {arguments.threads} threads, Python {platform.python_version()}, torch "
           f"{torch.__version__}, openvino {version('openvino') if arguments.openvino else 'not used'}, "
-          f"{time.perf_counter() - began:.0f} s\n")  # fmt: skip
+          f"{np.nansum(found.seconds):.0f} s for all maps\n")  # fmt: skip
     print(markdown(found))
     print()
     print(found)

@@ -94,6 +94,7 @@ from . import runs as runs
 from . import specs as specs
 from . import statistics as statistics
 from . import targets as targets
+from . import trust as trust
 from . import types as types
 from . import uncertainty as uncertainty
 from . import web as web

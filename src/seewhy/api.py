@@ -18,6 +18,9 @@ from seewhy.errors import InvalidType, NoSpatialOutput, UnknownParameter, neares
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
 from seewhy.inputs import Batch, count, opened, together, unpacked
+from seewhy.maps import upsample
+from seewhy.metrics import Case, explaining, resampling
+from seewhy.metrics.trust_grade import TrustGrade
 from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
@@ -26,6 +29,7 @@ from seewhy.perturbation import Settled, settle
 from seewhy.plain import class_name
 from seewhy.progress import Bar, Listener, check_progress, listening
 from seewhy.targets import ClassTarget, Request, TargetSet, one_at_a_time
+from seewhy.trust import Trust
 from seewhy.types import Activation, Note, Outputs, check_activation
 
 __all__ = ["build", "detections", "explain"]
@@ -155,8 +159,31 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
         views=batch.views,
         names=batch.names,
         values=explainer.values,
+        asker=_Asker(network, explainer, batch.inputs, found.targets, asked.activation_fn),
         **said,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Asker:
+    """What `Explanation.trust` asks: the network that was explained, about the inputs that it was given."""
+
+    network: Model
+    explainer: Explainer
+    inputs: Tensor
+    targets: TargetSet
+    activation_fn: Any
+
+    def __call__(self, i: int, t: int, raw: Tensor) -> Trust:
+        classes, image = self.targets.classes, self.inputs[i]
+        model = at(self.network, torch.tensor([i], device="cpu"))
+        explainer = replace(self.explainer, network=model)
+        case = Case(
+            model=model, image=image, target=self.targets.targets[t] if classes is None else int(classes[i, t]),
+            saliency=upsample(raw[None, None].float(), (image.shape[1], image.shape[2]))[0, 0],
+            explain=explaining(explainer, model), resample=resampling(explainer, model),
+        )  # fmt: skip
+        return TrustGrade(activation_fn=self.activation_fn).ask(case)
 
 
 def detections(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -20,9 +20,11 @@ from seewhy.boxes import Box
 from seewhy.draw import overlay
 from seewhy.draw import sheet as sheets
 from seewhy.draw.scale import Scale, white
+from seewhy.errors import MissingCapability
 from seewhy.images.view import View
 from seewhy.maps import scale, upsample
 from seewhy.plain import Meaning
+from seewhy.trust import Trust
 from seewhy.types import Note, Passes
 
 __all__ = ["COLOURS", "Explanation", "joined"]
@@ -61,6 +63,7 @@ class Explanation:
         boxes: N lists of T boxes in pixels of the network's input, None where a target is no box; empty where none is.
         quantity: what the numbers are: "probability", "logit", "similarity" (a cosine) or "value".
         values: what the raw values are (`seewhy.plain.Meaning`), which decides how they are drawn.
+        asker: asks the network how far a map can be trusted; None where it is not there. It is not pickled.
     """
 
     raw: Tensor
@@ -83,6 +86,36 @@ class Explanation:
     boxes: list[list[Box | None]] = field(default_factory=list)
     quantity: str = "probability"
     values: Meaning = "unknown"
+    asker: Callable[[int, int, Tensor], Trust] | None = None
+    _trust: dict[tuple[int, int], Trust] = field(init=False, default_factory=dict)
+
+    def trust(self, i: int = 0, t: int = 0) -> Trust:
+        """How far the map of image ``i`` and target ``t`` can be trusted, as a grade with its reasons in one line.
+
+        Asks the network, once for each map: the image and 54 changed copies of the image, one pass to see the classes,
+        one to see the order of the layers, and three further maps by the same method (four where it draws at random).
+        The weights are random for the time of one of them and put back as they were. What the grades are worth:
+        docs/trust.md.
+
+            print(seewhy.explain(model, "cat.jpg").trust().line)
+
+        Raises:
+            MissingCapability: the network is not there: the maps were read from a run, or unpickled.
+            IndexError: there is no such map.
+        """
+        place = range(len(self.raw))[i], range(self.raw.shape[1])[t]
+        if place not in self._trust:
+            if self.asker is None:
+                raise MissingCapability(
+                    "How far a map can be trusted is asked of the network, which is not there with these maps. Explain "
+                    "the picture again with seewhy.explain, or run with --trust-grade."
+                )
+            self._trust[place] = self.asker(*place, self.raw[place])
+        return self._trust[place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what holds the network."""
+        return self.__dict__ | {"asker": None}
 
     @property
     def saliency(self) -> Tensor:
@@ -260,6 +293,7 @@ class Explanation:
             {"target": None if self.targets is None else int(self.targets[i, t]), "label": self.labels[i][t],
              self.quantity: float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
             | ({} if (box := self.box(i, t)) is None else {"box": list(box)})
+            | ({} if (trust := self._trust.get((i, t))) is None else {"trust": trust.as_dict()})
             for t in range(self.raw.shape[1])
         ]  # fmt: skip
         view = self.views[i]
@@ -331,7 +365,20 @@ def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Exp
         pictures=each("pictures"),
         names=each("names"),
         boxes=each("boxes"),
+        asker=_Joined(parts, order),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Asks the part that an image came from, of its own map: the one on the canvas is larger."""
+
+    parts: Sequence[Explanation]
+    order: list[tuple[int, int]]
+
+    def __call__(self, i: int, t: int, _raw: Tensor) -> Trust:
+        part, image = self.order[i]
+        return self.parts[part].trust(image, t)
 
 
 def _row(targets: Tensor | None, i: int) -> Tensor:

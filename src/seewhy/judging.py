@@ -24,9 +24,8 @@ from seewhy.explainers import Explainer
 from seewhy.images.reading import read_mask
 from seewhy.images.view import View
 from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric, explaining
+from seewhy.metrics import Case, Metric, explaining, resampling
 from seewhy.models import Model
-from seewhy.targets import BoxTarget
 from seewhy.types import Sample
 
 __all__ = [
@@ -113,20 +112,11 @@ def case(
         found, size = find(), (inputs.shape[2], inputs.shape[3])
         return Case(
             model=model, image=inputs[0], target=target, saliency=upsample(raw[None, None], size)[0, 0],
-            truth=None if found is None else found.to(inputs.device), explain=_again(explainer, model),
+            truth=None if found is None else found.to(inputs.device), explain=explaining(explainer, model),
+            resample=resampling(explainer, model),
         )  # fmt: skip
     except FAILURES as error:
         return error
-
-
-def _again(explainer: Explainer, model: Model) -> Callable[[Tensor, Any], Tensor]:
-    """Explains other images for a metric; a box's class, where the method knows no boxes."""
-    explain = explaining(explainer, model)
-
-    def classes(images: Tensor, target: Any) -> Tensor:
-        return explain(images, target.label if isinstance(target, BoxTarget) else target)
-
-    return classes if explainer.classes_only else explain
 
 
 def judge(

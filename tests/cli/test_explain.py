@@ -92,6 +92,15 @@ def test_one_line_a_picture_and_its_files(place: Path, capsys: pytest.CaptureFix
     assert [t["label"] for t in told["images"][0]["targets"]] == ["tiger cat", "dog, hound"]
 
 
+def test_how_far_each_map_can_be_trusted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("one.png", "--method", "grad_cam", "--targets", "1,2", "--trust-grade", "--quiet") == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[:2] for line in lines] == [["one.png", "class 1"], ["one.png", "class 2"]]
+    told = json.loads((place / "seewhy-out/one-grad_cam.json").read_text())["images"][0]["targets"]
+    assert [t["trust"]["line"] for t in told] == [line.split("\t")[2] for line in lines]
+    assert all(t["trust"]["word"] in ("none", "low", "fair", "high") for t in told)
+
+
 def test_without_dump_no_values(place: Path) -> None:
     assert run("one.png", "--method", "gradient", "--out", "elsewhere") == 0
     assert sorted(p.suffix for p in (place / "elsewhere").iterdir()) == [".json", ".png"]

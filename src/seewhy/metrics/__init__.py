@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -22,10 +22,10 @@ from seewhy import registry
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
 from seewhy.models import Model, as_model, at, bound
 from seewhy.perturbation import Settled, chunked, probabilities, settle
-from seewhy.targets import Request, Target, TargetSet
+from seewhy.targets import BoxTarget, Request, Target, TargetSet
 from seewhy.types import Activation, check_activation, check_inputs, same
 
-__all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "explaining", "scores"]
+__all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "explaining", "resampling", "scores"]
 
 
 class Mapper(Protocol):
@@ -65,6 +65,7 @@ class Case:
         truth: (H, W) bool, where the object is; None when that is not known.
         explain: ((R, C, H, W), target or R class indices) -> (R, H, W) raw maps by the same method of the same
             network, which a metric may have changed; None when only the map is there.
+        resample: the same with another seed; None where the method draws nothing at random.
     """
 
     model: Model
@@ -73,6 +74,7 @@ class Case:
     saliency: Tensor
     truth: Tensor | None = None
     explain: Callable[[Tensor, Any], Tensor] | None = field(default=None, repr=False)
+    resample: Callable[[Tensor, Any], Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3:
@@ -198,6 +200,7 @@ def cases(
         Case(
             model=own[i], image=inputs[i].detach(), target=asked[i], saliency=maps[i],
             truth=None if truths is None else truths[i], explain=explaining(explainer, own[i]),
+            resample=resampling(explainer, own[i]),
         )
         for i in range(n)
     ]  # fmt: skip
@@ -216,9 +219,23 @@ def explaining(explainer: Mapper, model: Model) -> Callable[[Tensor, Any], Tenso
     own = _of_network(explainer, model) if getattr(model, "forward_kwargs", None) else explainer
 
     def explain(images: Tensor, targets: Any) -> Tensor:
-        return own.attribute(images, targets)[:, 0]
+        return own.attribute(images, targets.label if _of_its_class(own, targets) else targets)[:, 0]
 
     return explain
+
+
+def resampling(explainer: Any, model: Model) -> Callable[[Tensor, Any], Tensor] | None:
+    """The same with another seed, for `Case.resample`; None where the method has none."""
+    seed = getattr(explainer, "seed", None)
+    if not is_dataclass(explainer) or isinstance(seed, bool) or not isinstance(seed, int):
+        return None
+    other: Any = replace(cast(Any, explainer), seed=seed ^ 1)
+    return explaining(other, model)
+
+
+def _of_its_class(explainer: Any, targets: Any) -> bool:
+    """Whether a box is asked of a method that knows classes alone: then its class is meant."""
+    return isinstance(targets, BoxTarget) and bool(getattr(explainer, "classes_only", False))
 
 
 def _of_network(explainer: Any, model: Model) -> Mapper:

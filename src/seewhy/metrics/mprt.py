@@ -14,21 +14,17 @@ Source: Adebayo et al., "Sanity Checks for Saliency Maps", 2018 (arXiv 1810.0329
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.jit import ScriptModule
+from torch import Tensor
 
 from seewhy.checks import check_choice, check_count, check_seed
-from seewhy.errors import InvalidInput, MissingCapability
 from seewhy.metrics import Case, Cost, Metric
 from seewhy.metrics._chance import seeds
 from seewhy.metrics._correlation import is_flat, pearson, spearman
-from seewhy.models.torch.state import on
+from seewhy.metrics._weights import layers_of, randomised
 from seewhy.models.turns import alone, network_of
 
 __all__ = ["MPRT"]
@@ -69,10 +65,10 @@ class MPRT(Metric):
             return self._mean(case, case.explain)
 
     def _mean(self, case: Case, explain: Callable[..., Tensor]) -> float:
-        layers = _layers(case)
+        layers = layers_of(case, "MPRT")
         found = []
         for step, seed in enumerate(seeds(self.seed, self.steps)):
-            with _random([weight for layer in self._chosen(layers, step) for weight in layer], seed):
+            with randomised([weight for layer in self._chosen(layers, step) for weight in layer], seed):
                 changed = explain(case.image.unsqueeze(0), case.target)[0]
             found.append(self._alike(changed, case.saliency))
         return float("nan") if is_flat(case.saliency) else sum(found) / self.steps
@@ -85,64 +81,3 @@ class MPRT(Metric):
     def _alike(self, changed: Tensor, saliency: Tensor) -> float:
         r = spearman(changed, saliency) if self.similarity == "spearman" else pearson(changed, saliency)
         return abs(r) if r == r else 0.0
-
-
-def _layers(case: Case) -> list[list[Tensor]]:
-    """The weights of each layer, the one that runs last first; what two layers share belongs to the later one."""
-    module = getattr(case.model, "module", None)
-    if not isinstance(module, nn.Module) or any(isinstance(part, ScriptModule) for part in module.modules()):
-        raise MissingCapability(
-            f"MPRT gives the layers of a torch module random weights, and {case.model.name!r} shows none. Load the "
-            "network in torch: a callable, a TorchScript and another backend's file hide theirs."
-        )
-    ran = _order(case, module)
-    place: dict[Tensor, int] = {}
-    for name, weight in module.named_parameters(remove_duplicate=False):
-        owner = name.rpartition(".")[0]
-        while owner and owner not in ran:
-            owner = owner.rpartition(".")[0]
-        if weight.dtype.is_floating_point and bool(weight.min() < weight.max()):
-            place[weight] = max(place.get(weight, 0), ran.get(owner, 0))
-    if not place:
-        raise InvalidInput(f"MPRT gives the network random weights, and {case.model.name!r} has none to replace.")
-    return [[w for w, at in place.items() if at == number] for number in sorted(set(place.values()), reverse=True)]
-
-
-def _order(case: Case, module: nn.Module) -> dict[str, int]:
-    """Name -> number of each module in the order in which they begin to run."""
-    ran: dict[str, int] = {}
-
-    def noting(name: str) -> Callable[..., None]:
-        def note(*_: Any) -> None:
-            ran.setdefault(name, len(ran))
-
-        return note
-
-    with ExitStack() as stack:
-        for name, part in module.named_modules():
-            stack.enter_context(on(part, before=noting(name)))
-        case.model(case.image.unsqueeze(0))
-    return ran
-
-
-@contextmanager
-def _random(weights: list[Tensor], seed: int) -> Iterator[None]:
-    """Random weights for the time of the block; then the old ones, also on errors."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    kept = [weight.detach().clone() for weight in weights]
-    try:
-        for weight, old in zip(weights, kept, strict=True):
-            _write(weight, _like(old.float(), generator))
-        yield
-    finally:
-        for weight, old in zip(weights, kept, strict=True):
-            _write(weight, old)
-
-
-def _like(old: Tensor, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(old.shape, generator=generator, dtype=torch.float32, device="cpu").to(old.device)
-    return old.mean() + old.std(correction=0) * drawn
-
-
-def _write(weight: Tensor, values: Tensor) -> None:
-    weight.data.copy_(values)  # through .data a graph of the user's stays valid, and inference tensors can be written

@@ -53,12 +53,15 @@ def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, p
             progress=not command.quiet, **parameters,
         )  # fmt: skip
         found = dataclasses.replace(found, names=[stem])
+        trusts = [found.trust(0, t) for t in range(len(found.labels[0]))] if command.trust_grade else []
         files = found.save(command.out, values=command.dump)
     except (SeewhyError, OSError) as error:
         say(f"{picture}: {error}")
         return False
     for line in _lines(picture, found, files):
         emit(line)
+    for name, trust in zip(found.labels[0], trusts, strict=False):
+        emit(f"{picture}\t{name}\t{trust.line}")
     if not command.quiet:
         for warning in found.warnings[len(model.notes) :]:
             say(f"{picture}: {warning}")

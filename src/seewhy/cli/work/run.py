@@ -32,7 +32,7 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
     job = Job(
         place=place, model=source(command)[0], model_options=_model_options(command), data=command.data,
         data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),
-        metrics=split(command.metrics), baselines=command.baselines, uncertainty={} if command.uncertainty else None,
+        metrics=_metrics(command), baselines=command.baselines, uncertainty={} if command.uncertainty else None,
         counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
         threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
         precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
@@ -51,6 +51,12 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
         return 130
     lost = found.computed > 0 and found.failed == found.computed
     return 1 if lost or (how.strict and found.failures) else 0
+
+
+def _metrics(command: RunCommand) -> list[str]:
+    named = split(command.metrics)
+    asked = command.trust_grade and not any(one.partition("(")[0].strip() == "trust_grade" for one in named)
+    return [*named, "trust_grade"] if asked else named
 
 
 def _check_something(job: Any) -> None:
