@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from seewhy.comparison import Comparison
+from seewhy.runs.folder.rows import NoteRow
 from seewhy.statistics import interval
+from seewhy.web.charts import radar
+from seewhy.web.library import Library
+from seewhy.web.queries import ScoresQuery
+from seewhy.web.scores import scores
 from support.run_folders import Folder, picture, settings
+from support.typed import present
 from support.web_pages import MAP, client, key
 
 ONE, TWO = (0.2, 0.4, 0.3, 0.35, 0.25, 0.3, 0.3), (0.5, 0.9, 0.7, 0.8, 0.6, 0.65, 0.75)
@@ -151,5 +157,112 @@ def test_scores_by_class(tmp_path: Path) -> None:
         ]
         down = asking.get(address_of, params={"by": "explainer", "name": "two", "sort": "down"}).json()
         assert [[bar["mean"] for bar in row["bars"]] for row in down["rows"]] == [[0.9, 0.25], [0.5, None]]
-        assert down["rows"][1]["bars"][1] == {"mean": None, "count": 0, "place": None}
+        assert down["rows"][1]["bars"][1] == {"mean": None, "count": 0, "place": None, "chance": []}
         assert [row["name"] for row in asking.get(address_of, params={"text": "DOG"}).json()["rows"]] == ["dog"]
+
+
+# ---------------------------------------------------------------------------------------------------------- chance
+
+
+def with_chance(place: Path) -> Path:
+    """Two explainers, one of which is no better than the random map, which stands first in the run."""
+    about = settings(["blind", "one", "two"], ["up", "down"])
+    about["explainers"]["blind"] |= {"chance": True}
+    about["explainers"]["one"] |= {"caution": "Follows the edges.", "class_agnostic": True}
+    made = Folder(place, about)
+    notes = [NoteRow("same for every picture", "it is.")]
+    for number in range(8):
+        scores = {(number % 2, e, "up"): v + number / 100 for e, v in (("blind", 0.3), ("one", 0.31), ("two", 0.7))}
+        scores[number % 2, "one", "up"] -= 0.03 * (number % 2)
+        scores[number % 2, "two", "up"] += 0.02 * (number % 3)
+        scores |= {(number % 2, e, "down"): 0.5 for e in ("blind", "one", "two")}
+        costs: list[Any] = [("two", 1.0, 0.0, 0.1, None, [], notes if number > 2 else [])]
+        maps = {(number % 2, e): MAP for e in ("one", "two")}
+        one = picture(f"s{number}", number, labels={number % 2: (0.9, True)}, maps=maps, scores=scores, costs=costs)
+        made.add(f"{number:08d}", one)
+    return place
+
+
+def test_chance_stands_apart_and_says_what_is_above_it(tmp_path: Path) -> None:
+    page = asked(with_chance(tmp_path / "run"), weights="1,0")
+    assert page["explainers"] == ["one", "two", "blind"]
+    up = page["metrics"][0]
+    assert [(cell["explainer"], cell["baseline"], cell["above"]) for cell in up["cells"]] == [
+        ("one", False, False), ("two", False, True), ("blind", True, None),
+    ]  # fmt: skip
+    assert [cell["best"] for cell in up["cells"]] == [False, True, False]
+    assert [cell["above"] for cell in page["metrics"][1]["cells"]] == [False, False, None]
+
+
+def test_the_head_of_a_column_warns_of_the_method(tmp_path: Path) -> None:
+    heads = {head["explainer"]: head for head in asked(with_chance(tmp_path / "run"))["heads"]}
+    assert heads["one"]["cautions"] == ["Follows the edges.", "The same map for every class."]
+    assert heads["two"]["cautions"] == ["Same for every picture: noted on 5 of 8 pictures."]
+    assert (heads["blind"]["cautions"], heads["blind"]["number"], heads["one"]["number"]) == ([], 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [("", ["one", "two"]), ("name", ["one", "two"]), ("weighted", ["two", "one"]), ("metric:up", ["two", "one"]),
+     ("metric:down", ["one", "two"])],
+)  # fmt: skip
+def test_explainers_are_sorted_and_chance_stays_last(tmp_path: Path, sort: str, expected: list[str]) -> None:
+    page = asked(with_chance(tmp_path / "run"), sort=sort, weights="1,0")
+    assert page["explainers"] == [*expected, "blind"]
+    assert [cell["explainer"] for cell in page["metrics"][0]["cells"]] == page["explainers"]
+    assert [one["explainer"] for one in page["weighted"]] == page["explainers"]
+
+
+def test_an_order_that_there_is_not(tmp_path: Path) -> None:
+    with client(with_chance(tmp_path / "run")) as asking:
+        answer = asking.get(f"/api/runs/{key(asking)}/scores", params={"sort": "metric:upp"})
+    assert (answer.status_code, answer.json()["detail"].split(".")[0]) == (400, "There is no order 'metric:upp'")
+
+
+def test_every_drawing_has_the_level_of_chance(tmp_path: Path) -> None:
+    with client(with_chance(tmp_path / "run")) as asking:
+        scores_text = asking.get(f"/runs/{key(asking)}/scores").text
+        by_metric = asking.get(f"/api/runs/{key(asking)}/classes", params={"by": "metric", "name": "up"}).json()
+        by_explainer = asking.get(f"/api/runs/{key(asking)}/classes", params={"by": "explainer", "name": "two"}).json()
+        text = asking.get(f"/runs/{key(asking)}/classes", params={"by": "metric", "name": "up"}).text
+    assert scores_text.count('class="level-0"') == 2 * 3  # in every strip of both metrics
+    assert [(one["name"], one["baseline"]) for one in by_metric["columns"]] == [
+        ("one", False), ("two", False), ("blind", True),
+    ]  # fmt: skip
+    for page in (by_metric, by_explainer):
+        assert all(bar["chance"][0][0] == "blind" for row in page["rows"] for bar in row["bars"])
+    assert by_metric["rows"][0]["bars"][1]["chance"][0][1] == pytest.approx(0.33)
+    assert by_explainer["rows"][1]["bars"][0]["chance"][0][1] == pytest.approx(0.34)
+    assert text.count('class="level-0"') == 2 * 3
+
+
+def test_numbers_have_the_digits_that_their_interval_lets_count(tmp_path: Path) -> None:
+    cells = asked(with_chance(tmp_path / "run"))["metrics"][0]["cells"]
+    for cell in cells:
+        half = (cell["high"] - cell["low"]) / 2
+        assert 10 <= half * 10 ** cell["decimals"] < 100
+    few = asked(scored(tmp_path / "few", pictures=3).place)["metrics"][0]["cells"][1]
+    assert (few["low"], few["decimals"]) == (None, 3)
+
+
+def test_the_names_of_a_radar_are_whole_and_inside(tmp_path: Path) -> None:
+    names = [
+        "a_rather_long_metric(steps=16, baseline='blur', order='most relevant first')",
+        "b",
+        "WWWWWWWWWWWWWWWWWWWW",
+        "d",
+    ]
+    about = settings(["one"], names)
+    made = Folder(tmp_path / "run", about)
+    made.add("0" * 8, picture("s", 0, labels={0: (0.9, True)}, scores={(0, "one", name): 0.5 for name in names}))
+    opened = present(Library(tmp_path / "run").opened(next(iter(Library(tmp_path / "run").places()))))
+    chart = present(radar(scores(opened, ScoresQuery())))
+    left, top, width, height = chart.box
+    for axis, name in zip(chart.axes, names, strict=True):
+        assert "".join(text for text, _, _ in axis.lines) == name
+        for text, x, y in axis.lines:
+            start = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[axis.anchor] * 6 * len(text)
+            assert left <= start
+            assert start + 6 * len(text) <= left + width
+            assert top <= y - 10
+            assert y + 3 <= top + height

@@ -90,6 +90,9 @@ class _Pen:
         for tick in _ticks(low, high):
             self.pen.line([(at(tick), y + 30), (at(tick), bottom)], fill=LINE)
             self.write(at(tick), bottom + 12, f"{tick:g}", anchor="mm", fill=MUTED)
+        for bar in panel.bars:
+            if bar.muted and bar.value == bar.value:  # the level of chance, through all rows
+                self.pen.line([(at(bar.value), y + 34), (at(bar.value), bottom)], fill=MUTED)
         for number, bar in enumerate(panel.sorted()):
             middle = y + 34 + ROW * number + ROW / 2
             self.write(left - 12, middle, self._fitting(bar.label, LABELS - 20), anchor="rm", fill=INK)

@@ -11,26 +11,34 @@ from seewhy.runs.query.run import LabelScore
 from seewhy.web.library import Opened
 from seewhy.web.queries import ClassesQuery
 
+Levels = dict[tuple[int, str], list[tuple[str, float]]]
+"""(label, metric) -> what each baseline gets there."""
+
 __all__ = ["Bar", "ClassRow", "ClassesPage", "Column", "classes"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What stands in a column: a metric or an explainer, and the ends of its bars."""
+    """What stands in a column: a metric or an explainer, and the ends of its bars; ``baseline``: chance itself."""
 
     name: str
     low: float
     high: float
     better: str
+    baseline: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A mean with its place between the ends of the column, 0..1; None where there are no data."""
+    """A mean with its place between the ends of the column, 0..1; None where there are no data.
+
+    ``chance``: (baseline, place) of what the baselines get on the same class.
+    """
 
     mean: float | None
     count: int
     place: float | None
+    chance: list[tuple[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +93,19 @@ def classes(opened: Opened, query: ClassesQuery) -> ClassesPage:
     if name not in fixed:
         raise UnknownName(f"There is no {query.by} {name!r}. {nearest(name, fixed)}")
     found = opened.once(f"classes:{query.by}:{name}", lambda: run.label_scores(**{query.by: name}))
-    columns = [_column(opened, query.by, name, one, found) for one in other]
-    rows = [row for row in _rows(opened, query.by, columns, found) if _has(row, query.text)]
+    baselines = list(opened.once("judged", run.judged).baselines)
+    chance = [
+        one
+        for baseline in baselines
+        for one in opened.once(f"classes:explainer:{baseline}", lambda of=baseline: run.label_scores(explainer=of))
+    ]
+    other = tuple(sorted(other, key=lambda one: one in baselines))
+    columns = [_column(opened, query.by, name, one, [*found, *chance], baselines) for one in other]
+    levels: Levels = {}
+    for one in chance:
+        if one.mean is not None:
+            levels.setdefault((one.label, one.metric), []).append((one.explainer, one.mean))
+    rows = [row for row in _rows(opened, query.by, columns, found, levels) if _has(row, query.text)]
     rows.sort(key=_order(query, other))
     start = (query.page - 1) * query.limit
     return ClassesPage(
@@ -96,7 +115,7 @@ def classes(opened: Opened, query: ClassesQuery) -> ClassesPage:
     )  # fmt: skip
 
 
-def _column(opened: Opened, by: str, fixed: str, name: str, found: list[LabelScore]) -> Column:
+def _column(opened: Opened, by: str, fixed: str, name: str, found: list[LabelScore], baselines: list[str]) -> Column:
     """Its ends: those of the metric, and of values beyond them; where the metric has none those of the values and 0."""
     metric = name if by == "explainer" else fixed
     about = (opened.run.settings.get("metrics") or {}).get(metric, {})
@@ -104,24 +123,31 @@ def _column(opened: Opened, by: str, fixed: str, name: str, found: list[LabelSco
     means = [one.mean for one in found if one.mean is not None and one.metric == metric]
     low = min([0.0 if low is None else low, *means])
     high = max([0.0 if high is None else high, *means])
-    return Column(name=name, low=low, high=high if high > low else low + 1.0, better=about.get("better", "higher"))
+    return Column(name=name, low=low, high=high if high > low else low + 1.0, better=about.get("better", "higher"),
+                  baseline=name in baselines)  # fmt: skip
 
 
-def _rows(opened: Opened, by: str, columns: list[Column], found: list[LabelScore]) -> list[ClassRow]:
+def _rows(opened: Opened, by: str, columns: list[Column], found: list[LabelScore], levels: Levels) -> list[ClassRow]:
     known: dict[int, dict[str, LabelScore]] = {}
     for one in found:
         known.setdefault(one.label, {})[one.metric if by == "explainer" else one.explainer] = one
     return [
-        ClassRow(label=label, name=opened.run.class_name(label), bars=[_bar(of.get(c.name), c) for c in columns])
+        ClassRow(
+            label=label, name=opened.run.class_name(label), bars=[_bar(of.get(c.name), c, levels) for c in columns]
+        )
         for label, of in known.items()
     ]
 
 
-def _bar(score: LabelScore | None, column: Column) -> Bar:
+def _bar(score: LabelScore | None, column: Column, levels: Levels) -> Bar:
     if score is None or score.mean is None:
-        return Bar(mean=None, count=0, place=None)
-    place = (score.mean - column.low) / (column.high - column.low)
-    return Bar(mean=score.mean, count=score.count, place=min(1.0, max(0.0, place)))
+        return Bar(mean=None, count=0, place=None, chance=[])
+    chance = [(name, _place(mean, column)) for name, mean in levels.get((score.label, score.metric), [])]
+    return Bar(mean=score.mean, count=score.count, place=_place(score.mean, column), chance=chance)
+
+
+def _place(mean: float, column: Column) -> float:
+    return min(1.0, max(0.0, (mean - column.low) / (column.high - column.low)))
 
 
 def _has(row: ClassRow, text: str) -> bool:

@@ -73,8 +73,9 @@ class SaliencyQuery(_Query):
 
 
 class ScoresQuery(_Query):
-    """``weights``: one a metric, in the order of the run, separated by commas; 1 where not said."""
+    """``weights``: one a metric, in the run's order, between commas; 1 where not said. ``sort``: of explainers."""
 
+    sort: Name = ""
     weights: Annotated[str, Field(max_length=2000, pattern=r"^[0-9eE.,+-]*$")] = ""
 
 

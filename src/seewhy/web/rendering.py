@@ -83,7 +83,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     made.filters |= {
         "number": number, "percent": percent, "size": size, "when": when, "clean": clean, "place": place, "time": time,
-        "digits": digits, "soft": soft, "span": lambda sides: Markup(span(sides)),
+        "digits": digits, "fixed": fixed, "soft": soft, "span": lambda sides: Markup(span(sides)),
     }  # fmt: skip
     made.tests["match_position"] = lambda one, position: one.split(".")[0] == str(position)
     made.globals |= {"colour_maps": tables(), "alpha": alpha, "style": _style, "signed": SIGNED}
@@ -128,6 +128,13 @@ def digits(value: float | None, missing: str = "no data") -> str:
     """The same with the zeros at the end, so that numbers below each other can be compared."""
     plain = number(value, missing)
     return plain if value is None or "e" in plain or value != value else f"{value:#.4g}".rstrip(".")
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """So many digits behind the point, so that numbers below each other can be compared."""
+    if value is None or value != value:
+        return "no data"
+    return f"{value:.{decimals}f}" if decimals <= 6 and abs(value) < 1e6 else f"{value:.3g}"
 
 
 def span(sides: tuple[float, float]) -> str:

@@ -3,22 +3,24 @@
 Every number is that of `seewhy.statistics`; the page shows it. A metric with a lower and an upper end has a place in
 0..1, 1 the better end. The weighted score of a picture is the mean of its places, weighted; a metric without both ends
 cannot be part of it, and one that says how concise a map is has no weight unless the address gives it one.
+
+Baselines, which look at nothing, stand apart: what they get is the level of chance, beside every metric.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from seewhy.errors import InvalidInput
+from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.runs.query.run import ExplainerCost, Score
-from seewhy.statistics import Best, Difference, Judged, Mean
+from seewhy.statistics import Best, Difference, Judged
 from seewhy.web.library import Opened
 from seewhy.web.queries import ScoresQuery
 
-__all__ = ["Cell", "MetricRow", "ScoresPage", "Verdict", "Weighted", "scores"]
+__all__ = ["Cell", "Head", "MetricRow", "ScoresPage", "Verdict", "Weighted", "scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,9 @@ class Cell:
         unit: the mean in 0..1, 1 the better end; None where the metric has no such ends.
         best: whether it may be called the best of the metric.
         beats: explainers that it is really better than.
+        baseline: whether it is chance itself.
+        above: whether it is really better than every baseline; None where there is none, or no mean to compare.
+        decimals: behind the point that the interval, or the number of pictures, lets count.
     """
 
     explainer: str
@@ -51,6 +56,9 @@ class Cell:
     unit: float | None
     best: bool
     beats: list[str]
+    baseline: bool
+    above: bool | None
+    decimals: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +126,8 @@ class Weighted:
         high: upper end.
         pictures: that have all weighted metrics.
         missing: metrics with a weight and without any data.
+        baseline: whether it is chance itself.
+        decimals: behind the point that count.
     """
 
     explainer: str
@@ -126,6 +136,25 @@ class Weighted:
     high: float | None
     pictures: int
     missing: list[str]
+    baseline: bool
+    decimals: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The head of an explainer's column.
+
+    Attributes:
+        explainer: its label.
+        number: in the run: its colour in all charts.
+        baseline: whether it looks at nothing and shows what chance gives.
+        cautions: what is to be known of its maps whatever the numbers say.
+    """
+
+    explainer: str
+    number: int
+    baseline: bool
+    cautions: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +162,19 @@ class ScoresPage:
     """All scores of a run.
 
     Attributes:
+        explainers: their labels in the order that was asked for, baselines last.
+        heads: the same with what is to be known of each.
         baselines: explainers that look at nothing and show what chance gives.
+        sorts: orders that can be asked for: (value, words).
         how: what each explainer and metric was made with, a line each.
     """
 
     run: str
     version: int
     explainers: list[str]
+    heads: list[Head]
     baselines: list[str]
+    sorts: list[tuple[str, str]]
     metrics: list[MetricRow]
     weighted: list[Weighted]
     best: Verdict | None
@@ -153,6 +187,7 @@ def scores(opened: Opened, query: ScoresQuery) -> ScoresPage:
 
     Raises:
         InvalidInput: weights that are no numbers, are negative, or are not one a metric.
+        UnknownName: an order that there is not.
     """
     run, version = opened.run, opened.version
     table: Judged = opened.once("judged", run.judged)
@@ -161,12 +196,63 @@ def scores(opened: Opened, query: ScoresQuery) -> ScoresPage:
     weights = _weights(query.weights, usual)
     rows = [_row(table, known, number, weights, usual) for number in range(len(run.metrics))]
     whole = _whole(table, [row.share for row in rows])
+    weighted = [_weighted(rows, whole, table, number) for number in range(len(run.explainers))]
+    order = _order(query.sort, table, rows, weighted)
+    heads = _heads(opened, table)
     return ScoresPage(
-        run=opened.place.key, version=version, explainers=list(run.explainers), baselines=list(table.baselines),
-        metrics=rows, weighted=[_weighted(rows, whole, number, name) for number, name in enumerate(run.explainers)],
+        run=opened.place.key, version=version, explainers=[run.explainers[at] for at in order],
+        heads=[heads[at] for at in order], baselines=list(table.baselines), sorts=_sorts(rows),
+        metrics=[replace(row, cells=[row.cells[at] for at in order]) for row in rows],
+        weighted=[weighted[at] for at in order],
         best=None if whole is None else _verdict(whole.best(whole.metrics[0])), costs=opened.once("costs", run.costs),
         how=_how(run.settings),
     )  # fmt: skip
+
+
+def _sorts(rows: list[MetricRow]) -> list[tuple[str, str]]:
+    named = [("", "Order of the run"), ("name", "Name"), ("weighted", "Weighted score, best first")]
+    return [*named, *((f"metric:{row.metric}", f"{row.metric}, best first") for row in rows)]
+
+
+def _order(sort: str, table: Judged, rows: list[MetricRow], weighted: list[Weighted]) -> list[int]:
+    """The numbers of the explainers as they are shown: baselines last, and what has no data after what has."""
+    names = table.explainers
+    if sort not in (known := [value for value, _ in _sorts(rows)]):
+        raise UnknownName(f"There is no order {sort!r}. {nearest(sort, known)}")
+    values: list[float | None] = [0.0] * len(names)
+    if sort == "weighted":
+        values = [None if one.score is None else -one.score for one in weighted]
+    elif sort.startswith("metric:"):
+        row = next(row for row in rows if f"metric:{row.metric}" == sort)
+        sign = -1 if row.better == "higher" else 1
+        values = [None if cell.mean is None else sign * cell.mean for cell in row.cells]
+
+    def key(at: int) -> tuple[bool, bool, float, str, int]:
+        value = values[at]
+        return names[at] in table.baselines, value is None, value or 0.0, names[at] if sort == "name" else "", at
+
+    return sorted(range(len(names)), key=key)
+
+
+STANDING = ("same for every picture", "equal weights")  # kinds of notes that are about a method on a network
+
+
+def _heads(opened: Opened, table: Judged) -> list[Head]:
+    """Every explainer with what its class says of all of its maps, and what was noted on most pictures."""
+    run, pictures = opened.run, opened.counts().samples
+    noted = [one for one in opened.once("notes", run.notes) if one.kind in STANDING and 2 * one.pictures > pictures]
+    found = []
+    for number, name in enumerate(run.explainers):
+        about, baseline = run.settings["explainers"][name], name in table.baselines
+        own = [str(about["caution"])] if about.get("caution") else []
+        if about.get("class_agnostic") and not baseline:
+            own.append("The same map for every class.")
+        own += [
+            f"{one.kind[:1].upper()}{one.kind[1:]}: noted on {one.pictures} of {pictures} pictures."
+            for one in noted if one.explainer == name
+        ]  # fmt: skip
+        found.append(Head(explainer=name, number=number, baseline=baseline, cautions=own))
+    return found
 
 
 def _how(settings: Mapping[str, Any]) -> list[str]:
@@ -213,13 +299,24 @@ def _row(
 
 
 def _cell(score: Score, table: Judged, number: int, best: Best) -> Cell:
-    alone = best.against is None
+    alone, name, metric = best.against is None, score.explainer, score.metric
+    chance = [m.explainer for m in table.means if m.metric == metric and m.n and m.explainer in table.baselines]
+    beats = table.beaten(name, metric)
+    known = score.mean is not None and bool(chance) and name not in table.baselines
+    unit = None if score.mean is None or not _weighable(table, number) else float(table.place(number, score.mean))
     return Cell(
-        explainer=score.explainer, mean=score.mean, low=score.low, high=score.high, why=score.why, std=score.std,
-        pictures=score.pictures, count=score.count, no_data=score.no_data, beats=table.beaten(score.explainer,
-        score.metric), unit=None if score.mean is None or not _weighable(table, number) else
-        float(table.place(number, score.mean)), best=score.explainer == best.explainer and not alone,
+        explainer=name, mean=score.mean, low=score.low, high=score.high, why=score.why, std=score.std,
+        pictures=score.pictures, count=score.count, no_data=score.no_data, beats=beats, unit=unit,
+        best=name == best.explainer and not alone, baseline=name in table.baselines,
+        above=set(chance) <= set(beats) if known else None, decimals=_decimals(score.mean, score.low, score.high),
     )  # fmt: skip
+
+
+def _decimals(mean: float | None, low: float | None, high: float | None) -> int:
+    """So many that two digits of the interval's half count; without an interval so that three of the mean do."""
+    size = abs(mean or 0.0) if low is None or high is None else (high - low) / 2
+    digits = 3 if low is None or high is None else 2
+    return 2 if size <= 0 else min(12, max(0, digits - 1 - math.floor(math.log10(size))))
 
 
 def _verdict(best: Best) -> Verdict | None:
@@ -253,12 +350,12 @@ def _whole(table: Judged, shares: list[float]) -> Judged | None:
     return table.weighted(shares) if sum(shares) > 0 and table.explainers else None
 
 
-def _weighted(rows: list[MetricRow], whole: Judged | None, number: int, name: str) -> Weighted:
+def _weighted(rows: list[MetricRow], whole: Judged | None, table: Judged, number: int) -> Weighted:
+    name = table.explainers[number]
     missing = [row.metric for row in rows if row.share > 0 and row.cells[number].mean is None]
-    if whole is None:
-        return Weighted(explainer=name, score=None, low=None, high=None, pictures=0, missing=missing)
-    one: Mean = whole.means[number]
+    one = None if whole is None else whole.means[number]
+    score, low, high = (None, None, None) if one is None else map(_number, (one.mean, one.low, one.high))
     return Weighted(
-        explainer=name, score=_number(one.mean), low=_number(one.low), high=_number(one.high), pictures=one.n,
-        missing=missing,
+        explainer=name, score=score, low=low, high=high, pictures=0 if one is None else one.n, missing=missing,
+        baseline=name in table.baselines, decimals=_decimals(score, low, high),
     )  # fmt: skip

@@ -58,7 +58,8 @@ function weights() {
     event.preventDefault();
     const boxes = [...form.querySelectorAll("[data-weight]")];
     const values = boxes.map((one) => Math.max(0, Number(one.value) || 0));
-    const url = new URL(form.action);
+    const url = new URL(location.href);
+    url.searchParams.delete("weights");
     if (values.some((one, at) => one !== Number(boxes[at].dataset.weight))) url.searchParams.set("weights", values.join(","));
     const at = boxes.indexOf(event.target);
     swaps.swap(url).then(() => document.querySelectorAll("[data-weight]")[at]?.focus());
