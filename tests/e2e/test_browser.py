@@ -42,7 +42,7 @@ def test_the_first_page_is_what_the_store_has(tab: Any, served: Any, place: Path
     assert card.locator(".who").all_inner_texts() == list(run.explainers)
     for cell, name in zip(card.locator(".cell").all(), run.explainers, strict=True):
         row = record.maps[label, name].row
-        scale = run.scale(row)
+        scale = run.scale(row, faint=bool(record.nothing(label, name)))
         words = cell.locator(".bar span").all_inner_texts()
         assert [text.split()[at] for text, at in zip(words, (0, -1), strict=True)] == [*scale.words]
         ends = [float(text.strip("≥ " + "".join(scale.words))) for text in words]
