@@ -51,7 +51,9 @@ from seewhy.runs.runner import ImageClassificationRunner as ImageClassificationR
 from seewhy.targets import BoxTarget as BoxTarget
 from seewhy.targets import ClassTarget as ClassTarget
 from seewhy.targets import DRISETarget as DRISETarget
+from seewhy.targets import KeypointTarget as KeypointTarget
 from seewhy.targets import MaskTarget as MaskTarget
+from seewhy.targets import RegionTarget as RegionTarget
 from seewhy.targets import SimilarityTarget as SimilarityTarget
 from seewhy.targets import TextTarget as TextTarget
 from seewhy.types import Outputs as Outputs
@@ -89,6 +91,7 @@ from . import ood as ood
 from . import perturbation as perturbation
 from . import plain as plain
 from . import progress as progress
+from . import regions as regions
 from . import registry as registry
 from . import runs as runs
 from . import specs as specs
@@ -132,6 +135,7 @@ __all__ = [
     "InstanceMaps",
     "IntegratedGradients",
     "KernelSHAP",
+    "KeypointTarget",
     "LayerCAM",
     "LeGrad",
     "MaskTarget",
@@ -142,6 +146,7 @@ __all__ = [
     "RISEPlus",
     "RandomMap",
     "ReciproCAM",
+    "RegionTarget",
     "Sample",
     "ScoreCAM",
     "SimilarityTarget",

@@ -28,6 +28,7 @@ from seewhy.models.torch.towers import spoken
 from seewhy.perturbation import Settled, settle
 from seewhy.plain import class_name
 from seewhy.progress import Bar, Listener, check_progress, listening
+from seewhy.regions import RegionTarget
 from seewhy.targets import ClassTarget, Request, TargetSet, one_at_a_time
 from seewhy.trust import Trust
 from seewhy.types import Activation, Note, Outputs, check_activation
@@ -70,7 +71,7 @@ def explain(
     network, targets = spoken(network, targets)
     n = count(given) or 0
     request = Request.named(targets, getattr(network, "labels", None), n)
-    batches = together(network, given, apart=request.in_pictures)
+    batches = together(network, given, apart=request.apart)
     network = _bound(network, batches, n)
     if len(batches) == 1:
         return _explained(network, batches[0][0], request, asked)
@@ -294,7 +295,7 @@ def _said(network: Model, inputs: Tensor, found: Attribution, activation_fn: Any
     preprocessing = getattr(network, "preprocessing", None)
     n = len(found.raw)
     if targets.classes is None:
-        names = [_target_names(targets.targets, labels)] * n
+        names = [_target_names(targets.targets, labels, outputs.word)] * n
     else:
         names = [[class_name(c, labels, outputs.word) for c in row] for row in targets.classes.tolist()]
     says = [(class_name(c, labels, outputs.word), p) for c, p in zip(predicted, best, strict=True)]
@@ -312,11 +313,13 @@ def _said(network: Model, inputs: Tensor, found: Attribution, activation_fn: Any
     }
 
 
-def _target_names(targets: Sequence[Any], labels: Sequence[str] | None) -> list[str]:
+def _target_names(targets: Sequence[Any], labels: Sequence[str] | None, word: str) -> list[str]:
     """The classes of boxes and masks, counted where there are several of one class."""
     given = [getattr(target, "label", None) for target in targets]
     texts = [getattr(target, "text", "") or f"target {t}" for t, target in enumerate(targets)]
-    plain = [text if label is None else class_name(label, labels) for label, text in zip(given, texts, strict=True)]
+    plain = [
+        text if label is None else class_name(label, labels, word) for label, text in zip(given, texts, strict=True)
+    ]
     before = [plain[:t].count(name) for t, name in enumerate(plain)]
     return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
 
@@ -333,5 +336,6 @@ def _unsure(network: Model, outputs: Outputs) -> list[Note]:
 
 def _quantity(targets: TargetSet, settled: Settled) -> str:
     """What the targets' numbers are; a box's is the probability of its class times its overlap, which is 1."""
-    found = all(isinstance(one, BoxTarget | MaskTarget | Detection | ClassTarget) for one in targets.targets)
+    kinds = BoxTarget | MaskTarget | Detection | ClassTarget | RegionTarget
+    found = all(isinstance(one, kinds) for one in targets.targets)
     return settled.quantity if found or settled.quantity == "similarity" else "value"

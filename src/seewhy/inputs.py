@@ -54,6 +54,13 @@ class Batch:
     names: list[str]
     warnings: tuple[str, ...] = ()
 
+    def some(self, places: list[int]) -> Batch:
+        """The images at these places; what is said about the inputs is said of each."""
+        return replace(
+            self, inputs=self.inputs[places], pictures=[self.pictures[i] for i in places],
+            views=[self.views[i] for i in places], names=[self.names[i] for i in places],
+        )  # fmt: skip
+
 
 def opened(image: Any) -> Any:
     """Reads everything that can be read before there is a network, so that a wrong path never waits for one.
@@ -126,7 +133,8 @@ def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[B
     given = opened(image)
     if isinstance(given, Tensor):
         batch = _prepared_already(network, _batched(given))
-        return [(batch, list(range(len(batch.names))))]
+        every = list(range(len(batch.names)))
+        return [(batch.some([i]), [i]) for i in every] if apart and len(every) > 1 else [(batch, every)]
     preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
     if preprocessing is None:
         raise InvalidInput(

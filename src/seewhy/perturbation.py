@@ -198,9 +198,9 @@ def _flattens(function: Any) -> bool:
 
 def _probabilities(model: Model, inputs: Tensor, outputs: Outputs, sigmoid: bool) -> str | None:
     """Says so where all that can be seen of the network's scores are probabilities; None where some are none."""
-    if outputs.boxes is not None or outputs.scores.shape[1] != 1:
+    if outputs.boxes is not None or (outputs.scores.shape[1] != 1 and outputs.dense is None):
         return None
-    scores = outputs.scores[:, 0]
+    scores = outputs.scores.flatten(0, 1)
     if not _exclude(scores) and not (sigmoid and not outputs.seen and _bounded(scores)):
         return None
     if len(scores) < ENOUGH:

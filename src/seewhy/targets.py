@@ -18,11 +18,12 @@ from torch import Tensor
 from seewhy.detection import SCORE, BoxTarget, Detection, DRISETarget, MaskTarget, check_label, detect, in_range
 from seewhy.errors import InvalidTarget, nearest
 from seewhy.images.view import View
+from seewhy.regions import KeypointTarget, RegionTarget
 from seewhy.types import Outputs
 
 __all__ = [
-    "BoxTarget", "Chosen", "ClassTarget", "DRISETarget", "Detection", "MaskTarget", "Request", "SimilarityTarget",
-    "Target", "TargetSet", "TextTarget", "one_at_a_time",
+    "BoxTarget", "Chosen", "ClassTarget", "DRISETarget", "Detection", "KeypointTarget", "MaskTarget", "RegionTarget",
+    "Request", "SimilarityTarget", "Target", "TargetSet", "TextTarget", "one_at_a_time",
 ]  # fmt: skip
 
 
@@ -132,6 +133,11 @@ class TargetSet:
         return len(self.targets) if self.classes is None else self.classes.shape[1]
 
     @property
+    def is_open(self) -> bool:
+        """Whether some target has yet to be settled by what the network says of the image."""
+        return any(getattr(target, "is_open", False) for target in self.targets)
+
+    @property
     def activates(self) -> bool:
         """False where an activation would spoil the target (the direction of an embedding)."""
         return not any(isinstance(t, SimilarityTarget) for t in self.targets)
@@ -221,15 +227,19 @@ class Request:
         cls.parse(_indexed(targets, n, lambda _: 0), n)
 
     @property
-    def in_pictures(self) -> bool:
-        """Whether a target is a box in pixels of the original, which is another one in each image's input."""
-        return any(isinstance(one, BoxTarget) and one.picture_box is not None for one in self.targets)
+    def apart(self) -> bool:
+        """Whether a target is another one for each image: in pixels of the original, or where the network sees it."""
+        return any(
+            isinstance(one, RegionTarget | KeypointTarget)
+            or (isinstance(one, BoxTarget) and one.picture_box is not None)
+            for one in self.targets
+        )
 
     def placed(self, view: View, size: tuple[int, int]) -> Request:
-        """The same with all boxes in pixels of an input of ``size`` (height, width)."""
-        if not self.in_pictures:
+        """The same with all boxes and regions in pixels of an input of ``size`` (height, width)."""
+        if not self.apart:
             return self
-        placed = [one.placed(view, size) if isinstance(one, BoxTarget) else one for one in self.targets]
+        placed = [one.placed(view, size) if isinstance(one, BoxTarget | RegionTarget) else one for one in self.targets]
         return replace(self, targets=tuple(placed))
 
     def rows(self, places: list[int]) -> Request:
@@ -265,7 +275,7 @@ class Request:
         if self.chosen is not None:
             return TargetSet(classes=self.chosen.choose(outputs).to(device))
         if self.classes is None:
-            return TargetSet(targets=self.targets)
+            return TargetSet(targets=tuple(_settled(target, outputs) for target in self.targets))
         classes = self.classes
         if k > 2 and classes.shape[1] == k and int(classes.max()) <= 1:  # K > 2 columns, and classes 0 and 1 only
             once = bool((classes.sum(1) == 1).all())
@@ -278,6 +288,11 @@ class Request:
         # A tensor made in inference mode cannot take part in a graph; its copy can.
         own = classes.clone() if classes.is_inference() else classes
         return TargetSet(classes=own.to(device), word=outputs.word)
+
+
+def _settled(target: Target, outputs: Outputs) -> Target:
+    """The target for good: where the network sees a class or a key point must not move while the image is changed."""
+    return target.settled(outputs) if isinstance(target, RegionTarget | KeypointTarget) else target
 
 
 def _predicted(outputs: Outputs) -> TargetSet:

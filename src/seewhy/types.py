@@ -64,6 +64,8 @@ class Outputs:
         seen: whether the operations that made the scores were looked at, so that no probability goes unnoticed.
         pair: whether one score an image stands for two classes: class 1 is the score, class 0 its complement.
         grids: for a detector whose candidates lie on grids, those grids, one level after the other; or None.
+        dense: (h, w) where the candidates are the places of a map, row by row (semantic segmentation, key points), each
+            with its scores; None otherwise. Then a class means its mean over all places.
         objectness: (N, Q) probability that a candidate is an object of any class, where the head says it; or None.
         dropped: (N,) how many candidates were left out because their boxes are NaN or infinite; None where none was.
     """
@@ -77,6 +79,7 @@ class Outputs:
     seen: bool = False
     pair: bool = False
     grids: tuple[Grid, ...] | None = None
+    dense: tuple[int, int] | None = None
     objectness: Tensor | None = None
     dropped: Tensor | None = None
 
@@ -88,6 +91,8 @@ class Outputs:
             raise BadOutput(f"Outputs.boxes must have shape {(n, q, 4)}, got {tuple(self.boxes.shape)}.")
         if self.grids is not None and (held := sum(grid.count for grid in self.grids)) != q:
             raise BadOutput(f"Outputs.grids must hold the {q} candidates of the scores, got room for {held}.")
+        if self.dense is not None and self.dense[0] * self.dense[1] != q:
+            raise BadOutput(f"Outputs.dense must hold the {q} candidates of the scores, got {self.dense}.")
         if self.objectness is not None and tuple(self.objectness.shape) != (n, q):
             raise BadOutput(f"Outputs.objectness must have shape {(n, q)}, got {tuple(self.objectness.shape)}.")
         if self.masks is not None and (self.masks.ndim != 4 or tuple(self.masks.shape[:2]) != (n, q)):
@@ -112,10 +117,12 @@ class Outputs:
 
     @property
     def classes(self) -> Tensor:
-        """(N, K): for each class the best candidate's score (for a classifier, its scores)."""
+        """(N, K): for each class the best candidate's score (for a classifier, its scores; of a map, the mean)."""
         if self.pair:
             second = self.scores[:, 0]
             return torch.cat([1 - second if self.activated else -second, second], 1)
+        if self.dense is not None:
+            return self.scores.mean(1)
         return self.scores[:, 0] if self.scores.shape[1] == 1 else self.scores.amax(1)
 
     def activate(self, function: Activation | None) -> Outputs:

@@ -155,7 +155,9 @@ def _unlikely(found: Attribution) -> list[Note]:
     if asked is None or outputs.word != "class":
         return []
     likely = outputs.activate(torch.sigmoid).classes if outputs.pair else outputs.classes
-    if not (outputs.activated or outputs.pair):
+    if outputs.dense is not None:
+        likely = outputs.activate(lambda scores: scores.softmax(-1)).classes
+    elif not (outputs.activated or outputs.pair):
         likely = likely.softmax(1)
     chances = likely.gather(1, asked)
     best, predicted = likely.max(1)

@@ -184,10 +184,9 @@ def cases(
     request = Request.parse(targets, n)
     with model.opened():
         model = bound(model, inputs)
-        if request.kind == "predicted":
+        chosen = TargetSet(classes=request.classes, targets=request.targets)
+        if request.kind == "predicted" or chosen.is_open:
             chosen = request.resolve(model(inputs))
-        else:
-            chosen = TargetSet(classes=request.classes, targets=request.targets)
     if request.kind == "all" or chosen.count != 1:
         raise InvalidInput("A metric judges one map an image: pass one target for each, not several.")
     asked: list[Any] = [*chosen.targets] * n if chosen.classes is None else chosen.classes[:, 0].tolist()

@@ -14,6 +14,10 @@ from seewhy.types import Outputs
 
 __all__ = ["Selector", "check_size", "maps_in", "select", "to_outputs"]
 
+DENSE = (
+    " If it is a map of scores for each class, pass seewhy.load(network, output=seewhy.heads.Segmentation()); for key "
+    "points seewhy.heads.Heatmaps()."
+)
 Selector = str | int | Callable[[Any], Any] | None
 
 
@@ -129,7 +133,7 @@ def _checked(scores: Any, n: int) -> Tensor:
         raise BadOutput(f"The network must return a tensor of scores (N, K), got {_describe(scores)}.")
     if scores.ndim != 2 or scores.shape[0] != n or scores.shape[1] == 0:
         hint = " One score an image: return scores.unsqueeze(1)." if tuple(scores.shape) == (n,) else ""
-        dense = " For a map of scores pick a region: seewhy.load(network, output=CALLABLE)." if scores.ndim == 4 else ""
+        dense = DENSE if scores.ndim == 4 else ""
         raise BadOutput(f"The network must return scores of shape ({n}, K), got {tuple(scores.shape)}.{hint}{dense}")
     if not scores.dtype.is_floating_point:
         raise BadOutput(f"The network must return floating-point scores, got {scores.dtype}.")

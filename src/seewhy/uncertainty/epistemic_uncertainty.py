@@ -255,7 +255,7 @@ class _Draws:
         return features
 
     def _probabilities(self, outputs: Outputs) -> Tensor:
-        if outputs.scores.shape[1] != 1:
+        if outputs.scores.shape[1] != 1 and outputs.dense is None:
             raise InvalidInput("EpistemicUncertainty is for classifiers; this model gives several candidates an image.")
         if outputs.meaning == "embedding":
             raise InvalidInput(

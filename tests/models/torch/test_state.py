@@ -116,3 +116,28 @@ def test_a_model_that_is_simply_called_is_in_evaluation_mode() -> None:
     close(TorchModel(network)(x).classes, want)
     assert all(m.training for m in network.modules())
     close(network[1].running_mean, means)
+
+
+def test_what_others_hooks_keep_is_what_ours_hands_on() -> None:
+    """Transformers' networks keep hidden states by hooks of their own and go on from what these kept."""
+
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.kept: list[Tensor] = []
+            self.first.register_forward_hook(lambda _m, _a, out: self.kept.append(out))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept.clear()
+            deep = self.second(self.first(x).relu())
+            return (deep * self.kept[0]).mean((2, 3))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, x = Keeps().eval(), torch.rand(1, 3, 8, 8)
+    found = GradCAM(network, layer="first").run(x, 1)
+    own = network.first(x).detach().requires_grad_()
+    (slope,) = torch.autograd.grad((network.second(own.relu()) * own)[:, 1].mean(), own)
+    by_hand = (own * slope.mean((2, 3), keepdim=True)).sum(1).relu()
+    torch.testing.assert_close(found.raw[:, 0], by_hand.detach())

@@ -1,4 +1,7 @@
-"""Objects of torchvision: detectors with all their candidates. Its classifiers are torch modules like any other."""
+"""Objects of torchvision: detectors with all their candidates, networks for semantic segmentation and key points.
+
+Its classifiers are torch modules like any other.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from seewhy.models import Model
+from seewhy.models.dense_readers import Segmentation
 from seewhy.models.torch.detectors import adapted
 from seewhy.models.torch.model import TorchModel
 
@@ -14,11 +18,13 @@ __all__ = ["TorchVision"]
 
 
 class TorchVision:
-    """Detectors of ``torchvision.models.detection``."""
+    """Networks of ``torchvision.models.detection`` and ``torchvision.models.segmentation``."""
 
     def __call__(self, network: Any) -> Model | None:
         """See `seewhy.models.adapters.Adapter`."""
         if not isinstance(network, nn.Module):
             return None
+        if any(cls.__module__.startswith("torchvision.models.segmentation") for cls in type(network).__mro__):
+            return TorchModel(network, output=Segmentation(scores="out"))
         found = adapted(network)
         return None if found is network else TorchModel(found)

@@ -17,13 +17,21 @@ from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDep
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import as_preprocessing
 from seewhy.models import Model
+from seewhy.models.dense_readers import Heatmaps, MaskQueries, Segmentation
 from seewhy.models.head_readers import DETR
+from seewhy.models.reading import Selector
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.towers import Towers
 from seewhy.types import Outputs
 
 __all__ = ["Boxes", "ImagesAndTexts", "Transformers", "opened"]
 
+_EVERYWHERE: dict[str, Selector] = {  # networks that answer at every place
+    "ForSemanticSegmentation": Segmentation(scores="logits"),
+    "ForUniversalSegmentation": MaskQueries(),
+    "ForInstanceSegmentation": MaskQueries(),
+    "ForPoseEstimation": Heatmaps(scores="heatmaps"),
+}
 _processors: WeakKeyDictionary[nn.Module, Preprocessing | None] = WeakKeyDictionary()
 
 
@@ -153,7 +161,8 @@ def _model(network: nn.Module, preprocessing: Preprocessing | None, tokenizer: A
     elif hasattr(network, "get_image_features") and hasattr(network, "get_text_features"):
         known = ImagesAndTexts(network, tokenizer)
     labels = None if isinstance(known, Towers) else _names(network)
-    return TorchModel(known, labels=labels, preprocessing=preprocessing, title=title)
+    output = next((reader for ending, reader in _EVERYWHERE.items() if title.endswith(ending)), None)
+    return TorchModel(known, labels=labels, preprocessing=preprocessing, title=title, output=output)
 
 
 def _from_images_alone(network: Any) -> bool:

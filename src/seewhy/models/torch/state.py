@@ -243,7 +243,9 @@ def on(
             module.register_forward_pre_hook(own, with_kwargs=named)
         if after is not None:
             stack.callback(_unhook, module, own := Own(after))
-            module.register_forward_hook(own, **options)
+            # First of all hooks: others may keep what they are given for later layers (transformers' own do), and what
+            # they keep must be what this one hands on.
+            module.register_forward_hook(own, prepend=True, **options)
         yield
 
 
