@@ -1,4 +1,4 @@
-"""The operations of an exported graph, the same for every backend, and what follows from how they are connected.
+"""A network's operations as a graph, exported or recorded in one pass, and what follows from how they are connected.
 
 A tensor is known by its key. A *dominator* is a tensor through which everything that the scores know of the picture
 has passed: the residual stream of a transformer, the last map of a classifier.

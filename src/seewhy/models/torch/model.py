@@ -23,6 +23,7 @@ from seewhy.models.torch.calling import calling
 from seewhy.models.torch.detectors import Candidates
 from seewhy.models.torch.flow import overhear
 from seewhy.models.torch.further_inputs import Further, arrange, plain
+from seewhy.models.torch.gradients import gradients
 from seewhy.models.torch.head import Head
 from seewhy.models.torch.parts import tensors, walk
 from seewhy.models.torch.pooled_head import Tape
@@ -270,7 +271,7 @@ class TorchModel:
             with torch.enable_grad():
                 value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
             with self._differentiable():
-                maps = layout.to_maps(_gradient(value, leaf, keep=t + 1 < values.shape[1]))
+                maps = layout.to_maps(gradients(value, [leaf], keep=t + 1 < values.shape[1])[0])
             if layout.kind == "tokens" and not bool(maps.any()):
                 raise NoSpatialOutput(
                     f"The scores do not depend on the picture's tokens after layer {name!r}: what follows reads other "
@@ -470,22 +471,3 @@ def _chosen(raw: Any, selector: Selector) -> Any:
 
 def _layer(name: str) -> str:
     return f"layer {name!r}" if name else "the input"
-
-
-def _gradient(value: Tensor, leaf: Tensor, keep: bool) -> Tensor:
-    """float32 gradient; in float16 the value is scaled first, because small gradients would become zero.
-
-    Without ``keep`` the graph is freed as it is walked, which saves memory and time.
-    """
-    half = leaf.dtype == torch.float16
-    scale = 2.0**14 if half else 1.0
-    while True:
-        start = torch.full_like(value, scale)
-        found: Any  # None where the value does not depend on the leaf, which torch does not declare
-        (found,) = torch.autograd.grad(value, leaf, start, retain_graph=keep or half, allow_unused=True)
-        if found is None:
-            return torch.zeros_like(leaf, dtype=torch.float32)
-        if scale <= 1 or bool(torch.isfinite(found).all()):
-            unscaled: Tensor = found.float() / scale if half else found.float()
-            return unscaled
-        scale /= 64

@@ -14,6 +14,7 @@ from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
 from seewhy.models import Attentions
 from seewhy.models.torch.attention import Attention, Query
 from seewhy.models.torch.body import Body
+from seewhy.models.torch.gradients import gradients
 from seewhy.models.torch.state import frozen, on
 from seewhy.models.turns import alone
 from seewhy.types import Outputs
@@ -82,7 +83,7 @@ def attentions(body: Body, inputs: Tensor, pick: Callable[..., Tensor], alone: b
     def of(t: int) -> list[Tensor]:
         body.model.passes.backward += n
         with torch.enable_grad():
-            return _gradients(values[:, t].sum(), blocks.weights, t + 1 < values.shape[1])
+            return gradients(values[:, t].sum(), blocks.weights, t + 1 < values.shape[1])
 
     return Attentions(outputs=own, weights=[w.detach() for w in blocks.weights], count=values.shape[1], of=of)
 
@@ -95,18 +96,3 @@ def _run(body: Body, inputs: Tensor, blocks: _Blocks) -> Any:
         stack.enter_context(frozen(body.look.network))
         stack.enter_context(Attention(blocks.attend))
         return body.model.run(inputs)
-
-
-def _gradients(value: Tensor, leaves: list[Tensor], keep: bool) -> list[Tensor]:
-    """float32 gradients; in float16 the value is scaled first, because small gradients would become zero."""
-    scale = 2.0**14 if any(leaf.dtype == torch.float16 for leaf in leaves) else 1.0
-    while True:
-        found: Any = torch.autograd.grad(
-            value, leaves, torch.full_like(value, scale), retain_graph=keep or scale > 1, allow_unused=True
-        )
-        if scale <= 1 or all(g is None or bool(torch.isfinite(g).all()) for g in found):
-            return [
-                torch.zeros_like(leaf, dtype=torch.float32) if g is None else g.float() / scale
-                for g, leaf in zip(found, leaves, strict=True)
-            ]
-        scale /= 64

@@ -19,6 +19,7 @@ __all__ = [
     "CostRow",
     "DetectionRow",
     "FailureRow",
+    "Findings",
     "LabelRow",
     "MapRow",
     "NoteRow",
@@ -218,8 +219,30 @@ class ThumbnailRow(NamedTuple):
     checksum: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
+@dataclass(kw_only=True)
+class Findings:
+    """What was found out about one picture, as it grows while the picture is worked on and as it is kept.
+
+    Attributes:
+        entropy: in nats, where uncertainty was asked for.
+        mutual_information: in nats.
+    """
+
+    entropy: float | None = None
+    mutual_information: float | None = None
+    uncertainty: list[UncertaintyRow] = field(default_factory=list)
+    costs: list[CostRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    trees: list[TreeRow] = field(default_factory=list)
+    failures: list[FailureRow] = field(default_factory=list)
+
+    def findings(self) -> dict[str, Any]:
+        """Column -> what stands in it."""
+        return {one.name: getattr(self, one.name) for one in fields(Findings)}
+
+
+@dataclass(kw_only=True)
+class Row(Findings):
     """What one part knows of one picture; a later part may know more (another explainer).
 
     Attributes:
@@ -240,11 +263,8 @@ class Row:
         detections: of a detector: what it found, and what it did not find of the truth.
         predicted: the likeliest class.
         probability: of it.
-        entropy: in nats, where uncertainty was asked for.
-        mutual_information: in nats.
         thumbnail: in the pack.
-        done: identities of the tasks that are done, failed ones too: "predict", "explain:ID", "score:ID:ID" (explainer,
-            metric), "uncertainty:ID", "counterfactual:ID", with the identities in run.json.
+        done: names of the tasks that are done, failed ones too; see `seewhy.runs.folder.tasks`.
         failed: those of ``done`` that failed.
         written: when, in seconds since 1970 (UTC).
     """
@@ -264,17 +284,10 @@ class Row:
     difficult: tuple[int, ...] = ()
     predicted: int | None = None
     probability: float | None = None
-    entropy: float | None = None
-    mutual_information: float | None = None
     thumbnail: ThumbnailRow | None = None
     detections: list[DetectionRow] = field(default_factory=list)
     labels: list[LabelRow] = field(default_factory=list)
-    uncertainty: list[UncertaintyRow] = field(default_factory=list)
     maps: list[MapRow] = field(default_factory=list)
-    costs: list[CostRow] = field(default_factory=list)
-    scores: list[ScoreRow] = field(default_factory=list)
-    trees: list[TreeRow] = field(default_factory=list)
-    failures: list[FailureRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)

@@ -20,11 +20,12 @@ from typing import Any
 
 from seewhy.checks import is_count, is_number
 from seewhy.errors import InvalidInput
+from seewhy.runs.folder.tasks import COUNTERFACTUAL, UNCERTAINTY
 
 __all__ = ["ADDED", "RESERVED", "SINGLE", "addition", "checked", "merged", "parsed", "reservation"]
 
 ADDED = ("explainers", "metrics")  # several, by label
-SINGLE = ("uncertainty", "counterfactual")  # one of each
+SINGLE = (UNCERTAINTY, COUNTERFACTUAL)  # one of each
 LATEST = ("data", "command")
 RESERVED = "label-"
 MOST_BYTES = 1 << 26

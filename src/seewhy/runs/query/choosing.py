@@ -1,9 +1,8 @@
-"""Which rows of a run folder count.
+"""From which row of a run folder each task is taken.
 
-A picture may have rows in several parts: an explainer was added later, a task was tried again, two workers had the same
-chunk, the picture was changed. Of its rows only those with the stamp of the newest one count. Of those, each task (the
-prediction, one explainer, one metric of one explainer, ...) is taken from the first row by part name that did it, or
-else from the first that failed at it; so nothing is there twice, and another order of reading changes nothing.
+Of the rows of a picture that count (`seewhy.runs.folder.counting`), each task (the prediction, one explainer, one
+metric of one explainer, ...) is taken from the first row by part name that did it, or else from the first that failed
+at it; so nothing is there twice, and another order of reading changes nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["WORDED", "Choice", "Plan", "Whole", "Words", "choose", "entries", "one", "packed"]
+from seewhy.runs.folder import tasks as named
+from seewhy.runs.folder.counting import Whole, one, standing
 
-Whole = NDArray[np.int64]
+__all__ = ["WORDED", "Choice", "Plan", "Words", "choose", "entries", "packed"]
 
 
 class Words:
@@ -69,30 +69,32 @@ class Plan:
     def of(cls, settings: dict[str, Any]) -> Plan:
         """The plan in run.json."""
         explainers, metrics = settings.get("explainers") or {}, settings.get("metrics") or {}
-        tasks = {"predict": 0}
+        tasks = {named.PREDICT: 0}
 
-        def number(*identity: str) -> int:
-            return tasks.setdefault(":".join(identity), len(tasks))
+        def number(task: str) -> int:
+            return tasks.setdefault(task, len(tasks))
 
         def single(kind: str) -> int:
-            return number(kind, settings[kind]["id"]) if settings.get(kind) else -1
+            return number(named.single(kind, settings[kind]["id"])) if settings.get(kind) else -1
 
         return cls(
             explainers=tuple(explainers), metrics=tuple(metrics), tasks=tasks,
-            explain={e: number("explain", about["id"]) for e, about in explainers.items()},
+            explain={e: number(named.explain(about["id"])) for e, about in explainers.items()},
             score={
-                (e, m): number("score", explainers[e]["id"], metrics[m]["id"]) for e in explainers for m in metrics
+                (e, m): number(named.score(explainers[e]["id"], metrics[m]["id"]))
+                for e in explainers
+                for m in metrics
             },
-            uncertainty=single("uncertainty"), counterfactual=single("counterfactual"),
+            uncertainty=single(named.UNCERTAINTY), counterfactual=single(named.COUNTERFACTUAL),
         )  # fmt: skip
 
     def task_of(self, kind: str, explainer: str | None, metric: str | None) -> int | None:
         """The task that a failure row is about; None where it is about all that its row tried."""
-        if kind == "explain" and explainer is not None:
+        if kind == named.EXPLAIN and explainer is not None:
             return self.explain.get(explainer, -1)
-        if kind == "score" and explainer is not None and metric is not None:
+        if kind == named.SCORE and explainer is not None and metric is not None:
             return self.score.get((explainer, metric), -1)
-        return {"uncertainty": self.uncertainty, "counterfactual": self.counterfactual}.get(kind)
+        return {named.UNCERTAINTY: self.uncertainty, named.COUNTERFACTUAL: self.counterfactual}.get(kind)
 
 
 # ------------------------------------------------------------------------------------------------------------ rows
@@ -170,16 +172,8 @@ class Choice:
 
 def choose(rows: pa.Table, plan: Plan, words: Words) -> Choice:
     """Which rows count; see the module's docstring."""
-    picture, names = _numbered(rows["sample"])
-    part, part_names = _numbered(rows["part"])
-    part = np.argsort(pc.sort_indices(part_names).to_numpy()).astype(np.int64)[part] if len(part) else part
-    written = pc.fill_null(rows["written"], 0.0).to_numpy()
-    stamp, _ = _numbered(pc.fill_null(rows["stamp"], ""))
-    order = np.lexsort((part, picture))
-    starts = np.searchsorted(picture[order], np.arange(len(names)))
-    ends = np.append(starts, len(order))[1:] - 1
-    newest = np.lexsort((part, written, picture))[ends]
-    current = stamp == stamp[newest][picture]
+    found = standing(rows)
+    order, starts, current, names = found.order, found.starts, found.current, found.names
     states = _states(rows, plan, words)
     chosen = np.full((len(states), len(names)), -1)
     good = np.zeros(chosen.shape, dtype=bool)
@@ -188,22 +182,18 @@ def choose(rows: pa.Table, plan: Plan, words: Words) -> Choice:
     anything, _ = _first(order, starts, current, current)
     base = np.where(chosen[0] >= 0, chosen[0], anything)
     return Choice(
-        names=names, picture=picture, chosen=chosen, good=good, base=base, current=current, order=order, starts=starts
+        names=names,
+        picture=found.picture,
+        chosen=chosen,
+        good=good,
+        base=base,
+        current=current,
+        order=order,
+        starts=starts,
     )
 
 
 _DONE, _FAILED = 2, 1
-
-
-def _numbered(texts: pa.ChunkedArray) -> tuple[Whole, pa.Array]:
-    """Each text's number, and the texts."""
-    coded = one(texts).dictionary_encode()
-    return coded.indices.to_numpy().astype(np.int64), coded.dictionary
-
-
-def one(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 def _states(rows: pa.Table, plan: Plan, words: Words) -> NDArray[np.uint8]:

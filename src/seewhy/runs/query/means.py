@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seewhy.runs.folder.counting import Whole
 from seewhy.runs.folder.store import Store
-from seewhy.runs.query.choosing import Plan, Whole, Words, packed
+from seewhy.runs.query.choosing import Plan, Words, packed
 from seewhy.runs.query.tables import flat_tables
 
 __all__ = ["means"]

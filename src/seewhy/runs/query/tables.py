@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seewhy.runs.query.choosing import Choice, Plan, Whole, Words, choose, entries, one
+from seewhy.runs.folder.counting import Whole, one
+from seewhy.runs.query.choosing import Choice, Plan, Words, choose, entries
 
 __all__ = ["flat_tables", "shown_failures"]
 

@@ -9,6 +9,7 @@ from seewhy.draw.scale import white
 from seewhy.runs.folder.codec import encode
 from seewhy.runs.folder.parts import checksum
 from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, readable
+from seewhy.runs.folder.tasks import PREDICT
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture
 
@@ -40,7 +41,7 @@ def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]
     for picture in pictures:
         maps = _maps(picture, pack, tools)
         extra: dict[str, Any] = {"maps": maps, "written": time.time()}
-        if picture.loaded is not None and "predict" in picture.item.tasks:
+        if picture.loaded is not None and PREDICT in picture.item.tasks:
             data, kind, (height, width) = picture.loaded.small
             extra["thumbnail"] = ThumbnailRow(pack.add(data), len(data), kind, height, width, checksum(data))
         rows.append(_row(tools, picture, extra))
@@ -69,7 +70,7 @@ def _row(tools: Tools, picture: Picture, extra: dict[str, Any]) -> Row:
         source = f"originals/{loaded.digest}{ending}"
         tools.store.files.put(source, [data])
     stamp = item.stamp
-    if loaded is not None and loaded.stamp is not None and "predict" in item.tasks:
+    if loaded is not None and loaded.stamp is not None and PREDICT in item.tasks:
         stamp = loaded.stamp  # of what was read; else the row belongs to those that the picture has
     name = (loaded.sample.name if loaded is not None else "") or item.key
     return Row(

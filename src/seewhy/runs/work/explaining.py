@@ -26,6 +26,7 @@ from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import CostRow, NoteRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.folder.tasks import COUNTERFACTUAL, EXPLAIN, PREDICT, UNCERTAINTY
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.batches import Batches
 from seewhy.runs.work.job import Tools
@@ -86,7 +87,7 @@ def _first(tools: Tools, pictures: list[Picture]) -> str | None:
     A perturbation method makes hundreds of passes anyway; a method with one backward pass a class would make as many
     for every picture as for the one with the most classes, unless there is one class each.
     """
-    if tools.sieve is not None or not all(p.wants("predict") for p in pictures):
+    if tools.sieve is not None or not all(p.wants(PREDICT) for p in pictures):
         return None
     several = any(p.loaded is not None and p.loaded.sample.labels is not None for p in pictures)
     for label, one in tools.explainers.items():
@@ -98,13 +99,13 @@ def _first(tools: Tools, pictures: list[Picture]) -> str | None:
 
 
 def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str | None) -> None:
-    fresh = [p for p in pictures if p.wants("predict")]
+    fresh = [p for p in pictures if p.wants(PREDICT)]
     for picture in pictures:
-        if "predict" not in picture.item.tasks:
+        if PREDICT not in picture.item.tasks:
             picture.classes = picture.item.labels
             picture.detections = None if tools.sieve is None else list(picture.item.detections)
             if picture.classes is None:
-                picture.fail_all("What the network says about the picture is not known from before.", "predict")
+                picture.fail_all("What the network says about the picture is not known from before.", PREDICT)
 
     def work(batch: list[Picture]) -> None:
         inputs = _together(batch)
@@ -120,10 +121,10 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
     def failed(picture: Picture, error: BaseException) -> None:
         if first is not None and not isinstance(error, BadOutput | InvalidTarget):
             again.append(picture)
-            picture.fail([tools.explain_task(first)], error, "explain", first)
+            picture.fail([tools.explain_task(first)], error, EXPLAIN, first)
         else:
             picture.classes = picture.probabilities = picture.detections = None
-            picture.fail_all(error, "predict")
+            picture.fail_all(error, PREDICT)
 
     again: list[Picture] = []
     batches.each(fresh, work, failed)
@@ -195,7 +196,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
 
     def failed(picture: Picture, error: BaseException) -> None:
         judged = [tools.score_task(label, metric) for metric in tools.metrics]
-        picture.fail([tools.explain_task(label), *judged], error, "explain", label)
+        picture.fail([tools.explain_task(label), *judged], error, EXPLAIN, label)
 
     def boxes(batch: list[Picture]) -> None:
         for picture in batch:
@@ -225,7 +226,7 @@ def _draw(tools: Tools, batches: Batches, label: str, pictures: Iterable[Picture
 
     batches.each(
         [picture for picture in pictures if any(picture.wants(one) for one in tasks)], work,
-        lambda picture, error: picture.fail(tasks, error, "explain", label),
+        lambda picture, error: picture.fail(tasks, error, EXPLAIN, label),
     )  # fmt: skip
 
 
@@ -348,7 +349,7 @@ def _uncertainty(tools: Tools, batches: Batches, pictures: list[Picture]) -> Non
     method = tools.uncertainty
     if method is None:
         return
-    task = f"uncertainty:{tools.ids['uncertainty', '']}"
+    task = tools.single_task(UNCERTAINTY)
 
     def work(batch: list[Picture]) -> None:
         found = replace(method, network=_model(tools, batch))(_together(batch))
@@ -361,14 +362,14 @@ def _uncertainty(tools: Tools, batches: Batches, pictures: list[Picture]) -> Non
             picture.entropy = float(found.entropy[i])
             picture.mutual_information = float(found.mutual_information[i])
 
-    batches.each([p for p in pictures if p.wants(task)], work, lambda p, error: p.fail([task], error, "uncertainty"))
+    batches.each([p for p in pictures if p.wants(task)], work, lambda p, error: p.fail([task], error, UNCERTAINTY))
 
 
 def _counterfactual(tools: Tools, batches: Batches, picture: Picture) -> None:
     method = tools.counterfactual
     if method is None or picture.loaded is None or not picture.classes:
         return
-    task = f"counterfactual:{tools.ids['counterfactual', '']}"
+    task = tools.single_task(COUNTERFACTUAL)
     if not picture.wants(task):
         return
     try:
@@ -376,7 +377,7 @@ def _counterfactual(tools: Tools, batches: Batches, picture: Picture) -> None:
         with batches.limit():
             found = asked.run(picture.loaded.inputs, torch.tensor([picture.classes]))
     except FAILURES as error:  # the run goes on
-        picture.fail([task], error, "counterfactual")
+        picture.fail([task], error, COUNTERFACTUAL)
         return
     for label, tree in zip(picture.classes, found.trees[0], strict=True):
         picture.trees.append(TreeRow(label, json.dumps(tree.as_dict())))

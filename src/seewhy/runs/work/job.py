@@ -27,6 +27,7 @@ from seewhy.models.function import FunctionModel
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
 from seewhy.perturbation import settle
+from seewhy.runs.folder import tasks
 from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
 from seewhy.runs.folder.store import FORMAT, PLAIN, Store
@@ -205,19 +206,23 @@ class Tools:
 
     def tasks(self) -> tuple[str, ...]:
         """The identities of everything that is to be done for each picture."""
-        found = ["predict", *(self.explain_task(label) for label in self.explainers)]
+        found = [tasks.PREDICT, *(self.explain_task(label) for label in self.explainers)]
         found += [self.score_task(e, m) for e in self.explainers for m in self.metrics]
-        found += [f"uncertainty:{self.ids['uncertainty', '']}"] if self.uncertainty else []
-        found += [f"counterfactual:{self.ids['counterfactual', '']}"] if self.counterfactual else []
+        found += [self.single_task(tasks.UNCERTAINTY)] if self.uncertainty else []
+        found += [self.single_task(tasks.COUNTERFACTUAL)] if self.counterfactual else []
         return tuple(found)
 
     def explain_task(self, label: str) -> str:
         """The identity of an explainer's maps."""
-        return f"explain:{self.ids['explainer', label]}"
+        return tasks.explain(self.ids["explainer", label])
 
     def score_task(self, explainer: str, metric: str) -> str:
         """The identity of a metric's scores of an explainer's maps."""
-        return f"score:{self.ids['explainer', explainer]}:{self.ids['metric', metric]}"
+        return tasks.score(self.ids["explainer", explainer], self.ids["metric", metric])
+
+    def single_task(self, kind: str) -> str:
+        """The identity of the uncertainty, or of the counterfactual."""
+        return tasks.single(kind, self.ids[kind, ""])
 
     def settings(self, command: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What stands in run.json."""

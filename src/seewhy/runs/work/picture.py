@@ -13,7 +13,8 @@ from torch import Tensor
 
 from seewhy.errors import InvalidTarget
 from seewhy.judging import reason
-from seewhy.runs.folder.rows import CostRow, DetectionRow, FailureRow, LabelRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.folder.rows import DetectionRow, FailureRow, Findings, LabelRow
+from seewhy.runs.folder.tasks import SCORE
 from seewhy.runs.work.plan import Item
 from seewhy.runs.work.reading import Loaded
 
@@ -21,7 +22,7 @@ __all__ = ["Picture", "choose", "exclusive", "flag"]
 
 
 @dataclass(kw_only=True, eq=False)
-class Picture:
+class Picture(Findings):
     """One picture in work.
 
     Attributes:
@@ -45,13 +46,6 @@ class Picture:
     notes: list[str] = field(default_factory=list)
     maps: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
     kept: set[tuple[int, str]] = field(default_factory=set)
-    entropy: float | None = None
-    mutual_information: float | None = None
-    uncertainty: list[UncertaintyRow] = field(default_factory=list)
-    costs: list[CostRow] = field(default_factory=list)
-    scores: list[ScoreRow] = field(default_factory=list)
-    trees: list[TreeRow] = field(default_factory=list)
-    failures: list[FailureRow] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
 
     @property
@@ -80,10 +74,10 @@ class Picture:
         """Records that a metric could not judge a map; of a detector's box its class stands in the row."""
         key, explainer, metric = about
         if self.detections is None:
-            self.fail(tasks, error, "score", explainer, metric, key)
+            self.fail(tasks, error, SCORE, explainer, metric, key)
             return
         why = f"Box {key + 1}: {reason(error)}"
-        self.fail(tasks, why, "score", explainer, metric, self.detections[key].class_index)
+        self.fail(tasks, why, SCORE, explainer, metric, self.detections[key].class_index)
 
     def fail_all(self, error: BaseException | str, task: str) -> None:
         """Nothing of this picture can be done."""
@@ -106,9 +100,7 @@ class Picture:
     def row(self, threshold: float) -> dict[str, Any]:
         """The fields of the row that follow from what was found."""
         found: dict[str, Any] = {
-            "labels": self.labels(threshold), "uncertainty": self.uncertainty, "costs": self.costs,
-            "scores": self.scores, "trees": self.trees, "failures": self.failures, "entropy": self.entropy,
-            "mutual_information": self.mutual_information, "done": list(self.item.tasks),
+            **self.findings(), "labels": self.labels(threshold), "done": list(self.item.tasks),
             "failed": [task for task in self.item.tasks if task in self.failed],
         }  # fmt: skip
         if self.probabilities is not None:

@@ -17,15 +17,17 @@ import pyarrow.compute as pc
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.codec import lossless
+from seewhy.runs.folder.counting import COLUMNS, standing
 from seewhy.runs.folder.identity import identity
 from seewhy.runs.folder.originals import same_bytes_long
 from seewhy.runs.folder.rows import DetectionRow, MapRow
+from seewhy.runs.folder.tasks import PREDICT, succeeded
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.reading import digest
 
 __all__ = ["Chunk", "Chunks", "Item", "Plan", "plan"]
 
-_SCAN = ["sample", "stamp", "written", "done", "failed"]
+_SCAN = [*(name for name in COLUMNS if name != "part"), "done", "failed"]  # each row says its part
 _CHECKED = 3  # pictures without a stamp that are looked at before a run is continued
 
 
@@ -199,7 +201,7 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
             where = index // tools.job.chunk, missing
             if where[0] % parts != part - 1:
                 continue
-            if "predict" in missing:
+            if PREDICT in missing:
                 fresh[where].append((index, hash(look.stamp)))
             else:
                 known_too[where].append(Item(index=index, key=look.key, stamp=look.stamp, tasks=missing))
@@ -231,7 +233,7 @@ class _Look:
         if one is None or (one.stamp != self.stamp and not self._same(index, one.stamp)):
             return self.tasks
         done = one.done - one.failed if retry else one.done
-        if "predict" in done:
+        if PREDICT in done:
             self.stamp = one.stamp  # what is added belongs to what is there
         if not self.stamp:
             self._unsure.append(index)
@@ -266,17 +268,15 @@ class _Look:
 
 
 def _known(found: pa.Table) -> dict[str, _Known]:
-    """Key -> what is done, from the rows of all parts."""
-    known: dict[str, _Known] = {}
+    """Key -> what is done, from the rows that count."""
+    rows = standing(found)
+    stamps, names = found["stamp"].take(pa.array(rows.newest)).to_pylist(), rows.names.to_pylist()
+    written = pc.fill_null(found["written"], 0.0).to_pylist()
+    known = {name: _Known(stamp=stamp) for name, stamp in zip(names, stamps, strict=True)}
     done, failed = _sets(found["done"]), _sets(found["failed"])
-    samples, stamps, written = (found[name].to_pylist() for name in ("sample", "stamp", "written"))
-    for sample, stamp, when, has, lost in zip(samples, stamps, written, done, failed, strict=True):
-        one = known.get(sample)
-        if one is None or (when > one.written and stamp != one.stamp):
-            one = known[sample] = _Known(stamp=stamp, written=when)
-        elif stamp != one.stamp:
-            continue
-        one.written = max(one.written, when)
+    for row in np.flatnonzero(rows.current).tolist():
+        one, has, lost = known[names[rows.picture[row]]], done[row], failed[row]
+        one.written = max(one.written, written[row])
         if not one.done:
             one.done, one.failed = has, has & lost if lost else _NONE
             continue
@@ -295,15 +295,16 @@ def _sets(column: pa.ChunkedArray) -> list[frozenset[str]]:
 
 def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
     """The items with what is known of them: classes that were explained before, maps that will be judged."""
-    again = {item.key: item for item in items if "predict" not in item.tasks}
+    again = {item.key: item for item in items if PREDICT not in item.tasks}
     if not again:
         return {item.index: item for item in items}
     wanted = {task for item in again.values() for task in item.tasks}
     judged = {e for e in tools.explainers for m in tools.metrics if tools.score_task(e, m) in wanted}
-    columns = ["sample", "stamp", "digest", "labels", "detections", "done", "failed", *(["maps"] if judged else [])]
+    columns = [*_SCAN, "digest", "labels", "detections", *(["maps"] if judged else [])]
     found, _ = tools.store.rows(tools.run, columns)
-    rows = found.filter(pc.is_in(found["sample"], pa.array(list(again)))).to_pylist()
-    spoken, maps = _spoken(rows, again), _maps(rows, again, tools, judged)
+    wanted_too = pc.is_in(found["sample"], pa.array(list(again)))
+    rows = found.filter(pc.and_(wanted_too, pa.array(standing(found).current))).to_pylist()
+    spoken, maps = _spoken(rows), _maps(rows, tools, judged)
     return {
         item.index: item if item.key not in again else Item(
             index=item.index, key=item.key, stamp=item.stamp, tasks=item.tasks, maps=tuple(maps[item.key]),
@@ -313,11 +314,11 @@ def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
     }  # fmt: skip
 
 
-def _spoken(rows: Iterable[dict[str, Any]], items: Mapping[str, Item]) -> dict[str, dict[str, Any]]:
+def _spoken(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The rows in which the network has said what there is."""
     found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["part"]):
-        if "predict" in row["done"] and "predict" not in row["failed"] and row["stamp"] == items[row["sample"]].stamp:
+        if succeeded(PREDICT, row["done"], row["failed"]):
             found.setdefault(row["sample"], row)
     return found
 
@@ -330,14 +331,10 @@ def _known_labels(row: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"labels": labels, "detections": detections, "digest": row["digest"]}
 
 
-def _maps(
-    rows: Iterable[dict[str, Any]], items: Mapping[str, Item], tools: Tools, judged: set[str]
-) -> dict[str, list[tuple[str, MapRow]]]:
+def _maps(rows: Iterable[dict[str, Any]], tools: Tools, judged: set[str]) -> dict[str, list[tuple[str, MapRow]]]:
     """What can be judged as it lies there; a map that lost precision when it was kept is made again."""
     found: dict[str, list[tuple[str, MapRow]]] = defaultdict(list)
     for row in rows if judged else ():
-        if row["stamp"] != items[row["sample"]].stamp:
-            continue
         for one in (MapRow(**fields) for fields in row["maps"]):
             if one.explainer in judged and tools.explain_task(one.explainer) in row["done"] and lossless(one.encoding):
                 found[row["sample"]].append((row["part"], one))

@@ -19,6 +19,7 @@ from typing import Any
 
 from seewhy.errors import FAILURES, InvalidInput
 from seewhy.runs.folder.rows import FailureRow
+from seewhy.runs.folder.tasks import EXPLAIN, PREDICT, READ
 from seewhy.runs.work import explaining
 from seewhy.runs.work.batches import Batches
 from seewhy.runs.work.committing import commit
@@ -111,7 +112,7 @@ class ChunkWorker:
             return Done(chunk=chunk.name, part=part, pictures=len(chunk.items))
         pictures = [Picture(item=item) for item in chunk.items]
         for picture in pictures:
-            picture.fail_all(why, "explain")
+            picture.fail_all(why, EXPLAIN)
         return self._commit(chunk, pictures)
 
     def _read(self, chunk: Chunk) -> list[Reading]:
@@ -127,7 +128,7 @@ class ChunkWorker:
                 _check_same(picture)
             except FAILURES as error:  # whatever a user's data set raises, the other pictures are done
                 picture.loaded = None
-                picture.fail_all(error, "read")
+                picture.fail_all(error, READ)
         alike: dict[tuple[int, ...], list[Picture]] = defaultdict(list)
         for picture in pictures:
             if picture.loaded is not None:
@@ -154,7 +155,7 @@ def _check_same(picture: Picture) -> None:
     """
     item, loaded = picture.item, picture.loaded
     assert loaded is not None
-    if "predict" in item.tasks:
+    if PREDICT in item.tasks:
         if loaded.stamp is not None and loaded.stamp != item.stamp:
             said = "The picture was changed after the run had begun: this is about the new one."
             picture.loaded = replace(loaded, warnings=(*loaded.warnings, said))

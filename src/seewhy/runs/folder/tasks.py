@@ -1,0 +1,37 @@
+"""What a task is called: one thing to be done for one sample.
+
+A task is named by what it is, so that resuming a run, adding an explainer to an old one and sharing work are one
+mechanism: "predict", "explain:ID", "score:ID:ID" (explainer, metric), "uncertainty:ID", "counterfactual:ID", with the
+identities that stand in run.json. What failed is told by the task's kind, and "read" where the image could not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+__all__ = [
+    "COUNTERFACTUAL", "EXPLAIN", "PREDICT", "READ", "SCORE", "UNCERTAINTY", "explain", "score", "single", "succeeded",
+]  # fmt: skip
+
+READ, PREDICT, EXPLAIN, SCORE = "read", "predict", "explain", "score"
+UNCERTAINTY, COUNTERFACTUAL = "uncertainty", "counterfactual"
+
+
+def explain(explainer: str) -> str:
+    """The maps of an explainer, by its identity."""
+    return f"{EXPLAIN}:{explainer}"
+
+
+def score(explainer: str, metric: str) -> str:
+    """A metric's scores of an explainer's maps, by their identities."""
+    return f"{SCORE}:{explainer}:{metric}"
+
+
+def single(kind: str, identity: str) -> str:
+    """What there is one of in a run: uncertainty or counterfactual."""
+    return f"{kind}:{identity}"
+
+
+def succeeded(task: str, done: Collection[str], failed: Collection[str]) -> bool:
+    """Whether a row has what came of a task: ``done`` names failed tasks, too."""
+    return task in done and task not in failed
