@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,40 +12,27 @@ from PIL import Image
 
 from seewhy import cli
 from seewhy.images.reading import read_mask
+from support.command_line import at, flags, noise
 
 pytestmark = pytest.mark.slow
 
-FACTORY = """
-import torch
-from torch import nn
-
-def red():
-    torch.manual_seed(0)
-    stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-    return nn.Sequential(stem, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-"""
-MODEL = ["--model", "nets_for_compare:red", "--size", "32", "32", "--mean", *["0.5"] * 3, "--std", *["0.5"] * 3]
+MODEL = "nets_for_compare:red"
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "nets_for_compare.py").write_text(FACTORY)
-    (tmp_path / "names.txt").write_text("cat\ntiger cat\ndog, hound\n")
     mask = np.zeros((40, 60), np.uint8)
     mask[10:30, 20:40] = 255
     for name in ("one.png", "two.png"):
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / name)
+        noise(tmp_path / name)
     Image.fromarray(mask).save(tmp_path / "mask.png")
     (tmp_path / "samples.csv").write_text('image,target,mask\none.png,1,mask.png\ntwo.png,"dog, hound",\n')
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("nets_for_compare", None)
-    if str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
+    with at(tmp_path, monkeypatch, MODEL, "cat\ntiger cat\ndog, hound\n"):
+        yield tmp_path
 
 
 def run(*arguments: str) -> int:
-    return cli.main(["compare", *arguments, *MODEL])
+    return cli.main(["compare", *arguments, *flags(MODEL)])
 
 
 def test_samples_from_a_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,54 +9,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from seewhy import cli
 from seewhy.runs.query.run import Run
+from support.command_line import at, flags, noise
 
 pytestmark = pytest.mark.slow
 
-FACTORY = """
-import torch
-from torch import nn
-
-def red():
-    torch.manual_seed(0)
-    stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-    return nn.Sequential(stem, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-"""
-GIVEN = [
-    "--model",
-    "nets_for_cli:red",
-    "--size",
-    "32",
-    "32",
-    "--mean",
-    "0.5",
-    "0.5",
-    "0.5",
-    "--std",
-    "0.5",
-    "0.5",
-    "0.5",
-]
+MODEL = "nets_for_cli:red"
+GIVEN = flags(MODEL)
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "nets_for_cli.py").write_text(FACTORY)
-    (tmp_path / "names.txt").write_text("cat\ntiger cat\ndog, hound\n")
     for folder, name in [(".", "one.png"), (".", "two words ß.jpg"), ("deep/er", "one.png")]:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / folder / name)
+        noise(tmp_path / folder / name)
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("nets_for_cli", None)
-    if str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
+    with at(tmp_path, monkeypatch, MODEL, "cat\ntiger cat\ndog, hound\n"):
+        yield tmp_path
 
 
 def run(*arguments: str) -> int:

@@ -14,54 +14,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from seewhy import cli
 from seewhy.runs.query.run import Run
+from support.command_line import at, flags, noise
 
 pytestmark = pytest.mark.slow
 
-FACTORY = """
-import torch
-from torch import nn
-
-def small():
-    torch.manual_seed(0)
-    stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-    return nn.Sequential(stem, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-"""
-MODEL = [
-    "--model",
-    "nets_of_runs:small",
-    "--size",
-    "32",
-    "32",
-    "--mean",
-    "0.5",
-    "0.5",
-    "0.5",
-    "--std",
-    "0.5",
-    "0.5",
-    "0.5",
-]
+MODEL = flags("nets_of_runs:small")
 TASK = ["--data", "photos", "--explainers", "gradient,occlusion(window=8, stride=8)", "--metrics", "sparseness"]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "nets_of_runs.py").write_text(FACTORY)
-    (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
     rng = np.random.default_rng(0)
     for kind in ("ant", "bee", "cat"):
         (tmp_path / "photos" / kind).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / "photos" / kind / f"{i}.png")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("nets_of_runs", None)
-    while str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
+            noise(tmp_path / "photos" / kind / f"{i}.png", rng)
+    with at(tmp_path, monkeypatch, "nets_of_runs:small", "ant\nbee\ncat\n"):
+        yield tmp_path
 
 
 def seewhy(*arguments: str) -> int:

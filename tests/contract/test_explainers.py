@@ -203,17 +203,10 @@ def test_frozen_and_training_networks_give_the_same(name: str) -> None:
 
 @every
 @pytest.mark.compile
-@pytest.mark.parametrize("way", ["whole", "in place", "child"])
+@pytest.mark.parametrize("way", networks.WAYS)
 def test_compiled_networks(name: str, net: nn.Module, way: str) -> None:
     want = make(name, net).attribute(pictures(), 1)
-    compiled = unchecked(copy.deepcopy(net))
-    if way == "whole":
-        compiled = torch.compile(compiled, backend="eager")
-    elif way == "in place":
-        compiled.compile(backend="eager")
-    else:
-        compiled.conv2 = torch.compile(compiled.conv2, backend="eager")
-    compiled(pictures())  # compiled before: hooks come later
+    compiled = networks.compiled(copy.deepcopy(net), way, pictures())
     close(make(name, compiled).attribute(pictures(), 1), want)
 
 
@@ -349,23 +342,12 @@ def test_the_size_of_the_passes_does_not_matter(name: str) -> None:
         close(make(name, network, perturbation_per_eval=size).attribute(pictures(), [[0, 1], [2, 3]]), want, 1e-6)
 
 
-class _Counter(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.images = inner, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
-            self.images += len(x)
-        return self.inner(x)
-
-
 @every
 @pytest.mark.parametrize("kind", [networks.Pooled, networks.Constant])
 def test_passes_are_counted_right(name: str, kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     if name in TOKENS and kind is networks.Constant:
         pytest.skip("where tokens that do not depend on the picture lie cannot be found out, which is an error")
-    network = _Counter(build(getattr(zoo(name), kind.__name__)))
+    network = networks.Counted(build(getattr(zoo(name), kind.__name__)))
     differentiate, walked = torch.autograd.grad, []
 
     def counted(value: Tensor, leaf: Any, *args: Any, **options: Any) -> Any:

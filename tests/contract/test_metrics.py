@@ -122,19 +122,9 @@ def test_a_network_that_says_the_same_of_everything(name: str) -> None:
     assert all(math.isnan(v) or low <= v <= high for v in found.tolist())
 
 
-class _Counter(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.images = inner, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        return self.inner(x)
-
-
 @every
 def test_the_cost_is_what_it_says(name: str) -> None:
-    network = _Counter(build(networks.Pooled))
+    network = networks.Counted(build(networks.Pooled))
     x, explained = pictures(1), 0
     explainer = Occlusion(network, window=16, stride=16)
     (case,) = cases(explainer, x, 1, mask=truth(x))

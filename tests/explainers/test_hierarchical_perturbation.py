@@ -163,11 +163,8 @@ def test_targets_of_every_kind() -> None:
 def test_it_does_not_depend_on_torchs_defaults() -> None:
     network, x = build(networks.Pooled), pictures()
     want = HierarchicalPerturbation(network, grid=2).attribute(x)
-    torch.set_default_dtype(torch.float64)
-    try:
+    with networks.float64_by_default():
         assert torch.equal(HierarchicalPerturbation(network, grid=2).attribute(x), want)
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def test_boxes_of_a_detector() -> None:

@@ -159,11 +159,8 @@ def test_seeds_and_torchs_defaults(sampler: Any) -> None:
     maps = [HSIC(network, num_masks=32, sampler=sampler, seed=s).attribute(x) for s in (0, 0, 1)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
-    torch.set_default_dtype(torch.float64)
-    try:
+    with networks.float64_by_default():
         assert torch.equal(HSIC(network, num_masks=32, sampler=sampler).attribute(x), maps[0])
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def test_all_targets_come_from_the_same_passes() -> None:

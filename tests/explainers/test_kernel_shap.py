@@ -194,11 +194,8 @@ def test_seeds_and_torchs_defaults(method: Any) -> None:
     maps = [method(network, num_masks=100, grid=4, seed=s).attribute(x) for s in (0, 0, 1)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2])
-    torch.set_default_dtype(torch.float64)
-    try:
+    with networks.float64_by_default():
         assert torch.equal(method(network, num_masks=100, grid=4).attribute(x), maps[0])
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("method", [KernelSHAP, LIME])

@@ -221,11 +221,8 @@ def test_seeds() -> None:
 def test_it_does_not_depend_on_torchs_defaults() -> None:
     network, x = build(networks.Pooled), pictures()
     want = RISE(network, num_masks=16).attribute(x)
-    torch.set_default_dtype(torch.float64)
-    try:
+    with networks.float64_by_default():
         assert torch.equal(RISE(network, num_masks=16).attribute(x), want)
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def test_what_matters_is_found() -> None:

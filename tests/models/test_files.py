@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.testing import assert_close
+from torch import nn
 
 import seewhy
 from seewhy import cli
@@ -20,14 +19,8 @@ from seewhy.models import FeatureModel
 from seewhy.models.exported.torch_export import ProgramScores
 from seewhy.models.torch.model import TorchModel
 from seewhy.runs.folder.identity import model_digest
-from support.exports import Normalised, Tokens, to_onnx, to_xml
-from support.networks import Dropout, Pooled, build, pictures
-
-X = pictures(3, height=32, width=48)
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    assert_close(a, b, atol=2e-5, rtol=1e-4)
+from support.exports import Normalised, Tokens, X, close, to_onnx, to_xml
+from support.networks import Dropout, Pooled, build
 
 
 def archive(network: nn.Module, path: Path, *, free: bool = True, batch: int = 2) -> Path:

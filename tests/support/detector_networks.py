@@ -45,7 +45,7 @@ class Pooled(networks.Pooled):
             grids.append(Grid(h, w, anchors))
             boxes.append(squares(h, w, stride, (stride, 2 * stride)[:anchors]))
         places = torch.cat(boxes)
-        covers = torch.stack([self._within(box, (height // 4, width // 4)) for box in places])
+        covers = self._within(places, (height // 4, width // 4))
         bright = self.features(x).float().mean(1, keepdim=True).sigmoid()
         return Outputs(
             scores=torch.cat(scores, 1),
@@ -55,9 +55,11 @@ class Pooled(networks.Pooled):
             grids=tuple(grids),
         )
 
-    def _within(self, box: Tensor, size: tuple[int, int]) -> Tensor:
+    def _within(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """(Q, 4) boxes -> (Q, h, w), 1 where the middle of a cell lies within."""
+        x0, y0, x1, y1 = boxes.unsqueeze(-1).unbind(1)
         y, x = (4 * (torch.arange(s) + 0.5) for s in size)
-        inside = ((y > box[1]) & (y < box[3])).unsqueeze(1) & ((x > box[0]) & (x < box[2]))
+        inside = ((y > y0) & (y < y1)).unsqueeze(2) & ((x > x0) & (x < x1)).unsqueeze(1)
         return inside.float()
 
 
@@ -68,29 +70,12 @@ class Dropout(Pooled):
         return F.dropout(super().features(x), 0.5, self.training)
 
 
-class Counting(Pooled):
-    """Changes its buffers in forward: one in place, one by putting a new tensor in its place."""
-
-    calls: Tensor
-    last: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(1))
-        self.register_buffer("last", torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Any:
-        self.calls += 1
-        self.last = self.last + 1
-        torch.rand(1)  # and reads the global random state
-        return super().forward(x)
+class Counting(networks.Counts, Pooled):
+    """Changes its buffers in forward."""
 
 
-class Careless(Pooled):
+class Careless(networks.Spoils, Pooled):
     """Changes its input in place."""
-
-    def forward(self, x: Tensor) -> Any:
-        return super().forward(x.mul_(2))
 
 
 class Constant(Pooled):

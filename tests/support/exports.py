@@ -17,7 +17,14 @@ from seewhy.models.exported.features import CutModel
 from seewhy.models.exported.onnx import ONNXModel
 from seewhy.models.exported.openvino import OpenVINOModel, converted
 from support import token_networks
-from support.networks import Pooled
+from support.networks import Pooled, pictures
+
+X = pictures(3, height=32, width=48)
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    """As near as a backend that computes in float32 comes to torch."""
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
 class Tokens(token_networks.Pooled):

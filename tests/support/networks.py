@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +47,13 @@ class Parts(nn.Module):
         """(N, C, H, W) -> (N, 16, H/4, W/4)."""
         return self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x))))))
 
+    def end(self, maps: Tensor) -> Any:
+        """(N, 16, h, w) -> (N, K)."""
+        return self.fc(self.pool(maps).flatten(1))
+
     def scores(self, x: Tensor) -> Any:
         """(N, C, H, W) -> (N, K)."""
-        return self.fc(self.pool(self.features(x)).flatten(1))
+        return self.end(self.features(x))
 
 
 class Pooled(Parts):
@@ -151,8 +157,8 @@ class Dropout(Pooled):
         return self.fc(F.dropout(self.pool(self.features(x)).flatten(1), 0.5, self.training))
 
 
-class Counting(Pooled):
-    """Changes its buffers in forward: one in place, one by putting a new tensor in its place."""
+class Counts(nn.Module):
+    """To be put before a network: changes a buffer in place, and puts a new tensor in another's place."""
 
     calls: Tensor
     last: Tensor
@@ -162,18 +168,26 @@ class Counting(Pooled):
         self.register_buffer("calls", torch.zeros(1))
         self.register_buffer("last", torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         self.calls += 1
         self.last = self.last + 1
         torch.rand(1)  # and reads the global random state
         return super().forward(x)
 
 
-class Careless(Pooled):
-    """Changes its input in place."""
+class Spoils(nn.Module):
+    """To be put before a network: changes the input in place."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return super().forward(x.mul_(2))
+
+
+class Counting(Counts, Pooled):
+    """Changes its buffers in forward."""
+
+
+class Careless(Spoils, Pooled):
+    """Changes its input in place."""
 
 
 class Tokens(nn.Module):
@@ -215,20 +229,27 @@ class Constant(nn.Module):
         return self.fc(self.relu(self.conv(x)).mean((2, 3)))
 
 
-class Failing(Pooled):
-    """Raises where it is told to: "forward" or "backward"."""
+class Fails(nn.Module):
+    """To be put before a network: raises where it is told to, "forward" or "backward"."""
+
+    features: Callable[[Tensor], Tensor]
+    end: Callable[[Tensor], Any]
 
     def __init__(self, where: str) -> None:
         super().__init__()
         self.where = where
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.features(x)
         if self.where == "forward":
             raise RuntimeError("broken on purpose")
         if x.requires_grad:
             x.register_hook(_raise)
-        return self.fc(self.pool(x).flatten(1))
+        return self.end(x)
+
+
+class Failing(Fails, Pooled):
+    """Raises where it is told to: "forward" or "backward"."""
 
 
 def _raise(_gradient: Tensor) -> None:
@@ -246,3 +267,41 @@ def detector(x: Tensor) -> Outputs:
     scores = [x[:, :2, top : top + h, left : left + w].mean((2, 3)).clamp(0, 1) for left, top in corners]
     boxes = torch.tensor([(left, top, left + w, top + h) for left, top in corners], dtype=torch.float32)
     return Outputs(scores=torch.stack(scores, 1), boxes=boxes.expand(n, -1, -1), activated=True)
+
+
+class Counted(nn.Module):
+    """Counts the images that a module sees; not while it is exported or compiled."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.images = inner, 0
+
+    def forward(self, x: Tensor) -> Any:
+        if not torch.compiler.is_compiling():
+            self.images += len(x)
+        return self.inner(x)
+
+
+WAYS = ("whole", "in place", "child")
+
+
+def compiled(network: Any, way: str, x: Tensor) -> Any:
+    """The network compiled in one of the ways that there are, and run once, so that hooks come later."""
+    if way == "whole":
+        network = torch.compile(network, backend="eager")
+    elif way == "in place":
+        network.compile(backend="eager")
+    else:
+        network.conv2 = torch.compile(network.conv2, backend="eager")
+    network(x)
+    return network
+
+
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """New tensors are float64 for the time of the block."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -28,6 +28,7 @@ from seewhy.runs.folder.rows import (
 from seewhy.runs.folder.store import Store
 
 RUN = "0123456789ab"
+EYE = np.eye(7, dtype=np.float32)
 UNCERTAINTY, TREES = "uuuuuuuuuuuu", "cccccccccccc"
 
 
@@ -193,16 +194,15 @@ def overwrite(folder: Folder, run: dict[str, Any]) -> None:
 
 def three_pictures(folder: Folder) -> Folder:
     """Three pictures; a dog is in two of them, and "c" could not be read."""
-    eye = np.eye(7, dtype=np.float32)
     a = picture(
         "a", 0, labels={0: (0.9, True), 1: (0.6, False)}, source="/x/100%_A.jpg", entropy=0.3,
-        maps={(0, "one"): eye, (1, "one"): eye, (0, "two"): eye},
+        maps={(0, "one"): EYE, (1, "one"): EYE, (0, "two"): EYE},
         scores={(0, "one", "up"): 0.5, (1, "one", "up"): 0.1, (0, "two", "up"): 0.9, (1, "two", "up"): None},
         uncertainty={0: (0.9, 0.05, 0.8, 1.0), 1: (0.5, 0.2, 0.1, 0.9)},
         trees={0: '{"found": true, "root": 1}', 1: '{"found": false, "reason": "\\"found\\": true"}'},
     )  # fmt: skip
     b = picture(
-        "b", 1, labels={1: (0.2, True), 2: (0.7, False)}, maps={(1, "one"): eye, (2, "two"): eye},
+        "b", 1, labels={1: (0.2, True), 2: (0.7, False)}, maps={(1, "one"): EYE, (2, "two"): EYE},
         scores={(1, "one", "up"): 0.4, (2, "one", "up"): 0.3},
     )  # fmt: skip
     c = picture("c", 2, failures=[("read", None, None, None, "broken")], done=["predict"], failed=["predict"])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from support import networks
 from support.networks import CLASSES
 
 
@@ -82,46 +83,13 @@ class Dropout(Pooled):
         return self.fc(F.dropout(self.pool(self.features(x)), 0.5, self.training))
 
 
-class Counting(Pooled):
-    """Changes its buffers in forward: one in place, one by putting a new tensor in its place."""
-
-    calls: Tensor
-    last: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("calls", torch.zeros(1))
-        self.register_buffer("last", torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.last = self.last + 1
-        torch.rand(1)  # and reads the global random state
-        return super().forward(x)
+class Counting(networks.Counts, Pooled):
+    """Changes its buffers in forward."""
 
 
-class Careless(Pooled):
+class Careless(networks.Spoils, Pooled):
     """Changes its input in place."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.mul_(2))
 
-
-class Failing(Pooled):
+class Failing(networks.Fails, Pooled):
     """Raises where it is told to: "forward" or "backward"."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__()
-        self.where = where
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.features(x)
-        if self.where == "forward":
-            raise RuntimeError("broken on purpose")
-        if x.requires_grad:
-            x.register_hook(_raise)
-        return self.fc(self.pool(x))
-
-
-def _raise(_gradient: Tensor) -> None:
-    raise RuntimeError("broken on purpose")

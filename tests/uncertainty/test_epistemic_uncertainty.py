@@ -177,17 +177,11 @@ def test_inside_no_grad_and_inference_mode(mode: Any) -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("way", ["whole", "in place", "child"])
+@pytest.mark.parametrize("way", networks.WAYS)
 def test_compiled_networks(way: str) -> None:
-    want, network, x = ask(build(Head), pictures()).mean, build(Head), pictures()
-    if way == "whole":
-        network = torch.compile(network, backend="eager")
-    elif way == "in place":
-        network.compile(backend="eager")
-    else:
-        network.conv2 = torch.compile(network.conv2, backend="eager")
-    network(x)
-    close(ask(network, x).mean, want)
+    x = pictures()
+    network = networks.compiled(build(Head), way, x)
+    close(ask(network, x).mean, ask(build(Head), x).mean)
 
 
 def test_a_model_and_its_way_of_giving_scores() -> None:

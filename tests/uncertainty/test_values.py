@@ -17,18 +17,6 @@ from support.networks import build, pictures
 from support.uncertainty_cases import Early, Head, ask, close
 
 
-class Counted(nn.Module):
-    """Counts the images that a module sees."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.images = inner, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.images += len(x)
-        return self.inner(x)
-
-
 class Kept(networks.Pooled):
     """Code between the modules changes their results in place, and a module is used before and behind the dropout."""
 
@@ -176,8 +164,8 @@ def test_beta_quantiles_at_the_ends() -> None:
 
 def test_behind_the_features_the_trunk_runs_once() -> None:
     network, x = build(Head), pictures(5)
-    network.conv1 = Counted(network.conv1)
-    network.conv2 = Counted(network.conv2)
+    network.conv1 = networks.Counted(network.conv1)
+    network.conv2 = networks.Counted(network.conv2)
     found = ask(network, x, samples=20, perturbation_per_eval=2)
     assert network.conv1.images == network.conv2.images == found.passes.forward == 5
     assert found.warnings == ()
@@ -185,7 +173,7 @@ def test_behind_the_features_the_trunk_runs_once() -> None:
 
 def test_before_the_features_each_sample_is_a_pass() -> None:
     network, x = build(Early), pictures(5)
-    network.conv1 = Counted(network.conv1)
+    network.conv1 = networks.Counted(network.conv1)
     found = ask(network, x, samples=4, perturbation_per_eval=3)
     assert network.conv1.images == found.passes.forward == 5 + 20
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.testing import assert_close
 
 from seewhy.errors import InvalidInput, InvalidType, MissingCapability, NoSpatialOutput, UnknownLayer
 from seewhy.explainers import RISE, ActivationMap, GradCAM, LeGrad, ReciproCAM, ViTReciproCAM
@@ -20,12 +19,11 @@ from seewhy.models import FeatureModel, GradientModel, TokenModel
 from seewhy.models.exported.onnx import ONNXModel
 from seewhy.models.exported.openvino import OpenVINOModel
 from seewhy.models.torch.model import TorchModel
-from support.exports import BACKENDS, Normalised, Tokens, exported, to_onnx, to_xml
+from support.exports import BACKENDS, Normalised, Tokens, X, close, exported, to_onnx, to_xml
 from support.networks import ChannelsLast, Deep, Functional, Pooled, Residual, Wrapped, build, pictures
 
 pytestmark = pytest.mark.slow
 
-X = pictures(3, height=32, width=48)
 NETWORKS: dict[str, Any] = {
     "pooled": Pooled, "functional": Functional, "residual": Residual, "deep": Deep,
     "tokens": partial(Tokens, prefix=2), "tokens, pooled": partial(Tokens, prefix=1, mean=True),
@@ -37,10 +35,6 @@ FUNCTIONAL = ("functional", "residual", "channels last")  # the last map is no m
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

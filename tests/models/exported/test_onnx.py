@@ -15,7 +15,6 @@ import pytest
 import torch
 from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-from torch import Tensor
 from torch.testing import assert_close
 
 import seewhy
@@ -25,22 +24,11 @@ from seewhy.models import FeatureModel
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.onnx import ONNXModel, ONNXScores
 from seewhy.models.exported.openvino import OpenVINOModel
-from support.exports import graph, to_onnx
-from support.networks import Pooled, build, pictures
+from support.exports import X, close, graph, to_onnx
+from support.networks import Pooled, build
 from support.typed import loaded, unchecked
 
 pytestmark = pytest.mark.slow
-
-X = pictures(3, height=32, width=48)
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    assert_close(a, b, atol=2e-5, rtol=1e-4)
-
-
-@pytest.fixture
-def network() -> Pooled:
-    return build(Pooled)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from openvino import opset13 as ops
-from torch import Tensor
 from torch.testing import assert_close
 
 import seewhy
@@ -20,22 +19,11 @@ from seewhy.errors import BadOutput, CheckpointError, InvalidInput, InvalidType,
 from seewhy.explainers import RISE, ReciproCAM
 from seewhy.models.exported.openvino import OpenVINOModel
 from seewhy.models.function import FunctionModel
-from support.exports import graph, to_xml
-from support.networks import Pooled, Wrapped, build, pictures
+from support.exports import X, close, graph, to_xml
+from support.networks import Pooled, Wrapped, build
 from support.typed import loaded, present, unchecked
 
 pytestmark = pytest.mark.slow
-
-X = pictures(3, height=32, width=48)
-
-
-def close(a: Tensor, b: Tensor) -> None:
-    assert_close(a, b, atol=2e-5, rtol=1e-4)
-
-
-@pytest.fixture
-def network() -> Pooled:
-    return build(Pooled)
 
 
 @pytest.fixture

@@ -5,21 +5,8 @@ import pytest
 
 from seewhy.errors import InvalidInput, UnknownName
 from seewhy.runs.query.run import Run
-from support.run_folders import Folder, keys, picture, settings, three_pictures
+from support.run_folders import EYE, Folder, keys, picture, settings
 from support.typed import present
-
-EYE = np.eye(7, dtype=np.float32)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Folder(tmp_path)
-
-
-@pytest.fixture
-def several(folder):
-    return Run(three_pictures(folder).place)
-
 
 # --------------------------------------------------------------------------------------------------------- pages
 

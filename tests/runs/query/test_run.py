@@ -7,21 +7,18 @@ import pytest
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.query.run import Run
-from support.run_folders import TREES, UNCERTAINTY, Folder, overwrite, picture, settings, task, tasks_of, three_pictures
+from support.run_folders import (
+    EYE,
+    TREES,
+    UNCERTAINTY,
+    Folder,
+    overwrite,
+    picture,
+    settings,
+    task,
+    tasks_of,
+)
 from support.typed import present
-
-EYE = np.eye(7, dtype=np.float32)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Folder(tmp_path)
-
-
-@pytest.fixture
-def several(folder):
-    return Run(three_pictures(folder).place)
-
 
 # ----------------------------------------------------------------------------------------------- which rows count
 
