@@ -37,6 +37,7 @@ _PLACES = {
     "TextTarget": "targets",
     "TorchModel": "models.torch.model",
     "accelerate": "models.accelerate",
+    "assert_looks_at": "gates",
     "compare": "comparing",
     "detections": "api",
     "explain": "api",

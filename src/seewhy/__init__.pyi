@@ -38,6 +38,7 @@ from seewhy.explainers.smooth_grad import SmoothGrad as SmoothGrad
 from seewhy.explainers.tis import TIS as TIS
 from seewhy.explainers.vit_recipro_cam import ViTReciproCAM as ViTReciproCAM
 from seewhy.explanation import Explanation as Explanation
+from seewhy.gates import assert_looks_at as assert_looks_at
 from seewhy.images.preprocessing import Preprocessing as Preprocessing
 from seewhy.memory import keep_memory as keep_memory
 from seewhy.models import heads as heads
@@ -80,6 +81,7 @@ from . import errors as errors
 from . import explainers as explainers
 from . import explanation as explanation
 from . import exports as exports
+from . import gates as gates
 from . import images as images
 from . import inputs as inputs
 from . import judging as judging
@@ -91,6 +93,7 @@ from . import ood as ood
 from . import perturbation as perturbation
 from . import plain as plain
 from . import progress as progress
+from . import pytest_plugin as pytest_plugin
 from . import regions as regions
 from . import registry as registry
 from . import runs as runs
@@ -155,6 +158,7 @@ __all__ = [
     "TorchModel",
     "ViTReciproCAM",
     "accelerate",
+    "assert_looks_at",
     "compare",
     "detections",
     "explain",

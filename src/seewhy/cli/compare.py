@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from seewhy.cli.flags import PictureFlags
 
@@ -36,3 +39,5 @@ class Compare(PictureFlags):
     """Prints what every number was made with: all parameters of each explainer and metric."""
     strict: bool = False
     """Exit with 1 when anything failed, not only when everything did."""
+    fail_under: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """METRIC=NUMBER: exit with 1 where an explainer's mean is worse or was not measured. May be repeated."""

@@ -78,6 +78,8 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     """Keeps copies of the pictures in the run folder."""
     device: str | None = None
     """Where the network runs: cpu, cuda, cuda:1."""
+    fail_under: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """METRIC=NUMBER: exit with 1 where an explainer's mean is worse or was not measured. May be repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seewhy import registry
-from seewhy.cli.flags import activation, changes, emit, parameter, sieve, source, split
+from seewhy import registry, specs
+from seewhy.cli.flags import activation, changes, emit, parameter, say, sieve, source, split
 from seewhy.cli.origin import here, import_from, noted
 from seewhy.cli.runs import How, RunCommand
 from seewhy.errors import InvalidInput
+from seewhy.gates import bars, missed
 from seewhy.runs.runner import Runner
 from seewhy.runs.work.job import Job
 
@@ -39,6 +40,8 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
         timeout=how.timeout,
     )  # fmt: skip
     _check_something(job)
+    judges = specs.metrics(job.metrics, None)
+    floors = bars(command.fail_under, list(judges))
     kind = registry.load("engines", how.engine)
     asked = {"workers": how.workers, "address": how.address, "apart": how.timeout is not None}
     engine: Any = kind(**{f.name: asked[f.name] for f in dataclasses.fields(kind) if f.name in asked})
@@ -50,7 +53,11 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
     if found.interrupted:
         return 130
     lost = found.computed > 0 and found.failed == found.computed
-    return 1 if lost or (how.strict and found.failures) else 0
+    mine = {label: found.scores.get(label, {}) for label in specs.explainers(None, job.explainers, None)}
+    below = missed(floors, mine, {label: metric.better for label, metric in judges.items()})
+    for sentence in below:
+        say(sentence)
+    return 1 if lost or below or (how.strict and found.failures) else 0
 
 
 def _metrics(command: RunCommand) -> list[str]:
@@ -68,7 +75,7 @@ def _model_options(command: RunCommand) -> dict[str, Any]:
     options = {
         "checkpoint": source(command)[1], "trust": command.trust, "num_classes": command.num_classes,
         "labels": command.labels, "changes": changes(command),
-        "backend": None if command.backend == "auto" else command.backend,
+        "backend": None if command.backend == "auto" else command.backend, "texts": list(command.texts),
     }  # fmt: skip
     return {name: value for name, value in options.items() if value}
 
@@ -82,7 +89,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _remembered(command: RunCommand) -> dict[str, Any]:
     """What run.json keeps of the command, so that it can be resumed."""
-    how = {f.name for f in dataclasses.fields(How)} | {"config", "quiet", "out", "max_pixels"}
+    how = {f.name for f in dataclasses.fields(How)} | {"config", "quiet", "out", "max_pixels", "fail_under"}
     fields = [f for f in dataclasses.fields(command) if f.name not in how]
     values = {f.name: getattr(command, f.name) for f in fields if getattr(command, f.name) != f.default}
     plain = {n: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for n, v in values.items()}
