@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -109,3 +110,37 @@ def test_a_new_explainer_is_one_new_file() -> None:
 
 def test_the_new_file_is_gone() -> None:
     assert registry.names("explainers") == FOUND
+
+
+# -------------------------------------------------------------------------------- what is named instead of a method
+
+
+def test_what_is_offered_needs_no_more_than_there_is() -> None:
+    assert registry.instead("scores") == "RISE or Occlusion"
+    assert registry.instead("features") == "ReciproCAM, RISE or Occlusion"
+    assert registry.instead("gradients") == "GradCAM, ReciproCAM, RISE or Occlusion"
+    assert registry.instead("features", tokens=True) == "RISE or Occlusion"
+    kinds = [registry.load("explainers", name) for name in FOUND]
+    offered = [kind for kind in kinds if kind.offered]
+    assert len({kind.offered for kind in offered}) == len(offered) == 4
+    assert not any(kind.chance or kind.classes_only for kind in offered)
+
+
+LOWER = ("models", "targets.py", "detection.py", "types.py", "perturbation.py", "images", "datasets", "boxes.py")
+
+
+def test_lower_rooms_name_no_explainer_in_what_they_say() -> None:
+    source = Path(seewhy.__file__).parent
+    files = [f for room in LOWER for f in ([source / room] if room.endswith(".py") else (source / room).rglob("*.py"))]
+    assert len(files) > 80
+    names = set(registry.class_names("explainers")) - {"Gradient"}
+    said = []
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        told = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                said += [
+                    f"{file.name}:{node.lineno} {word}" for word in re.findall(r"\w+", node.value) if word in names
+                ]
+    assert said == []

@@ -19,7 +19,7 @@ from typing import Any
 
 from seewhy.errors import UnknownName, nearest
 
-__all__ = ["KINDS", "class_names", "files", "forget", "load", "loaded", "name_of", "names", "outside"]
+__all__ = ["KINDS", "class_names", "files", "forget", "instead", "load", "loaded", "name_of", "names", "outside"]
 
 KINDS = {
     **{
@@ -50,7 +50,7 @@ def _outside(kind: str) -> dict[str, EntryPoint]:
 
 def forget() -> None:
     """Looks again for files and entry points the next time: a package was installed meanwhile."""
-    for known in (_files, _outside, class_names):
+    for known in (_files, _outside, class_names, instead):
         known.cache_clear()
 
 
@@ -95,6 +95,30 @@ def load(kind: str, name: str) -> Any:
     if name in (others := _outside(kind)):
         return others[name].load()
     raise UnknownName(f"There is no {kind[:-1]} {name!r}. {nearest(name, names(kind))}")
+
+
+_RUNGS = {
+    "scores": ("Model",),
+    "features": ("Model", "FeatureModel"),
+    "gradients": ("Model", "FeatureModel", "GradientModel"),
+}
+_OFFERS = re.compile(r"^    offered: ClassVar\[int\] = [1-9]", flags=re.MULTILINE)
+
+
+@cache
+def instead(gives: str, *, tokens: bool = False) -> str:
+    """Names the explainers that offer themselves where another cannot be used: "RISE or Occlusion".
+
+    Rooms below the explainers do not know them; they say what a model gives, and each explainer says what it needs.
+
+    Args:
+        gives: what there is: "scores", "features" or "gradients".
+        tokens: whether no layer has a spatial map.
+    """
+    offering = [name for name, path in _files("explainers").items() if _OFFERS.search(path.read_text(encoding="utf-8"))]
+    kinds = sorted((load("explainers", name) for name in offering), key=lambda kind: kind.offered)
+    fit = [k.__name__ for k in kinds if k.needs.__name__ in _RUNGS[gives] and not (tokens and k.spatial)]
+    return f"{', '.join(fit[:-1])} or {fit[-1]}"
 
 
 def name_of(thing: Any) -> str:

@@ -19,6 +19,7 @@ from seewhy.detection import SCORE, BoxTarget, Detection, DRISETarget, MaskTarge
 from seewhy.errors import InvalidTarget, nearest
 from seewhy.images.view import View
 from seewhy.regions import KeypointTarget, RegionTarget
+from seewhy.registry import instead
 from seewhy.types import Outputs
 
 __all__ = [
@@ -257,7 +258,7 @@ class Request:
         found = self.resolve(outputs)
         if found.classes is None:
             raise InvalidTarget(
-                f"{method} explains classes. For a box, a mask or another target use RISE or Occlusion."
+                f"{method} explains classes. For a box, a mask or another target use {instead('scores')}."
             )
         return found
 

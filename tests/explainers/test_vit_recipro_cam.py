@@ -268,7 +268,7 @@ class _Outside(token_networks.Pooled):
 def test_a_block_without_its_residual_is_refused() -> None:
     said = (
         r"^What passes around block 'blocks\.1' is added outside of it, so it cannot be shown a part of its tokens\. "
-        r"Use AttentionRollout, GradCAM, RISE or Occlusion\.$"
+        r"Use GradCAM, RISE or Occlusion\.$"
     )
     with pytest.raises(NoSpatialOutput, match=said):
         ViTReciproCAM(build(_Outside))(pictures())
@@ -312,8 +312,8 @@ def test_errors() -> None:
     with pytest.raises(InvalidInput, match=r"^use_gaussian must be True or False, got 1\.$"):
         ViTReciproCAM(build(token_networks.Pooled), use_gaussian=1)
     said = (
-        r"^No block with an attention among tokens was found in Pooled\. Use a method for other networks: ReciproCAM, "
-        r"GradCAM, RISE or Occlusion\.$"
+        r"^No block with an attention among tokens was found in Pooled\. Use a method for other networks: GradCAM, "
+        r"ReciproCAM, RISE or Occlusion\.$"
     )
     with pytest.raises(NoSpatialOutput, match=said):
         ViTReciproCAM(build(networks.Pooled))(x)

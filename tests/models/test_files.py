@@ -105,7 +105,8 @@ def test_torchscript(suffix: str, tmp_path: Path) -> None:
     close(RISE(model, num_masks=10).attribute(X), RISE(network, num_masks=10).attribute(X))
     close(Gradient(model).attribute(X), Gradient(network).attribute(X))
     said = (
-        f"net{suffix} is TorchScript, which shows no layers. Use Gradient, RISE or Occlusion, or load the network that"
+        f"net{suffix} is TorchScript, which shows no layers. Use a method that looks at none, such as RISE or "
+        "Occlusion, or load the network that"
     )
     for method in (GradCAM, ReciproCAM, ViTReciproCAM):
         with pytest.raises(NoSpatialOutput, match=re.escape(said)):

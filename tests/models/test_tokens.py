@@ -101,7 +101,7 @@ def test_tokens_that_do_not_lie_row_by_row_are_refused(kind: type[nn.Module], la
     length = 9 if kind is _Halved else 17
     said = (
         f"The network's tokens ({length} of them from layer 'block' on) do not lie in the picture row by row, so a "
-        "map cannot be read from them. Use a method that needs scores only: Occlusion or RISE."
+        "map cannot be read from them. Use a method that needs scores only: RISE or Occlusion."
     )
     for method in (GradCAM, ActivationMap, ReciproCAM):
         with pytest.raises(NoSpatialOutput, match=f"^{re.escape(said)}$"):

@@ -44,7 +44,9 @@ class Explainer:
     detail (``pixelwise``), so that it is better looked at beside the picture than over it, what its raw values are
     (``values``, see `seewhy.plain.Meaning`), by which maps are drawn and those that show nothing are found, whether it
     explains classes and no boxes (``classes_only``), whether it looks at nothing and shows what chance gives
-    (``chance``), and what is to be known of every map that it makes (``caution``).
+    (``chance``), whether a layer must have a spatial map (``spatial``), its place among the methods that messages
+    offer where another cannot be used (``offered``; 0: not among them), and what is to be known of every map that it
+    makes (``caution``).
     """
 
     network: Any
@@ -55,6 +57,8 @@ class Explainer:
     values: ClassVar[Meaning] = "unknown"
     classes_only: ClassVar[bool] = False
     chance: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False
+    offered: ClassVar[int] = 0
     caution: ClassVar[str] = ""
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
@@ -191,8 +195,8 @@ def _check_finite(raw: Tensor, method: str) -> None:
     if bad:
         raise BadOutput(
             f"{method} came to NaN or infinite values in image {', '.join(map(str, bad))}: the network's numbers "
-            "overflow, or it has an operation without a finite gradient there. Try a float32 network, RISE or "
-            "Occlusion."
+            "overflow, or it has an operation without a finite gradient there. Try a float32 network, "
+            f"{registry.instead('scores')}."
         )
 
 
@@ -203,7 +207,7 @@ def _gives(model: Model) -> str:
 
 
 def _instead(model: Model) -> str:
-    return "ReciproCAM, RISE or Occlusion" if isinstance(model, FeatureModel) else "RISE or Occlusion"
+    return registry.instead("features" if isinstance(model, FeatureModel) else "scores")
 
 
 def __getattr__(name: str) -> Any:

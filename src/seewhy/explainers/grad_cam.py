@@ -31,6 +31,7 @@ class GradCAM(GradientCAM):
     """
 
     values: ClassVar[Meaning] = "part"
+    offered: ClassVar[int] = 1
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class Occlusion(Explainer):
     baseline: float | str | Tensor = 0.0
 
     values: ClassVar[Meaning] = "change"
+    offered: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)

@@ -44,6 +44,8 @@ class ReciproCAM(Explainer):
 
     needs: ClassVar[type] = FeatureModel
     values: ClassVar[Meaning] = "alone"
+    offered: ClassVar[int] = 2
+    spatial: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)

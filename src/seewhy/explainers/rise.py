@@ -74,6 +74,7 @@ class RISE(Explainer):
     seed: int = 0
 
     values: ClassVar[Meaning] = "change"
+    offered: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from seewhy.models.graph import Graph
 from seewhy.models.layout import Seen
+from seewhy.registry import instead
 
 __all__ = ["Maps", "Trials", "no_stream", "nowhere"]
 
@@ -94,13 +95,13 @@ def nowhere(maps: Sequence[Seen], graph: Graph) -> str:
     if not beside:
         return (
             "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
-            "Occlusion or RISE."
+            f"{instead('scores')}."
         )
     named = ", ".join(map(repr, beside[:_NAMED]))
     return (
         "No layer with a spatial map carries all of the picture's influence on the scores: it passes through "
         f"several beside each other. Layers that come into question: {named}. Name one, layer={beside[0]!r} for "
-        "example, or use Occlusion or RISE."
+        f"example, or use {instead('scores')}."
     )
 
 
@@ -108,7 +109,7 @@ def no_stream(length: int, prefix: int) -> str:
     """Says that the scores depend on no layer's tokens, of which ``prefix`` stand before those of the picture."""
     return (
         f"The network's scores do not depend on its tokens ({length} of them, {length - prefix} of the picture) after "
-        "any of its layers. Name a layer, or use Occlusion or RISE."
+        f"any of its layers. Name a layer, or use {instead('scores')}."
     )
 
 

@@ -23,6 +23,7 @@ from seewhy.models.layout import Layout, Seen, is_tokens
 from seewhy.models.places import alike, changed, probes
 from seewhy.models.torch.state import hooked, on
 from seewhy.models.turns import alone
+from seewhy.registry import instead
 from seewhy.types import Passes
 
 __all__ = ["MOST_PREFIX", "Enough", "NotOfThePicture", "astray", "candidates", "locate"]
@@ -79,7 +80,7 @@ def astray(length: int, layer: str, still: bool = False) -> str:
     how = "do not move with the places of the picture" if still else "do not lie in the picture row by row"
     return (
         f"The network's tokens ({length} of them from layer {layer!r} on) {how}, so a map cannot be read from them. "
-        "Use a method that needs scores only: Occlusion or RISE."
+        f"Use a method that needs scores only: {instead('scores')}."
     )
 
 

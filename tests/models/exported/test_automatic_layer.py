@@ -144,7 +144,7 @@ def test_without_such_a_layer_the_message_names_those_beside_each_other(tmp_path
     said = (
         r"^No layer with a spatial map carries all of the picture's influence on the scores: it passes through several "
         r"beside each other\. Layers that come into question: '(.+)', '(.+)'\. Name one, layer='(.+)' for example, or "
-        r"use Occlusion or RISE\.$"
+        r"use RISE or Occlusion\.$"
     )
     for model, names in ((TorchModel(network), {"b", "other"}), (save(network, "onnx", tmp_path, X), None)):
         with pytest.raises(NoSpatialOutput, match=said) as raised:

@@ -195,7 +195,7 @@ def test_two_pictures_in_one_input_have_no_layer_of_their_own() -> None:
     said = (
         "No layer with a spatial map carries all of the picture's influence on the scores: it passes through several "
         "beside each other. Layers that come into question: 'body'. Name one, layer='body' for example, or use "
-        "Occlusion or RISE."
+        "RISE or Occlusion."
     )
     x = pictures(2, channels=6)
     with pytest.raises(NoSpatialOutput, match=f"^{re.escape(said)}$"):

@@ -316,7 +316,7 @@ def test_the_automatic_layer_of_transformers() -> None:
 def test_no_layer_with_a_map_at_all() -> None:
     said = (
         "No layer of the network has a spatial map (N, C, h, w). Use a method that needs scores only: "
-        "Occlusion or RISE."
+        "RISE or Occlusion."
     )
     with pytest.raises(NoSpatialOutput, match="^" + re.escape(said) + "$"):
         TorchModel(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))).auto_layer(pictures())

@@ -14,6 +14,7 @@ from functools import cached_property
 from seewhy.errors import NoSpatialOutput
 from seewhy.models.graph import Graph, Node, Size
 from seewhy.models.layout import Seen, fits
+from seewhy.registry import instead
 
 __all__ = ["Anatomy", "frontier"]
 
@@ -155,7 +156,7 @@ class Anatomy:
                 later = normed is not None and self.graph.place[normed] > self.graph.place[found]
                 return found, normed if later else None
         raise NoSpatialOutput(
-            "The graph has no transformer's blocks through which all tokens pass. Use ReciproCAM, RISE or Occlusion."
+            f"The graph has no transformer's blocks through which all tokens pass. Use {instead('features')}."
         )
 
     def normalised(self, layer: str) -> bool:

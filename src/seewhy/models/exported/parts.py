@@ -8,6 +8,7 @@ from torch import Tensor
 from seewhy.errors import InputRefused, InvalidInput
 from seewhy.models.exported.layers import Anatomy, frontier
 from seewhy.models.exported.model import ExportedModel
+from seewhy.registry import instead
 from seewhy.types import Outputs
 
 __all__ = ["Above", "Part"]
@@ -73,7 +74,7 @@ class Above:
                 return
         raise InvalidInput(
             f"{self.model.name} cannot be cut at layer {self.layer!r}: the rest of it, run on the layer's own "
-            "output, does not give the network's scores. Choose another layer, or use RISE or Occlusion."
+            f"output, does not give the network's scores. Choose another layer, or use {instead('scores')}."
         )
 
     def _scores(self, part: Part, own: list[Tensor], rows: Tensor) -> Outputs:

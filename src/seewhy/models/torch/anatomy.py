@@ -24,6 +24,7 @@ from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
 from seewhy.models.torch.trace import Trace, trace
 from seewhy.models.turns import alone
+from seewhy.registry import instead
 from seewhy.types import Passes
 
 __all__ = ["Anatomy", "anatomy"]
@@ -125,7 +126,7 @@ class Look:
         if any(t.is_inference() for t in tensors(self.network)):
             raise InvalidInput(
                 "The network was made inside torch.inference_mode(), so it cannot be found out which of its "
-                "tokens matter. Make or load it outside, or use RISE or Occlusion."
+                f"tokens matter. Make or load it outside, or use {instead('scores')}."
             )
         found = trace(self.network, self.inputs[:1], self.run, lambda raw: self.scores(raw, 1))
         self.passes.backward += 1
@@ -260,7 +261,7 @@ class Look:
         if not self.flow().reached:
             return (
                 "The scores do not come from the picture through operations of torch that could be seen, so no layer "
-                "can be chosen. Name a layer, or use Occlusion or RISE."
+                f"can be chosen. Name a layer, or use {instead('scores')}."
             )
         return nowhere([s for s in self.seen() if s.kind == "map" and s.live], self.flow().graph)
 

@@ -30,8 +30,9 @@ from seewhy.models.torch.pooled_head import Tape
 from seewhy.models.torch.refusal import refusal
 from seewhy.models.torch.state import frozen, hooked, untouched, untouched_by_pass
 from seewhy.models.torch.transformer import TorchTransformer, transformer
-from seewhy.models.torch.watching import CHECKPOINTED, Watch, several
+from seewhy.models.torch.watching import Watch, checkpointed, several
 from seewhy.models.turns import alone, running, using
+from seewhy.registry import instead
 from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
@@ -253,7 +254,7 @@ class TorchModel:
         if not values.requires_grad:
             raise InvalidInput(
                 f"The scores do not depend on {_layer(name)} through operations that torch can differentiate "
-                "(the network may run under torch.no_grad() itself). Use ReciproCAM, RISE or Occlusion."
+                f"(the network may run under torch.no_grad() itself). Use {instead('features')}."
             )
         return Gradients(
             maps=watch.layout.to_maps(leaf.detach()),
@@ -289,8 +290,8 @@ class TorchModel:
         if kinds:
             raise InvalidInput(
                 f"{self.name} has quantised layers ({', '.join(kinds)}), which torch does not differentiate: a "
-                "gradient would be zero or leave them out. Use ReciproCAM, RISE or Occlusion, or the network before it "
-                "was quantised."
+                f"gradient would be zero or leave them out. Use {instead('features')}, or the network before it was "
+                "quantised."
             )
 
     @contextmanager
@@ -300,11 +301,11 @@ class TorchModel:
             yield
         except (RuntimeError, InputRefused) as error:
             if "checkpoint" in f"{error} {error.__cause__}".lower():
-                raise InvalidInput(CHECKPOINTED.format(name=self.name)) from error
+                raise InvalidInput(checkpointed(self.name)) from error
             if any(t.is_inference() for t in tensors(self.module)):
                 raise InvalidInput(
                     f"{self.name} was made inside torch.inference_mode(), so torch cannot differentiate it. Make or "
-                    "load it outside, or use ReciproCAM, RISE or Occlusion."
+                    f"load it outside, or use {instead('features')}."
                 ) from error
             raise
 

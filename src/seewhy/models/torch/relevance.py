@@ -17,6 +17,7 @@ from seewhy.models.torch.body import Body
 from seewhy.models.torch.gradients import gradients
 from seewhy.models.torch.state import frozen, on
 from seewhy.models.turns import alone
+from seewhy.registry import instead
 from seewhy.types import Outputs
 
 __all__ = ["attentions"]
@@ -68,8 +69,8 @@ def attentions(body: Body, inputs: Tensor, pick: Callable[..., Tensor], alone: b
         if not alone:
             raise
         raise NoSpatialOutput(
-            "The network's head cannot be put on the tokens of its earlier blocks, so LeGrad is not defined for it. "
-            f"Use AttentionRollout. It says: {str(error.__cause__ or error).splitlines()[0]}"
+            "The network's head cannot be put on the tokens of its earlier blocks, so they cannot be compared. Use "
+            f"{instead('gradients', tokens=True)}. It says: {str(error.__cause__ or error).splitlines()[0]}"
         ) from error
     own = Outputs(scores=outputs.scores[-n:].detach(), activated=outputs.activated)
     with torch.enable_grad():
@@ -77,7 +78,7 @@ def attentions(body: Body, inputs: Tensor, pick: Callable[..., Tensor], alone: b
     if not values.requires_grad:
         raise NoSpatialOutput(
             "The scores do not depend on the attention through operations that torch can differentiate. Use "
-            "ViTReciproCAM, RISE or Occlusion."
+            f"{instead('features', tokens=True)}."
         )
 
     def of(t: int) -> list[Tensor]:

@@ -21,6 +21,7 @@ from seewhy.models.torch.attention import Attention, Query
 from seewhy.models.torch.body import Body
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
+from seewhy.registry import instead
 from seewhy.types import Outputs
 
 __all__ = ["sampled", "streams"]
@@ -49,7 +50,7 @@ def sampled(body: Body, inputs: Tensor, kept: Tensor, rows: Tensor | None = None
     if not known["removed"] and not known["hidden"]:
         raise NoSpatialOutput(
             f"{body.model.name} cannot be shown a part of its tokens: its attention knows positions, and its head "
-            "reads all tokens. Use RISE or Occlusion."
+            f"reads all tokens. Use {instead('scores')}."
         )
     with alone(body.look.network), ExitStack() as stack, torch.no_grad():
         way(stack, body, kept)

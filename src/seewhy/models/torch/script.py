@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy.errors import NoSpatialOutput
 from seewhy.models.torch.model import TorchModel
+from seewhy.registry import instead
 
 __all__ = ["ScriptModel"]
 
@@ -29,8 +30,8 @@ class ScriptModel(TorchModel):
     def look(self, inputs: Tensor) -> NoReturn:
         """Raises NoSpatialOutput."""
         raise NoSpatialOutput(
-            f"{self.name} is TorchScript, which shows no layers. Use Gradient, RISE or Occlusion, or load the network "
-            "that it was made from."
+            f"{self.name} is TorchScript, which shows no layers. Use a method that looks at none, such as "
+            f"{instead('scores')}, or load the network that it was made from."
         )
 
     def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> NoReturn:

@@ -19,6 +19,7 @@ from seewhy.models.torch.sampling import sampled, streams
 from seewhy.models.torch.state import on, widened
 from seewhy.models.torch.trace import Block
 from seewhy.models.turns import alone
+from seewhy.registry import instead
 from seewhy.types import Outputs
 
 __all__ = ["TorchTransformer", "transformer"]
@@ -58,7 +59,7 @@ class TorchTransformer(Body):
         if not self.look.carries(block.name):
             raise NoSpatialOutput(
                 f"What passes around block {block.name!r} is added outside of it, so it cannot be shown a part of its "
-                "tokens. Use AttentionRollout, GradCAM, RISE or Occlusion."
+                f"tokens. Use {instead('gradients', tokens=True)}."
             )
 
     def attentions(self, inputs: Tensor, pick: Callable[[Outputs, Outputs], Tensor], alone: bool) -> Attentions:
@@ -203,7 +204,7 @@ def transformer(model: Network, inputs: Tensor) -> TorchTransformer:
     if found is None or not same:
         raise NoSpatialOutput(
             f"No block with an attention among tokens was found in {model.name}. Use a method for other networks: "
-            f"{'ReciproCAM, ' if stream is None else ''}GradCAM, RISE or Occlusion."
+            f"{instead('gradients', tokens=stream is not None)}."
         )
     last = found.step(same[-1].name)
     return TorchTransformer(model, look, same, look.layout(last.shape[0]), last.matters)

@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from seewhy.errors import InvalidInput, NoSpatialOutput, UnknownLayer
 from seewhy.models.layout import FIRST, Seen, TokenGrids, read_layout
 from seewhy.models.torch.pooled_head import Tape
+from seewhy.registry import instead
 
-__all__ = ["CHECKPOINTED", "Watch", "several"]
+__all__ = ["Watch", "checkpointed", "several"]
 
-CHECKPOINTED = (
-    "{name} computes its activations again in the backward pass (torch.utils.checkpoint), so it cannot be "
-    "differentiated at a layer. Switch that off for explaining (gradient_checkpointing_disable() of Hugging Face's "
-    "models), or use ReciproCAM, RISE or Occlusion."
-)
+
+def checkpointed(name: str) -> str:
+    """Says that a network cannot be differentiated at a layer, because it saves memory in another way."""
+    return (
+        f"{name} computes its activations again in the backward pass (torch.utils.checkpoint), so it cannot be "
+        "differentiated at a layer. Switch that off for explaining (gradient_checkpointing_disable() of Hugging "
+        f"Face's models), or use {instead('features')}."
+    )
 
 
 class Watch:
@@ -53,7 +57,7 @@ class Watch:
         if not self._look(output):
             return None
         if not torch.is_grad_enabled() and _checkpointing():
-            raise InvalidInput(CHECKPOINTED.format(name=f"What runs layer {self.layer!r}"))
+            raise InvalidInput(checkpointed(f"What runs layer {self.layer!r}"))
         copy = self.leaf(output)
         self._follow(copy)
         return copy
