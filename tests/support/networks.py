@@ -47,13 +47,13 @@ class Parts(nn.Module):
         """(N, C, H, W) -> (N, 16, H/4, W/4)."""
         return self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x))))))
 
-    def end(self, maps: Tensor) -> Any:
+    def scored(self, maps: Tensor) -> Any:
         """(N, 16, h, w) -> (N, K)."""
         return self.fc(self.pool(maps).flatten(1))
 
     def scores(self, x: Tensor) -> Any:
         """(N, C, H, W) -> (N, K)."""
-        return self.end(self.features(x))
+        return self.scored(self.features(x))
 
 
 class Pooled(Parts):
@@ -233,7 +233,7 @@ class Fails(nn.Module):
     """To be put before a network: raises where it is told to, "forward" or "backward"."""
 
     features: Callable[[Tensor], Tensor]
-    end: Callable[[Tensor], Any]
+    scored: Callable[[Tensor], Any]
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class Fails(nn.Module):
             raise RuntimeError("broken on purpose")
         if x.requires_grad:
             x.register_hook(_raise)
-        return self.end(x)
+        return self.scored(x)
 
 
 class Failing(Fails, Pooled):

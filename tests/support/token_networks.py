@@ -65,8 +65,12 @@ class Pooled(nn.Module):
         """(N, L, 16) -> (N, 16)."""
         return self.norm(tokens)[:, self.first.shape[1] :].mean(1) if self.mean else self.norm(tokens)[:, 0]
 
+    def scored(self, tokens: Tensor) -> Any:
+        """(N, L, 16) -> (N, K)."""
+        return self.fc(self.pool(tokens))
+
     def forward(self, x: Tensor) -> Any:
-        return self.fc(self.pool(self.features(x)))
+        return self.scored(self.features(x))
 
 
 class Deep(Pooled):
