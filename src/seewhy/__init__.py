@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -56,9 +57,10 @@ def public_names() -> dict[str, str]:
     return {**_PLACES, **found}
 
 
-def subpackages() -> list[str]:
+@lru_cache  # a look into the folder takes a millisecond, and every use of a public name asks
+def subpackages() -> tuple[str, ...]:
     """The modules and packages right below seewhy that are there for users: ``seewhy.metrics``, ``seewhy.runs`` ..."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from seewhy.models.automatic import Maps, no_stream, nowhere
 from seewhy.models.layout import Layout, Seen, fingerprint
 from seewhy.models.tokens import locate
 from seewhy.models.torch.flow import Flow, Heard, follow
+from seewhy.models.torch.head import Memory
 from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
 from seewhy.models.torch.trace import Trace, trace
@@ -49,6 +50,7 @@ class Anatomy:
         maps: for each map (value, shape) why it is not the picture's, or "".
         boxes: whether the outputs have boxes; None before that was seen.
         checked: results of checks that are made once, by name.
+        heads: how what follows a layer is run.
     """
 
     tokens: dict[int, Layout] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Anatomy:
     maps: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
     boxes: bool | None = None
     checked: dict[Any, bool] = field(default_factory=dict)
+    heads: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, eq=False)

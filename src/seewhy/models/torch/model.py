@@ -186,20 +186,26 @@ class TorchModel:
         name = self._resolve(inputs, layer)
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
+        memory = anatomy(self.module, inputs).heads
         with alone(self.module), torch.no_grad():
-            watch, raw = self._watched(inputs, name, Watch.keep)
+            recorder = partial(memory.recorder, self.module, name, inputs)
+            watch, raw = self._watched(inputs, name, Watch.keep, recorder)
         outputs = self.read(raw, inputs.shape[0])
         own, layout = watch.map(), watch.layout
         prefix = own[:, : layout.prefix] if layout.kind == "tokens" else None
+        linear = self._linear(watch.tape, raw)
+        if linear is not None:
+            memory.closed.add(name)
         head = Head(
-            self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.at or watch.calls, prefix
-        )
+            self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.at or watch.calls,
+            self._again, memory, watch.recording(), prefix,
+        )  # fmt: skip
         return Features(
             maps=layout.to_maps(own),
             outputs=outputs,
             layer=name,
             inputs=inputs,
-            linear=self._linear(watch.tape, raw),
+            linear=linear,
             warnings=watch.warnings,
             state=head,
             prefix=layout.prefix if layout.kind == "tokens" else None,
@@ -375,12 +381,12 @@ class TorchModel:
             look.seen()
         return bool(look.known.boxes)
 
-    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> tuple[Watch, Any]:
+    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any], recorder: Any = None) -> tuple[Watch, Any]:
         """One forward pass with ``hook`` on a layer; a second one where the layer's tokens were not known before."""
         look = cache(partial(self.look, inputs))  # only for tokens, and for modules that run several times
         at: int | None = None
         while True:
-            watch = Watch(inputs, name, lambda: look().known.tokens, at)
+            watch = Watch(inputs, name, lambda: look().known.tokens, at, recorder and recorder(at))
             try:
                 with hooked(self.module, name, partial(hook, watch)), watch:
                     raw = self._run(inputs)
@@ -406,6 +412,12 @@ class TorchModel:
     def _rows(self, inputs: Tensor, rows: Tensor) -> Any:
         """What it returns for changed copies, row r of image ``rows[r]``."""
         return self.at(rows)._run(inputs)
+
+    def _again(self, inputs: Tensor, rows: Tensor) -> Any:
+        """What it returns for such copies in a pass that is a replay: the caller sees to it that none is changed."""
+        model = self.at(rows)
+        further = dict(model.forward_kwargs)
+        return calling(self.module, self.name, self.input_name, further)(self.module, inputs, further)
 
     def _cuttable(self) -> dict[str, Any] | None:
         """The further arguments with which the network can be cut; None where it cannot: they go with the images."""

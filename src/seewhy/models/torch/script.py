@@ -34,5 +34,5 @@ class ScriptModel(TorchModel):
             f"{instead('scores')}, or load the network that it was made from."
         )
 
-    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any]) -> NoReturn:
+    def _watched(self, inputs: Tensor, name: str, hook: Callable[..., Any], recorder: Any = None) -> NoReturn:
         self.look(inputs)

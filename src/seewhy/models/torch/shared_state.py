@@ -115,7 +115,7 @@ class SharedState:
                 visit.left = True
                 self.groups[:] = [g for g in self.groups if g is not group]
                 return
-            if own() or all(v.thread == visit.thread for v in others):
+            if all(v.thread == visit.thread for v in others) or own():
                 visit.restore()
             visit.left = True
             group.visits[:] = others

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.errors import InvalidInput, NoSpatialOutput, UnknownLayer
 from seewhy.models.layout import FIRST, Seen, TokenGrids, read_layout
 from seewhy.models.torch.pooled_head import Tape
+from seewhy.models.torch.replay import Recorder, Recording
 from seewhy.registry import instead
 
 __all__ = ["Watch", "checkpointed", "several"]
@@ -30,8 +31,11 @@ def checkpointed(name: str) -> str:
 class Watch:
     """What one forward hook saw of a layer; where a module is used several times, the call ``at``, or the last one."""
 
-    def __init__(self, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids], at: int | None = None) -> None:
-        self.inputs, self.layer, self.tokens, self.at = inputs, layer, tokens, at
+    def __init__(
+        self, inputs: Tensor, layer: str, tokens: Callable[[], TokenGrids], at: int | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:  # fmt: skip
+        self.inputs, self.layer, self.tokens, self.at, self.recorder = inputs, layer, tokens, at, recorder
         self.layout, self.calls = FIRST, 0
         self.warnings: list[str] = []
         self.tape = Tape()
@@ -40,6 +44,8 @@ class Watch:
         self._recording = ExitStack()
 
     def __enter__(self) -> Watch:
+        if self.recorder is not None:
+            self._recording.enter_context(self.recorder)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -66,6 +72,10 @@ class Watch:
         """A copy of ``tensor`` from which the graph starts, to be given to the network."""
         self._maps = tensor.detach().requires_grad_()
         return self._maps.clone()  # a leaf must not be changed in place
+
+    def recording(self) -> Recording | None:
+        """What the modules before the layer gave, where that was written down."""
+        return None if self.recorder is None else self.recorder.recording()
 
     def map(self) -> Tensor:
         """The layer's output of the last call."""
