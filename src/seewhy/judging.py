@@ -24,7 +24,7 @@ from seewhy.explainers import Explainer
 from seewhy.images.reading import read_mask
 from seewhy.images.view import View
 from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric, explaining, resampling
+from seewhy.metrics import Case, Metric, Said, explaining, resampling
 from seewhy.models import Model
 from seewhy.types import Sample
 
@@ -73,12 +73,14 @@ class Judgement(NamedTuple):
         value: NaN where there was nothing to judge, and where it failed.
         forward: images that went through the network for it.
         error: what stood against it; None where nothing did.
+        said: what the metric says beside its value; "" where it says nothing.
     """
 
     metric: str
     value: float
     forward: float
     error: BaseException | None = None
+    said: str = ""
 
 
 def reason(error: BaseException) -> str:
@@ -134,14 +136,14 @@ def judge(
         if isinstance(about, BaseException):
             yield Judgement(label, float("nan"), 0, about)
             continue
-        before, value, failed = replace(about.model.passes), float("nan"), None
+        before, found, failed = replace(about.model.passes), Said(float("nan")), None
         try:
             if about.truth is not None or not metric.needs_truth:
                 with limit():
-                    value = metric(about)
+                    found = metric.said(about)
         except FAILURES as error:  # the other metrics' results are not lost
             failed = error
-        yield Judgement(label, value, about.model.passes.since(before).forward, failed)
+        yield Judgement(label, found.value, about.model.passes.since(before).forward, failed, found.text)
 
 
 # --------------------------------------------------------------------------------------------- where the object is

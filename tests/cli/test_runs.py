@@ -66,6 +66,14 @@ def test_run_resume_status_export(place: Path, capsys: pytest.CaptureFixture[str
     assert float(scores[record.sample, str(label)]) == pytest.approx(record.scores[label, "gradient", "sparseness"])
 
 
+def test_trust_grades_are_asked_for_by_a_flag(place: Path) -> None:
+    assert seewhy("run", *MODEL, *TASK, "--trust-grade", "--out", "out") == 0
+    run = Run(place / "out")
+    assert run.metrics[-1] == "trust_grade"
+    record = next(run.records())
+    assert {key[2] for key in record.said} == {"trust_grade"}
+
+
 def test_resume_from_another_folder(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ from seewhy.explainers.occlusion import Occlusion
 from seewhy.explainers.random_map import RandomMap
 from seewhy.explainers.rise import RISE
 from seewhy.metrics import cases
-from seewhy.metrics._moved import MOVED, SHARES, worth
+from seewhy.metrics._moved import EQUAL, MOVED, SHARES, Worth, worth
 from seewhy.metrics.trust_grade import TrustGrade
 from seewhy.trust import GRADES, Trust
 from support import explainer_cases, networks
@@ -189,13 +189,21 @@ def test_what_pixels_are_worth_is_found_slowly_too() -> None:
             shown = torch.zeros(108, dtype=torch.bool)
             shown[flat.argsort(descending=True)[: max(1, round(108 * share))]] = True
             alone = torch.where(shown.view(9, 12), x, blur(x[None])[0])
-            others = torch.where(shown.view(9, 12), blur(x[None])[0], x)
+            others = torch.where(shown.view(9, 12), x.mean((1, 2), keepdim=True), x)
             each.append((score(alone) - score(others)) / score(x))
         return sum(each) / len(each)
 
     copies = [slow(saliency.roll((3 * i, 4 * j), (0, 1))) for i in range(3) for j in range(3)]
     np.testing.assert_allclose([found.own, *found.moved], copies, rtol=1e-4, atol=1e-6)
-    assert found.beaten == sum(one < copies[0] for one in copies[1:])
+    assert found.beaten == sum(one < copies[0] - EQUAL for one in copies[1:]) + (
+        sum(abs(one - copies[0]) <= EQUAL for one in copies[1:]) // 2
+    )
+
+
+def test_copies_that_are_worth_as_much_count_half() -> None:
+    assert Worth(0.5, (0.0,) * 8).beaten == 8
+    assert Worth(0.5, (0.495,) * 8).beaten == 4  # a map on which hardly anything depends has no place
+    assert Worth(0.5, (0.6,) * 5 + (0.4,) * 2 + (0.5,)).beaten == 2
 
 
 def test_each_answer_lowers_the_grade_by_its_weight() -> None:

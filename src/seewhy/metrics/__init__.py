@@ -25,7 +25,7 @@ from seewhy.perturbation import Settled, chunked, probabilities, settle
 from seewhy.targets import BoxTarget, Request, Target, TargetSet
 from seewhy.types import Activation, check_activation, check_inputs, same
 
-__all__ = ["Case", "Cost", "Mapper", "Metric", "cases", "explaining", "resampling", "scores"]
+__all__ = ["Case", "Cost", "Mapper", "Metric", "Said", "cases", "explaining", "resampling", "scores"]
 
 
 class Mapper(Protocol):
@@ -51,6 +51,13 @@ class Cost(NamedTuple):
 
     forward: int = 0
     explanations: int = 0
+
+
+class Said(NamedTuple):
+    """A metric's number and what the metric says beside it, in a line; "" where it says nothing."""
+
+    value: float
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,6 +124,10 @@ class Metric:
         Raises:
             InvalidInput: the case lacks something that the metric needs, or its ground truth is empty.
         """
+        return self.said(case).value
+
+    def said(self, case: Case) -> Said:
+        """The number with what the metric says beside it; raises as a call does."""
         name = type(self).__name__
         if self.needs_truth:
             if case.truth is None:
@@ -126,11 +137,12 @@ class Metric:
         if self.needs_explainer and case.explain is None:
             raise InvalidInput(f"{name} explains other images too. Pass the explainer.")
         with case.model.opened():
-            value = float(self._judge(case))
+            found = self._judge(case)
+        value, text = found if isinstance(found, Said) else (float(found), "")
         low, high = self.range
         if value == value and not low - 1e-4 <= value <= high + 1e-4:
             raise BadOutput(f"{name} came to {value}, outside of its range {low} to {high}.")
-        return min(max(value, low), high) if value == value else value
+        return Said(min(max(value, low), high) if value == value else value, text)
 
     def evaluate(
         self, explainer: Mapper, inputs: Tensor, targets: Any = None, mask: Any = None, saliency: Any = None
@@ -165,7 +177,7 @@ class Metric:
         """By class: parameters may hold tensors."""
         return hash(type(self))
 
-    def _judge(self, case: Case) -> float:
+    def _judge(self, case: Case) -> float | Said:
         raise InvalidType(f"{type(self).__name__} does not say how it judges: define _judge.")
 
 

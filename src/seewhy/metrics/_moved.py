@@ -4,9 +4,10 @@ A map is moved by thirds of the picture's height and width, what leaves at one s
 with exactly the same values and texture, which are bright where the explainer did not say. For the map and each of the
 eight, with a few shares s of the pixels, by falling saliency:
 
-    worth = mean over s of ( p(shown on a blurred picture) - p(removed, set to the blurred picture) ) / p(whole)
+    worth = mean over s of ( p(shown on the blurred picture) - p(removed, set to the mean colour) ) / p(whole)
 
-The order of equal pixels is drawn. Moved maps are a harder test than noise: noise is bad at insertion whatever the map.
+which is insertion minus deletion with few steps. The order of equal pixels is drawn. Moved maps are a harder test than
+noise: noise is bad at insertion whatever the map.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from seewhy.metrics import Case, scores
 from seewhy.metrics._curves import places, relevance
 from seewhy.types import Activation
 
-__all__ = ["MOVED", "PASSES", "SHARES", "Worth", "worth"]
+__all__ = ["EQUAL", "MOVED", "PASSES", "SHARES", "Worth", "worth"]
 
 SHARES = (0.05, 0.15, 0.4)
 MOVED = tuple((down, across) for down in range(3) for across in range(3) if (down, across) != (0, 0))
+EQUAL = 0.01  # of the score: what differs by less is worth the same
 PASSES = 1 + 2 * len(SHARES) * (1 + len(MOVED))
 
 
@@ -36,14 +38,9 @@ class Worth(NamedTuple):
 
     @property
     def beaten(self) -> int:
-        """How many of the moved copies are worth less, equal ones counting half (rounded down)."""
-        less = sum(other < self.own - 1e-6 for other in self.moved)
-        return less + sum(abs(other - self.own) <= 1e-6 for other in self.moved) // 2
-
-    @property
-    def gain(self) -> float:
-        """How much more the map is worth than a moved copy is in the mean."""
-        return self.own - sum(self.moved) / len(self.moved)
+        """How many of the moved copies are worth less, those within `EQUAL` counting half (rounded down)."""
+        less = sum(other < self.own - EQUAL for other in self.moved)
+        return less + sum(abs(other - self.own) <= EQUAL for other in self.moved) // 2
 
 
 def worth(case: Case, activation_fn: str | Activation | None, per_eval: int | str, seed: int) -> Worth | None:
@@ -54,13 +51,13 @@ def worth(case: Case, activation_fn: str | Activation | None, per_eval: int | st
     order = torch.stack([places(one, seed + i) for i, one in enumerate(maps)]).to(case.image.device)
     counts = torch.tensor([max(1, round(share * raw.numel())) for share in SHARES], device=order.device)
     masks = (order.unsqueeze(1) < counts.view(1, -1, 1, 1)).flatten(0, 1)  # (maps * shares, H, W)
-    blurred = baselines.make("blur", case.image.unsqueeze(0))[0]
+    blurred, plain = (baselines.make(what, case.image.unsqueeze(0))[0] for what in ("blur", "mean"))
 
     def change(index: Tensor) -> Tensor:
         which = (index - 1).clamp_min(0)
-        shown = masks[which // 2] ^ (which % 2 == 1).view(-1, 1, 1)  # even: shown alone; odd: all but these
-        shown |= (index == 0).view(-1, 1, 1)
-        return torch.where(shown.unsqueeze(1), case.image, blurred)
+        without = (which % 2 == 1).view(-1, 1, 1)  # these are removed; the others are shown alone
+        kept = (masks[which // 2] ^ without) | (index == 0).view(-1, 1, 1)
+        return torch.where(kept.unsqueeze(1), case.image, torch.where(without.unsqueeze(1), plain, blurred))
 
     found = scores(case, change, 1 + 2 * len(masks), activation_fn=activation_fn, per_eval=per_eval).double().cpu()
     if not float(found[0]) > 0:

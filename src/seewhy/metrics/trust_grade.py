@@ -32,7 +32,7 @@ from torch import Tensor
 
 from seewhy.checks import check_seed
 from seewhy.errors import InvalidInput, MissingCapability, SeewhyError, TimedOut
-from seewhy.metrics import Case, Cost
+from seewhy.metrics import Case, Cost, Said
 from seewhy.metrics._chance import normal
 from seewhy.metrics._correlation import is_flat, pearson
 from seewhy.metrics._curves import PerturbationMetric
@@ -109,9 +109,9 @@ class TrustGrade(PerturbationMetric):
             )  # fmt: skip
         return Trust(grade=_grade(parts), parts=parts, passes=case.model.passes.since(before))
 
-    def _judge(self, case: Case) -> float:
+    def _judge(self, case: Case) -> Said:
         found = self.ask(case)
-        return float("nan") if found.grade is None else found.grade
+        return Said(float("nan") if found.grade is None else found.grade, found.line)
 
     def _weights(self, case: Case) -> Part:
         with alone(network_of(case.model)):

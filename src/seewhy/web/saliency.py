@@ -31,11 +31,19 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """A metric's value of a map; None where it was judged and there are no data."""
+    """A metric's value of a map.
+
+    Attributes:
+        metric: its label.
+        value: None where it was judged and there are no data.
+        better: "higher" or "lower".
+        said: what the metric says beside its value; "" where it says nothing.
+    """
 
     metric: str
     value: float | None
     better: str
+    said: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,10 +377,13 @@ def _map(opened: Opened, query: SaliencyQuery, record: SampleRecord, label: int,
 def _values(opened: Opened, record: SampleRecord, label: int, name: str) -> list[Value]:
     about = opened.run.settings.get("metrics") or {}
     return [
-        Value(metric=m, value=record.scores[label, name, m], better=about.get(m, {}).get("better", "higher"))
+        Value(
+            metric=m, value=record.scores[label, name, m], better=about.get(m, {}).get("better", "higher"),
+            said=record.said.get((label, name, m), ""),
+        )
         for m in opened.run.metrics
         if (label, name, m) in record.scores
-    ]
+    ]  # fmt: skip
 
 
 def _why(record: SampleRecord, label: int, name: str) -> str:

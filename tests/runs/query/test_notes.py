@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import seewhy
 from seewhy.runs.folder.rows import CostRow, NoteRow
+from seewhy.runs.folder.store import Store
 from seewhy.runs.query.explanations import explanation
 from seewhy.runs.query.records import NoteCount
 from seewhy.runs.query.run import Run
 from seewhy.runs.query.status import status
-from support import networks
+from seewhy.trust import GRADES
+from support import networks, run_jobs
 from support.networks import build
 
 
@@ -42,6 +46,31 @@ def test_sixteen_flat_maps_are_sixteen(tmp_path: Path, batch: int) -> None:
     record = next(iter(run.records()))
     shown = explanation(run, record.sample, "occlusion", 0)
     assert "Image 0, class 0: the map is constant, nothing stands out." in shown.warnings
+
+
+def test_what_a_metric_says_beside_its_value_is_kept_and_shown(tmp_path: Path) -> None:
+    explainers, said = ["occlusion(window=16, stride=16)", "rise(num_masks=8)"], tmp_path / "said"
+    run_jobs.run(said, 3, explainers=explainers, metrics=["trust_grade", "sparseness"], chunk=2)
+    record = next(Run(said).records())
+    graded = {key: value for key, value in record.scores.items() if key[2] == "trust_grade"}
+    assert len(graded) == 2 * len(record.labels)
+    assert record.said.keys() == graded.keys()
+    for key, value in graded.items():
+        assert record.said[key].startswith(f"trust {GRADES[round(value or 0)]}: beats ")
+    assert "nothing is drawn at random" in record.said[next(iter(record.labels)), explainers[0], "trust_grade"]
+    before = {one.sample: one.said for one in Run(said).records()}
+    Store(said).compact(everything=True)
+    assert {one.sample: one.said for one in Run(said).records()} == before
+    page = html.unescape(seewhy.show(said, record.sample).page)
+    likeliest = max(record.labels, key=lambda label: record.labels[label].probability)
+    assert all(f'<p class="said">{record.said[likeliest, e, "trust_grade"]}</p>' in page for e in explainers)
+
+
+def test_a_run_whose_metrics_say_nothing_has_no_such_column(tmp_path: Path) -> None:
+    run_jobs.run(tmp_path, 2, explainers=["occlusion(window=16, stride=16)"], metrics=["sparseness"])
+    (part,) = (tmp_path / "parts").glob("*.parquet")
+    assert "said" not in pq.read_schema(part).names
+    assert [one.said for one in Run(tmp_path).records()] == [{}, {}]
 
 
 def test_sentences_name_the_class_and_keep_what_earlier_versions_wrote() -> None:

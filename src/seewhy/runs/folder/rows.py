@@ -24,6 +24,7 @@ __all__ = [
     "MapRow",
     "NoteRow",
     "Row",
+    "SaidRow",
     "ScoreRow",
     "ThumbnailRow",
     "TreeRow",
@@ -35,7 +36,13 @@ __all__ = [
 
 
 FLAGS = ("TP", "FN", "FP", "TN")
-SELDOM = ("detections", "crowds", "difficult", "content")  # columns that a part has only where some row has an entry
+SELDOM = (
+    "detections",
+    "crowds",
+    "difficult",
+    "content",
+    "said",
+)  # columns that a part has only where some row has an entry
 
 
 class LabelRow(NamedTuple):
@@ -183,6 +190,15 @@ class ScoreRow(NamedTuple):
     value: float | None
 
 
+class SaidRow(NamedTuple):
+    """What a metric says of a map beside its value, in a line."""
+
+    label: int
+    explainer: str
+    metric: str
+    text: str
+
+
 class TreeRow(NamedTuple):
     """A hierarchical occlusion: `EditTree.as_dict` as JSON."""
 
@@ -226,6 +242,7 @@ class Findings:
     Attributes:
         entropy: in nats, where uncertainty was asked for.
         mutual_information: in nats.
+        said: what metrics say of maps beside their values.
     """
 
     entropy: float | None = None
@@ -233,6 +250,7 @@ class Findings:
     uncertainty: list[UncertaintyRow] = field(default_factory=list)
     costs: list[CostRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
+    said: list[SaidRow] = field(default_factory=list)
     trees: list[TreeRow] = field(default_factory=list)
     failures: list[FailureRow] = field(default_factory=list)
 
@@ -366,6 +384,7 @@ SCHEMA = pa.schema(
         pa.field("crowds", pa.list_(_WHOLE)),
         pa.field("difficult", pa.list_(_WHOLE)),
         pa.field("content", _TEXT),
+        pa.field("said", pa.list_(_record(**_LABEL, explainer=_TEXT, metric=_TEXT, text=_TEXT))),
     ]
 )  # fmt: skip
 

@@ -83,6 +83,7 @@ class SampleRecord:
         uncertainty: label -> mean, deviation, interval.
         maps: (label, explainer) -> where the map lies.
         scores: (label, explainer, metric) -> value; None where it was judged and there are no data.
+        said: the same -> what the metric says beside its value, where it says anything.
         costs: explainer -> what its maps cost.
         trees: label -> where its hierarchical occlusion is; `Run.tree` reads it.
         failures: what could not be done.
@@ -113,6 +114,7 @@ class SampleRecord:
     uncertainty: dict[int, UncertaintyRow] = field(default_factory=dict)
     maps: dict[tuple[int, str], StoredMap] = field(default_factory=dict)
     scores: dict[tuple[int, str, str], float | None] = field(default_factory=dict)
+    said: dict[tuple[int, str, str], str] = field(default_factory=dict)
     costs: dict[str, CostRow] = field(default_factory=dict)
     trees: dict[int, StoredTree] = field(default_factory=dict)
     failures: tuple[FailureRow, ...] = ()
@@ -330,7 +332,7 @@ def _record(
         entropy=unsure["entropy"], mutual_information=unsure["mutual_information"],
         detections={entry["number"]: DetectionRow(**entry) for entry in base["detections"] or ()},
         labels=_by_label(LabelRow, base["labels"]), uncertainty=_by_label(UncertaintyRow, unsure["uncertainty"]),
-        maps=_maps(plan, of), scores=_scores(plan, of), costs=_costs(plan, of),
+        maps=_maps(plan, of), scores=_scores(plan, of), said=_said(plan, of), costs=_costs(plan, of),
         trees=_trees(of(plan.counterfactual)),
         failures=failures, warnings=tuple(dict.fromkeys(text for row in mine for text in row["warnings"])),
         thumbnail=_thumbnail([base, *mine]), parts=tuple(row["part"] for row in mine),
@@ -338,7 +340,8 @@ def _record(
 
 
 _NOTHING: dict[str, Any] = {
-    "entropy": None, "mutual_information": None, "uncertainty": (), "maps": (), "scores": (), "costs": (), "trees": (),
+    "entropy": None, "mutual_information": None, "uncertainty": (), "maps": (), "scores": (), "said": (),
+    "costs": (), "trees": (),
 }  # fmt: skip
 
 
@@ -371,6 +374,15 @@ def _scores(plan: Plan, of: Any) -> dict[tuple[int, str, str], float | None]:
             if (entry["explainer"], entry["metric"]) == (explainer, metric):
                 value = entry["value"]
                 found.setdefault((entry["label"], explainer, metric), value if value == value else None)
+    return found
+
+
+def _said(plan: Plan, of: Any) -> dict[tuple[int, str, str], str]:
+    found: dict[tuple[int, str, str], str] = {}
+    for (explainer, metric), task in plan.score.items():
+        for entry in of(task)["said"] or ():
+            if (entry["explainer"], entry["metric"]) == (explainer, metric):
+                found.setdefault((entry["label"], explainer, metric), entry["text"])
     return found
 
 

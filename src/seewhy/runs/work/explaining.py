@@ -25,7 +25,7 @@ from seewhy.judging import Judgement
 from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.runs.folder.codec import decode
-from seewhy.runs.folder.rows import CostRow, NoteRow, ScoreRow, TreeRow, UncertaintyRow
+from seewhy.runs.folder.rows import CostRow, NoteRow, SaidRow, ScoreRow, TreeRow, UncertaintyRow, readable
 from seewhy.runs.folder.tasks import COUNTERFACTUAL, EXPLAIN, PREDICT, UNCERTAINTY
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.batches import Batches
@@ -315,6 +315,8 @@ def _judged(tools: Tools, picture: Picture, one: Judgement, about: tuple[int, st
         picture.fail_judging([tools.score_task(e, m)], one.error, about)
         return
     picture.scores.append(ScoreRow(label, e, m, one.value if one.value == one.value else None))
+    if one.said:
+        picture.said.append(SaidRow(label, e, m, readable(one.said)))
 
 
 def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: Mapping[str, Metric]) -> Case | BaseException:

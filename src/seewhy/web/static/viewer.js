@@ -12,7 +12,7 @@ function show(link) {
   byId("viewer-frame").replaceChildren(drawing);
   byId("viewer-title").textContent = card.querySelector("h2").textContent;
   byId("viewer-about").textContent = `${cell.querySelector(".who").textContent} · ${link.closest(".maps").dataset.name}`;
-  byId("viewer-values").replaceChildren(...[...cell.querySelectorAll(".bar, .nothing-seen, .values")].map((one) => one.cloneNode(true)));
+  byId("viewer-values").replaceChildren(...[...cell.querySelectorAll(".bar, .nothing-seen, .values, .said")].map((one) => one.cloneNode(true)));
   enlarge(drawing, card.dataset.large);
   mark(link.dataset.open);
   if (!byId("viewer").open) byId("viewer").showModal();
