@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint stub docs clean
+.PHONY: demo test quick test-lowest lint stub docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: pyproject.toml
@@ -22,8 +22,21 @@ demo: $(VENV)/.demo  ## real photographs, a real classifier: writes demo-out and
 test: $(VENV)/.test  ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-quick: $(VENV)/.test  ## the tests that need no browser, cluster, compiler or second process, on small networks
-	$(BIN)/python -m pytest -m "not slow and not browser and not ray and not compile"
+QUICK := not slow and not browser and not ray and not compile
+
+quick: $(VENV)/.test  ## the contracts on small networks, and the tests of the files that you touched
+	$(BIN)/python -m pytest -n 2 -m "$(QUICK)" $$($(BIN)/python scripts/quick.py)
+
+# The suite needs tools that want newer libraries than seewhy does: what is tried here needs none of them.
+LOWEST := tests/test_api.py tests/test_types.py tests/test_targets.py tests/test_statistics.py tests/contract/test_metrics.py \
+	tests/contract/test_misuse.py tests/datasets tests/draw tests/explainers/test_rise.py tests/exports tests/images \
+	tests/models tests/runs tests/web
+test-lowest:  ## the lowest versions that pyproject.toml allows, in an environment of their own; downloads some GB
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python scripts/lowest.py > $(VENV)-lowest/lowest.txt
+	$(VENV)-lowest/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-lowest/lowest.txt \
+		-e '.[all,onnx,openvino]' pytest httpx
+	$(VENV)-lowest/bin/python -m pytest -m "$(QUICK)" --ignore tests/web/test_openapi.py $(LOWEST)
 
 lint: $(VENV)/.test  ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -38,4 +51,4 @@ docs: $(VENV)/.test  ## this documentation, built strictly into site/; open site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) demo-out site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-lowest demo-out site .mypy_cache .ruff_cache .pytest_cache

@@ -68,7 +68,7 @@ class Accelerated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         watched = any(m._forward_hooks or m._forward_pre_hooks for m in self.module.modules())
-        if torch.is_grad_enabled() or watched or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.is_grad_enabled() or watched or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self.module(x)
         if not torch.equal(self._sign(), self._first[0]):
             return self.module(x)

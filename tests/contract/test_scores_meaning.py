@@ -137,7 +137,7 @@ def test_probabilities_that_torch_made_are_left_alone(end: Any, said: str) -> No
 
 def test_the_activation_of_logits_is_put_on_once() -> None:
     network, x = logits(), pictures(2)
-    assert not [w for w in explained(network).warnings if "probabilit" in w]
+    assert not [w for w in explained(network).warnings if "probabilities already" in w]
     close(explained(network).probabilities[:, 0], network(x).softmax(1).amax(1).detach())
     logged = build(Ends, lambda s: s.log_softmax(1))
     close(explained(logged).probabilities, explained(network).probabilities)
