@@ -13,7 +13,6 @@ from typing import Any
 
 __all__ = ["Graph", "Node", "Size"]
 
-_PROBABILITIES = {"Softmax", "SoftMax", "Sigmoid"}
 _SHAPES = {"Shape", "ShapeOf", "Size"}
 _ATTENTION = {"ScaledDotProductAttention", "Attention", "MultiHeadAttention", "GroupQueryAttention"}
 
@@ -108,13 +107,6 @@ class Graph:
             if any(key in found and key not in end for key in node.outputs):
                 found.update(key for key in node.inputs if key)
         return found
-
-    def activates(self, key: str) -> bool:
-        """Whether a tensor holds probabilities: it is made by a softmax or a sigmoid."""
-        node = self.producer.get(key)
-        while node is not None and node.op in ("Identity", "Reshape", "Squeeze", "Flatten", "Convert", "Cast"):
-            node = self.producer.get(node.inputs[0])
-        return node is not None and node.op in _PROBABILITIES
 
     def chain(self, key: str) -> list[str]:
         """The dominators of a tensor, the nearest first: on every way from what goes in to it lies each of them."""

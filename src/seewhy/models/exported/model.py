@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, SeewhyError, out_of_memory
+from seewhy.models.ending import Ending, applied
+from seewhy.models.exported.ending import ending
 from seewhy.models.exported.threads import one_thread
 from seewhy.models.graph import Graph, Size
 from seewhy.models.reading import Selector, check_size, select, to_outputs
@@ -113,6 +115,10 @@ class Engine(Protocol):
             feeds: tensors that are given, with their shapes (None: any).
             fetches: tensors that are wanted.
         """
+        ...
+
+    def shape(self, key: str) -> tuple[int | None, ...]:
+        """Of a tensor, as far as it is known without a pass; () where nothing is."""
         ...
 
     def sizes(self, feeds: Mapping[str, tuple[int, ...]]) -> Mapping[str, Size]:
@@ -393,9 +399,18 @@ class ExportedModel:
         place = next(
             (i for i, t in enumerate(raw) if isinstance(chosen, Tensor) and t.data_ptr() == chosen.data_ptr()), None
         )
-        if place is not None and self.engine.graph.activates(ports[place].key):
-            return replace(outputs, activated=True)
-        return outputs
+        if place is None:
+            return outputs
+        has_names = self.labels is not None and len(self.labels) == outputs.num_classes
+        return applied(outputs, self._ending(ports[place], outputs), has_names)
+
+    def _ending(self, port: Port, outputs: Outputs) -> Ending:
+        """What the scores are, looked at once."""
+        known = self._kept.setdefault("endings", {})
+        if port.key not in known:
+            known[port.key] = ending(self.engine.graph, port.key, port.name, outputs.scores[:, 0], self.engine.shape)
+        found: Ending = known[port.key]
+        return found
 
 
 def _filled_up(found: Sequence[Tensor]) -> Tensor:

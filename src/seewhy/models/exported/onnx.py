@@ -168,6 +168,10 @@ class _Session:
         """See `Engine`: only from the input to outputs."""
         return _run(self.session, list(enumerate(feeds)), fetches)
 
+    def shape(self, key: str) -> tuple[int | None, ...]:
+        """Nothing is known of the operations."""
+        return ()
+
     def sizes(self, feeds: Mapping[str, tuple[int, ...]]) -> Mapping[str, Size]:
         """Nothing is known of the operations."""
         return {}
@@ -275,8 +279,8 @@ class _Engine:
         )
 
     @cached_property
-    def kinds(self) -> dict[str, int]:
-        """Tensor -> ONNX's number of its type, as far as it can be inferred."""
+    def inferred(self) -> dict[str, Any]:
+        """Tensor -> its type and shape in ONNX's own form, as far as they can be inferred."""
         bare = self.onnx.ModelProto()
         bare.CopyFrom(self.model)
         try:
@@ -284,8 +288,11 @@ class _Engine:
         except self.onnx.shape_inference.InferenceError:  # converters leave types behind that are no more true
             del bare.graph.value_info[:]
             found = self.onnx.shape_inference.infer_shapes(bare).graph
-        known = [*found.value_info, *found.input, *found.output]
-        return {one.name: one.type.tensor_type.elem_type for one in known}
+        return {one.name: one for one in [*found.value_info, *found.input, *found.output]}
+
+    def shape(self, key: str) -> tuple[int | None, ...]:
+        """See `Engine`."""
+        return (_of_proto(self.inferred[key], self.onnx).shape or ()) if key in self.inferred else ()
 
     def compile(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> Run:
         """See `Engine`."""
@@ -323,8 +330,9 @@ class _Engine:
         return helper.make_model(part, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
 
     def _kind(self, key: str) -> int:
-        found: int = self.kinds.get(key) or self.onnx.TensorProto.FLOAT
-        return found
+        known = self.inferred.get(key)
+        found: int = known.type.tensor_type.elem_type if known is not None else 0
+        return found or int(self.onnx.TensorProto.FLOAT)
 
     def sizes(self, feeds: Mapping[str, tuple[int, ...]]) -> Mapping[str, Size]:
         """See `Engine`: the graph is run once with all tensors as outputs."""

@@ -191,6 +191,14 @@ class _Engine:
 
         return run
 
+    @cached_property
+    def _tensors(self) -> dict[str, Any]:
+        return {_key(output): output for op in self.model.get_ordered_ops() for output in op.outputs()}
+
+    def shape(self, key: str) -> tuple[int | None, ...]:
+        """See `Engine`."""
+        return (_port(self._tensors[key], key).shape or ()) if key in self._tensors else ()
+
     def sizes(self, feeds: Mapping[str, tuple[int, ...]]) -> Mapping[str, Size]:
         """See `Engine`: OpenVINO works the shapes out without a pass."""
         part, _ = self._part(feeds, [port.key for port in self.outputs])

@@ -144,6 +144,10 @@ class _Engine:
 
         return run
 
+    def shape(self, key: str) -> tuple[int | None, ...]:
+        """Nothing is known of the operations."""
+        return ()
+
     def sizes(self, feeds: Mapping[str, tuple[int, ...]]) -> Mapping[str, Size]:
         """Nothing is known of the operations."""
         return {}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, out_of_memory
-from seewhy.models import Features, Gradients, PooledLinear, paired
+from seewhy.models import Features, Gradients, PooledLinear, ending, paired
 from seewhy.models.layout import Layout, UnlocatedTokens, check_name
 from seewhy.models.reading import Selector, check_size, select, to_outputs
 from seewhy.models.torch import ending as endings
@@ -227,15 +227,7 @@ class TorchModel:
     def read(self, raw: Any, n: int) -> Outputs:
         """The outputs for n pictures in what the network returned."""
         outputs = to_outputs(raw, n, self.output, self.labels)
-        found = endings.known(self.module, self.output)
-        other = found is None or found.count != outputs.scores.shape[2]  # a network may have several answers
-        if found is None or other or outputs.boxes is not None or outputs.activated or outputs.scores.shape[1] != 1:
-            return outputs
-        kind = "logits" if self._named(outputs) and found.kind == "embedding" else found.kind
-        return replace(
-            outputs, how=found.how, seen=kind != "unknown", activated=kind == "probabilities",
-            meaning=kind if kind in ("embedding", "values") else "classes",
-        )  # fmt: skip
+        return ending.applied(outputs, endings.known(self.module, self.output), self._named(outputs))
 
     def _named(self, outputs: Outputs) -> bool:
         """Whether each score has a class name."""
@@ -461,7 +453,7 @@ class TorchModel:
         if isinstance(chosen, Tensor) and chosen.ndim == 2 and chosen.dtype.is_floating_point:
             endings.keep(self.module, self.output, recorder.ending(self.module, raw, chosen))
         else:
-            endings.keep(self.module, self.output, endings.Ending("unknown"))
+            endings.keep(self.module, self.output, ending.Ending("unknown"))
 
     def _heard(self, inputs: Tensor, call: Callable[[Tensor], Any]) -> Any:
         """What a pass gives; it is listened to where somebody waits for that."""
