@@ -20,7 +20,7 @@ from seewhy.detection import box_mask, detect
 from seewhy.errors import InvalidInput, InvalidTarget
 from seewhy.explainers import RISE, Gradient, HiResCAM, Occlusion
 from seewhy.metrics import DeletionAUC, InsertionAUC, PointingGame
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.models.heads import DETR
 from seewhy.types import Outputs
 from support import detector_networks, networks

@@ -20,7 +20,7 @@ from seewhy import registry
 from seewhy.cli import main
 from seewhy.datasets import open_data, reopen
 from seewhy.errors import InvalidInput, UnknownName, UnknownParameter
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from support import run_jobs
 from support.networks import Pooled, build, pictures
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seewhy.attribution import faint, sentences
 from seewhy.boxes import Box
+from seewhy.draw import figure as figures
 from seewhy.draw import overlay
 from seewhy.draw import sheet as sheets
 from seewhy.draw.scale import Scale, white
@@ -241,11 +242,9 @@ class Explanation:
 
     def plot(self) -> Any:
         """A matplotlib figure with all overlays (extra ``plot``)."""
-        from seewhy.draw import figure
-
         where = list(np.ndindex(*self.raw.shape[:2]))
         titles = [f"{self.names[i]}: {self._told(i, t)}" for i, t in where]
-        return figure.figure([self.overlay(i, t) for i, t in where], titles)
+        return figures.figure([self.overlay(i, t) for i, t in where], titles)
 
     def sheet(self) -> Image.Image:
         """Every original beside its overlays, each with its key: the colours and the raw values they stand for."""

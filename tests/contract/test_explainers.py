@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from seewhy import registry
 from seewhy.errors import InputRefused, UnknownParameter
 from seewhy.maps import upsample
-from seewhy.models import GradientModel, as_model
+from seewhy.models import GradientModel
+from seewhy.models.adapters import as_model
 from support import detector_networks, networks
 from support.explainer_cases import (
     BATCHED,

@@ -21,7 +21,7 @@ from seewhy.cli import main
 from seewhy.errors import BadOutput, InvalidTarget
 from seewhy.explainers import RISE, GradCAM, Occlusion, ReciproCAM
 from seewhy.explanation import told
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.models.torch.model import TorchModel
 from seewhy.perturbation import ALREADY, BOUNDED, ONE_LOGIT, settle
 from seewhy.runs.query.run import Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import importlib
 import re
@@ -23,6 +24,7 @@ from support.web_pages import client, key, photograph
 pytestmark = pytest.mark.slow
 
 SRC = Path(seewhy.__file__).parent
+BLOCKS = (ast.FunctionDef, ast.Try)
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PREPROCESSING = seewhy.Preprocessing(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
 
@@ -151,3 +153,22 @@ def test_a_journey_goes_as_it_is_told(title: str, photo: Path, tmp_path: Path) -
     seen = WALKS[title](photo, tmp_path)
     assert [stop for stop in JOURNEYS[title] if stop not in seen] == []
     assert sorted(JOURNEYS[title], key=seen.index) == JOURNEYS[title]
+
+
+# What it needs may not be installed, or would be loaded for nothing: why stands beside each.
+LATER = {
+    "web/notebook.py": "the pages' libraries are an extra, and a missing one is told",
+    "cli/work/view.py": "likewise",
+    "pytest_plugin.py": "pytest loads it in every project, and most do not use it",
+}
+
+
+def test_only_what_may_be_missing_is_imported_late() -> None:
+    found: dict[str, list[int]] = {}
+    for path in SRC.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        late = [node for outer in ast.walk(tree) if isinstance(outer, BLOCKS) for node in ast.walk(outer)]
+        lines = [n.lineno for n in late if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("seewhy")]
+        if lines:
+            found[path.relative_to(SRC).as_posix()] = lines
+    assert sorted(found) == sorted(LATER)

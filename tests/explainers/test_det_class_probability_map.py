@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InvalidInput, InvalidTarget, MissingCapability, NoSpatialOutput, UnknownLayer
 from seewhy.explainers import DetClassProbabilityMap
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.models.torch.model import TorchModel
 from seewhy.targets import BoxTarget
 from seewhy.types import Grid, Outputs

@@ -15,7 +15,7 @@ from seewhy.explainers import RISE, RISEPlus
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import STRENGTHS, regress
 from seewhy.explainers.rise_plus import _inlier_scores, _regressed
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.ood.ood_net import OoDNet
 from seewhy.targets import BoxTarget, ClassTarget
 from seewhy.types import Note

@@ -19,7 +19,7 @@ from seewhy.explainers.gradient import Gradient
 from seewhy.explainers.occlusion import Occlusion
 from seewhy.metrics import Case, cases
 from seewhy.metrics.adcc import ADCC, Parts
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from support import networks
 from support.networks import build, pictures
 

@@ -19,7 +19,7 @@ from seewhy.metrics import Case, Metric
 from seewhy.metrics.complexity import Complexity
 from seewhy.metrics.infidelity import Infidelity
 from seewhy.metrics.sparseness import Sparseness
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from support import networks
 from support.networks import build, pictures
 

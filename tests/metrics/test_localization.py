@@ -21,7 +21,7 @@ from seewhy.metrics.localization import Localization
 from seewhy.metrics.pointing_game import PointingGame
 from seewhy.metrics.relevance_mass import RelevanceMass
 from seewhy.metrics.relevance_rank import RelevanceRank
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from support import networks
 from support.networks import build, pictures
 

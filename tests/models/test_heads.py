@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import seewhy
 from seewhy.detection import detect
 from seewhy.errors import BadOutput, InvalidInput, InvalidType
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.models.box_formats import paste
 from seewhy.models.heads import DETR, SSD, DenseBoxes, Grid, NanoDet, YOLOv5, YOLOv8, detector
 from seewhy.models.torch.model import TorchModel

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, MissingCapability, UnknownParameter
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.ood.ood_net import OoDNet
 from support import networks
 from support.networks import CLASSES, build, pictures

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from seewhy.errors import InvalidInput
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.ood.ood_net import OoDNet
 from support import networks
 from support.networks import CLASSES, build, pictures

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.metrics import Case
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from support.networks import pictures
 from support.typed import of_kind
 

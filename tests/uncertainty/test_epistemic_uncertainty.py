@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, MissingCapability
-from seewhy.models import as_model
+from seewhy.models.adapters import as_model
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 from support import networks
 from support.networks import CLASSES, build, detector, pictures

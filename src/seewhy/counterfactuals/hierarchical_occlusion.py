@@ -35,7 +35,8 @@ from seewhy.counterfactuals._search import Found, Scene, Search
 from seewhy.counterfactuals._tree import Counterfactuals, EditTree, Mode
 from seewhy.counterfactuals._windows import Layer
 from seewhy.errors import BadOutput, InvalidInput, UnknownParameter, nearest
-from seewhy.models import Model, as_model, at, bound
+from seewhy.models import Model, at, bound
+from seewhy.models.adapters import as_model
 from seewhy.perturbation import batch_size, probabilities, settle
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Activation, Outputs, check_activation, check_inputs

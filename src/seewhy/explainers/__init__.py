@@ -10,7 +10,6 @@ A new explainer is one new file: a frozen dataclass that extends `Explainer`, st
 
 from __future__ import annotations
 
-import importlib
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -20,11 +19,13 @@ from torch import Tensor
 
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all, faint
+from seewhy.draw.figure import show_maps
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
 from seewhy.explainers._worth import negligible
 from seewhy.maps import scale, upsample
-from seewhy.models import FeatureModel, GradientModel, Model, Noticing, as_model, bound
+from seewhy.models import FeatureModel, GradientModel, Model, Noticing, bound
+from seewhy.models.adapters import as_model
 from seewhy.models.turns import Clash, alone, busy, network_of
 from seewhy.plain import Meaning
 from seewhy.targets import Request
@@ -87,8 +88,7 @@ class Explainer:
         found = self.run(inputs, targets)
         raw = upsample(found.raw, (inputs.shape[2], inputs.shape[3]))
         if show:
-            plot = importlib.import_module("seewhy.draw.figure")
-            plot.show_maps(inputs, found.raw, self.values, faint(found.notes))
+            show_maps(inputs, found.raw, self.values, faint(found.notes))
         return raw if self.values == "score" else scale(raw)
 
     def attribute(self, inputs: Tensor, targets: Any = None, *, native: bool = False) -> Tensor:

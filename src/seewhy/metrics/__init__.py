@@ -20,7 +20,8 @@ from torch import Tensor
 
 from seewhy import registry
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
-from seewhy.models import Model, as_model, at, bound
+from seewhy.models import Model, at, bound
+from seewhy.models.adapters import as_model
 from seewhy.perturbation import Settled, chunked, probabilities, settle
 from seewhy.targets import BoxTarget, Request, Target, TargetSet
 from seewhy.types import Activation, check_activation, check_inputs, same

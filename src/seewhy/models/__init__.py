@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 
-from seewhy.errors import InvalidType
 from seewhy.types import Outputs, Passes
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "TransformerModel",
     "WeightedBlock",
     "Weightings",
-    "as_model",
     "at",
     "bound",
     "paired",
@@ -363,26 +361,3 @@ def at(model: M, rows: Tensor) -> M:
 def varies(model: Model) -> bool:
     """Whether the network may say something else of the same picture in the place of another image of the batch."""
     return bool(getattr(getattr(model, "forward_kwargs", None), "varies", False))
-
-
-def as_model(network: Any) -> Model:
-    """A seewhy model for whatever the caller has: a torch module, a callable (N,C,H,W) -> (N,K), or a model.
-
-    Raises:
-        InvalidType: for anything else.
-    """
-    plain = isinstance(network, nn.Module) and not hasattr(type(network), "opened")  # to ask a module for what it
-    if not plain and isinstance(network, Model):  # does not have takes long
-        return network
-    from seewhy.models.adapters import adapted
-
-    if (found := adapted(network)) is not None:
-        return found
-    if callable(network):
-        from seewhy.models.function import FunctionModel
-
-        return FunctionModel(network)
-    raise InvalidType(
-        "A network is a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K), got "
-        f"{type(network).__name__}."
-    )

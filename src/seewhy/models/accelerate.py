@@ -21,6 +21,7 @@ from seewhy.errors import InvalidInput, InvalidType, MissingDependency
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.models import Model
 from seewhy.models.exported.model import one_line
+from seewhy.models.exported.openvino import OpenVINOModel, capabilities, converted
 from seewhy.models.loading import load
 from seewhy.models.reading import select
 from seewhy.models.torch.calling import calling
@@ -205,8 +206,6 @@ class _Scores(nn.Module):
 
 
 def _openvino(model: TorchModel, samples: Tensor, precision: Any = "f32") -> Model:
-    from seewhy.models.exported.openvino import OpenVINOModel, converted
-
     if not plain(model.forward_kwargs, len(samples)) or tables(model.forward_kwargs, len(samples)):
         raise InvalidInput("its further inputs go with the images, and a graph would keep those of the samples")
     graph = converted(_Scores(model), samples[:2])
@@ -217,8 +216,6 @@ def _openvino(model: TorchModel, samples: Tensor, precision: Any = "f32") -> Mod
 
 
 def _bfloat16(model: TorchModel, samples: Tensor) -> Model:
-    from seewhy.models.exported.openvino import capabilities
-
     if "BF16" not in capabilities():
         raise InvalidInput("this CPU has no bfloat16")
     return _openvino(model, samples, "bf16")

@@ -19,8 +19,10 @@ from seewhy.checks import check_count
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import Transform, as_preprocessing
-from seewhy.models import Model, as_model, files
+from seewhy.models import Model, files
 from seewhy.models import checkpoint as checkpoints
+from seewhy.models.adapters import as_model
+from seewhy.models.adapters.transformers import opened as hugging_face
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.function import FunctionModel
 from seewhy.models.reading import Selector
@@ -177,9 +179,7 @@ def _build(spec: Any, pretrained: bool, num_classes: int | None, options: Mappin
 def _hugging_face(name: str, pretrained: bool, num_classes: int | None, trust: bool) -> _Built:
     if num_classes is not None:
         raise InvalidInput(f"num_classes is for timm and torchvision; config.json of {name!r} says its classes.")
-    from seewhy.models.adapters.transformers import opened
-
-    return _Built(opened(name, pretrained, trust))
+    return _Built(hugging_face(name, pretrained, trust))
 
 
 def _timm(name: str, pretrained: bool, options: dict[str, Any]) -> _Built:

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from seewhy.checks import check_count, check_inside, check_seed
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability
-from seewhy.models import as_model, at, bound
+from seewhy.models import at, bound
+from seewhy.models.adapters import as_model
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone

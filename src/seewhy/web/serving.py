@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import uvicorn
 from pydantic import ValidationError
 
 from seewhy.errors import InvalidInput
+from seewhy.web.app import application
+from seewhy.web.downloads import html_of
 from seewhy.web.library import Library, Opened
+from seewhy.web.queries import SaliencyQuery
 from seewhy.web.security import Rules
 
 __all__ = ["export", "opened", "parsed", "serve"]
@@ -38,10 +42,6 @@ def serve(
     Raises:
         InvalidInput: there is nothing to show, or the port cannot be used.
     """
-    import uvicorn
-
-    from seewhy.web.app import application
-
     if root_path and (not root_path.startswith("/") or root_path.startswith("//")):
         raise InvalidInput(f"root_path must begin with one slash, as in '/why', got {root_path!r}.")
     library, rules = Library(root), Rules.of(host, allow_hosts)
@@ -88,9 +88,6 @@ def export(root: str | os.PathLike[str], out: Path, *, run: str | None = None, v
     Raises:
         InvalidInput: no such run, or a view that cannot be used.
     """
-    from seewhy.web.downloads import html_of
-    from seewhy.web.queries import SaliencyQuery
-
     out.write_bytes(html_of(opened(root, run), parsed(SaliencyQuery, view)))
     return out
 

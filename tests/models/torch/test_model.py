@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, NoSpatialOutput, UnknownLayer
-from seewhy.models import FeatureModel, GradientModel, Model, as_model
+from seewhy.models import FeatureModel, GradientModel, Model
+from seewhy.models.adapters import as_model
 from seewhy.models.function import FunctionModel
 from seewhy.models.layout import spatial
 from seewhy.models.torch.model import TorchModel

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from seewhy import registry
-from seewhy.models import Model
+from torch import nn
 
-__all__ = ["Adapter", "adapted"]
+from seewhy import registry
+from seewhy.errors import InvalidType
+from seewhy.models import Model
+from seewhy.models.function import FunctionModel
+
+__all__ = ["Adapter", "adapted", "as_model"]
 
 
 class Adapter(Protocol):
@@ -34,3 +38,22 @@ def adapted(network: Any) -> Model | None:
             if (model := adapter(network)) is not None:
                 return model
     return None
+
+
+def as_model(network: Any) -> Model:
+    """A seewhy model for whatever the caller has: a torch module, a callable (N,C,H,W) -> (N,K), or a model.
+
+    Raises:
+        InvalidType: for anything else.
+    """
+    plain = isinstance(network, nn.Module) and not hasattr(type(network), "opened")  # to ask a module for what it
+    if not plain and isinstance(network, Model):  # does not have takes long
+        return network
+    if (found := adapted(network)) is not None:
+        return found
+    if callable(network):
+        return FunctionModel(network)
+    raise InvalidType(
+        "A network is a torch.nn.Module, a seewhy model or a callable (N,C,H,W) -> (N,K), got "
+        f"{type(network).__name__}."
+    )
