@@ -211,7 +211,7 @@ def test_a_kind_of_data(tmp_path: Path) -> None:
     assert len(open_data(f"strip:{path}", first=4)) == 2
     with pytest.raises(UnknownParameter, match=re.escape("strip has no option 'frist'. Did you mean 'first'?")):
         open_data(path, frist=4)
-    with pytest.raises(InvalidInput, match=re.escape("csv:FILE, npz:FILE or strip:PATH; ")):
+    with pytest.raises(InvalidInput, match=re.escape("csv:FILE, npz:FILE, tar:FILE or strip:PATH; ")):
         open_data(tmp_path / "nothing.txt")
     assert len(reopen({"kind": "strip", "root": str(path), "options": {"first": 8}})) == 1
 

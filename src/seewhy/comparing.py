@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from seewhy import judging, specs, statistics
 from seewhy.checks import check_seed
 from seewhy.comparison import Comparison, Failure, Floats
+from seewhy.datasets import Data, open_data
 from seewhy.errors import FAILURES, InvalidInput, InvalidType
 from seewhy.explainers import Explainer
 from seewhy.inputs import Batch, prepare
@@ -28,7 +29,7 @@ __all__ = ["compare"]
 
 
 def compare(
-    network: Any, data: Iterable[Any], explainers: Any, metrics: Any, *,
+    network: Any, data: Any, explainers: Any, metrics: Any, *,
     activation_fn: str | Activation | None = "auto", baselines: bool | Iterable[str] = True,
     confidence: float = 0.95, resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
 ) -> Comparison:  # fmt: skip
@@ -37,7 +38,9 @@ def compare(
     Args:
         network: what `seewhy.load` takes.
         data: `Sample` objects, (image, target) or (image, target, mask) tuples, or images alone. A target that is None
-            is what the network predicts; a mask has the picture's size and is true where the object is.
+            is what the network predicts; a mask has the picture's size and is true where the object is. Or whatever
+            `seewhy.datasets.open_data` takes: a path, a data set, a loader, a data frame ...; there the class of a
+            picture with one label is its target.
         explainers: registry names, also with parameters ("rise(num_masks=500)"), classes or explainers; a list, or a
             dict that gives them labels.
         metrics: the same for metrics.
@@ -63,11 +66,14 @@ def compare(
     )  # fmt: skip
     known = [label for label, one in methods.items() if one.chance] + [*chance]
     methods |= chance
-    samples = [_sample(one, i) for i, one in enumerate(data)]
-    if not samples:
+    listed = isinstance(data, list | tuple | Iterator | np.ndarray)
+    given = [_sample(one, i) for i, one in enumerate(data)] if listed else open_data(data)
+    if not len(given):
         raise InvalidInput("There is no picture to compare on: the data are empty.")
+    model = load(network)
+    samples = given if isinstance(given, list) else _of_data(given, model)
     table = _Table.empty(methods, judges, len(samples))
-    model = _bound(load(network), samples)
+    model = _bound(model, samples)
     with Bar("compare", progress, unit="picture") as bar:
         for i, sample in enumerate(samples):
             table.fill(at(model, torch.tensor([i], device="cpu")), i, sample)
@@ -84,6 +90,19 @@ def compare(
             "preprocessing": str(getattr(model, "preprocessing", None)),
         },
     )  # fmt: skip
+
+
+def _of_data(data: Data, model: Model) -> list[Sample]:
+    """The samples of a data set, each with its class where it has one."""
+    bound = data.bind(getattr(model, "labels", None), None)
+    return [_chosen(bound[i]) for i in range(len(bound))]
+
+
+def _chosen(sample: Sample) -> Sample:
+    if sample.target is not None or sample.labels is None or len(sample.labels) != 1:
+        return sample
+    (label,) = sample.labels
+    return replace(sample, target=label, mask=sample.masks.get(label, sample.mask))
 
 
 def check(

@@ -172,7 +172,7 @@ def test_lists_of_paths_and_single_pictures(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir("/")
     assert read(data[0].image).size == (4, 3)
     assert error_of(open_data, "nothing.png") == (
-        "Expected a folder, voc:ROOT, coco:FILE, csv:FILE or npz:FILE; 'nothing.png' does not exist."
+        "Expected a folder, voc:ROOT, coco:FILE, csv:FILE, npz:FILE or tar:FILE; 'nothing.png' does not exist."
     )
 
 

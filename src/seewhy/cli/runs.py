@@ -49,7 +49,7 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     config: Path | None = None
     """A TOML or YAML file with any of these flags; the command line goes before it."""
     data: str
-    """A folder of pictures, voc:ROOT, voc:ROOT?SET, coco:FILE.json, csv:FILE.csv or npz:FILE.npz."""
+    """A folder of pictures, voc:ROOT, voc:ROOT?SET, coco:FILE.json, csv:FILE.csv, npz:FILE.npz, tar:FILE.tar."""
     data_set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An option of the data, NAME=VALUE. May be repeated."""
     explainers: str = ""

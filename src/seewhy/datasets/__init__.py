@@ -22,6 +22,7 @@ from torch import Tensor
 
 from seewhy import registry
 from seewhy.datasets._files import PICTURES, is_picture
+from seewhy.datasets._frames import held
 from seewhy.datasets.arrays import Arrays
 from seewhy.datasets.folder import Folder
 from seewhy.datasets.torch_dataset import TorchDataset
@@ -103,11 +104,12 @@ def open_data(spec: Any, **options: Any) -> Data:
     """The data that a path or an object means.
 
     Args:
-        spec: a folder of pictures; "voc:ROOT" or "voc:ROOT?SET"; "coco:FILE.json"; "csv:FILE.csv"; "npz:FILE.npz"; a
-            path without such a beginning, which is recognised; a picture file. Or an object: a torch Dataset or
-            DataLoader, a Hugging Face data set, a list of paths or rows, a tuple of arrays (images, labels, boxes,
-            masks), a dict of them with "images", an array or a tensor of many images, any iterable; or `Data`, which
-            comes back as it is.
+        spec: a folder of pictures; "voc:ROOT" or "voc:ROOT?SET"; "coco:FILE.json"; "csv:FILE.csv"; "npz:FILE.npz";
+            "tar:FILE.tar" (WebDataset; a folder or a pattern of them, too); a path without such a beginning, which is
+            recognised; a picture file. Or an object: a torch Dataset or DataLoader, a Hugging Face data set, a data
+            module of Lightning, a data frame of pandas, polars or pyarrow with a column of paths, a list of paths or
+            rows, a tuple of arrays (images, labels, boxes, masks), a dict of them with "images", an array or a tensor
+            of many images, any iterable; or `Data`, which comes back as it is.
         options: of the kind, see the `open` or `of` of each class.
 
     Raises:
@@ -120,6 +122,7 @@ def open_data(spec: Any, **options: Any) -> Data:
     if isinstance(spec, Data):
         _check_options("Data", lambda: None, options)
         return spec
+    spec = held(spec)
     parts = _array_parts(spec)
     if parts is not None:
         return _made("arrays", Arrays.of, (), {**parts, **options})
@@ -177,8 +180,8 @@ def _recognised(path: str) -> str:
         return "folder"
     if there and is_picture(path):
         return "picture"
-    what = "is no picture, .json, .csv or .npz file" if there else "does not exist"
-    known = ["a folder", "voc:ROOT", "coco:FILE", "csv:FILE", "npz:FILE"]
+    what = "is no picture, .json, .csv, .npz or .tar file" if there else "does not exist"
+    known = ["a folder", "voc:ROOT", "coco:FILE", "csv:FILE", "npz:FILE", "tar:FILE"]
     known += [f"{word}:PATH" for word in registry.outside("datasets")]
     raise InvalidInput(f"Expected {', '.join(known[:-1])} or {known[-1]}; {path!r} {what}.")
 
