@@ -37,12 +37,14 @@ def csv_of(page: SaliencyPage) -> bytes:
     metrics = sorted({v.metric for s in page.samples for one in s.labels for m in one.maps for v in m.values})
     out = io.StringIO()
     lines = csv.writer(out)  # lines end with CR LF: of "\n" alone a "\r" in a name would not be quoted
-    own = ["sample", "name", "position", "label", "class", "flag", "probability", "mean", "std", "low", "high"]
+    own = ["sample", "name", "position", "label", "class", "flag", "answer", "probability"]
+    own += ["mean", "std", "low", "high", "outside"]
     own += ["box", "x0", "y0", "x1", "y1", "overlap"] if page.detects else []
     lines.writerow(map(guarded, [*own, "explainer", "map_low", "map_high", "note", *metrics]))
     for sample in page.samples:
         for one in sample.labels:
-            about_label = [one.index, one.name, one.flag, one.probability, one.mean, one.std, one.low, one.high]
+            about_label = [one.index, one.name, one.flag, one.answer, one.probability]
+            about_label += [one.mean, one.std, one.low, one.high, None if one.low is None else one.outside]
             about_label += [one.number, *(one.detected or [None] * 4), one.overlap] if page.detects else []
             sample_of = [sample.sample, sample.name, sample.position]
             cells = [_of(found, metrics) for found in one.maps] or [[None] * (4 + len(metrics))]
