@@ -80,7 +80,7 @@ def test_classes_are_searched_and_chosen(tab: Any, served: Any, place: Path) -> 
     tab.goto(f"{served[1]['hostile']}/saliency")
     tab.locator("#label-search").press_sequentially("snow")
     settled(tab, "document.querySelectorAll('.options li').length === 1")
-    assert tab.locator(".options li").all_inner_texts() == [f"{HOSTILE[3]} (3)"]
+    assert tab.locator(".options li").all_inner_texts() == [f"{HOSTILE[3]} (3) 8"]
     tab.keyboard.press("Enter")
     settled(tab, "location.search === '?labels=3'")
     assert names(tab) == stored(Run(place / "hostile"), labels=[3])

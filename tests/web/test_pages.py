@@ -182,7 +182,8 @@ def test_cards_say_what_the_store_says(asking: Any, tmp_path: Path) -> None:
         ({"flags": ["TP"], "sort": "probability", "descending": "true", "limit": 2}, [6, 5]),
         ({"flags": ["TP"], "sort": "probability", "descending": "true", "limit": 2, "page": 2}, [4, 3]),
         ({"sort": "score:one:up", "descending": "true", "limit": 3}, [6, 5, 4]),
-        ({"sort": "disagreement:up", "limit": 3}, [2, 3, 1]),
+        ({"sort": "disagreement:up", "descending": "false", "limit": 3}, [2, 3, 1]),
+        ({"sort": "disagreement:up", "limit": 1}, [6]),  # the worst first
     ],
 )
 def test_filters_and_orders(asking: Any, asked: dict[str, Any], expected: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from seewhy.web.scores import ScoresPage
@@ -12,7 +13,7 @@ __all__ = ["Axis", "Radar", "Shape", "radar"]
 
 RADIUS = 100.0
 LEAST = 3  # axes, to make an area
-LETTER, LINE, AIR = 6.9, 13.0, 4.0  # of the names, which are 10.5 high: the widest letter counts
+LINE, AIR = 13.0, 4.0  # of the names, whose letters are 10.5 high
 LONGEST = 18  # letters of a line
 
 
@@ -99,13 +100,20 @@ def _wrapped(name: str) -> list[str]:
     return [line[at : at + LONGEST] for line in lines for at in range(0, len(line) or 1, LONGEST)]
 
 
+def _width(letter: str) -> float:
+    """At most so wide is a letter in the fonts that browsers take."""
+    if letter in "MWm@%" or unicodedata.east_asian_width(letter) in "WF":
+        return 10.8
+    return 8.8 if letter.isupper() or letter == "w" else 6.9
+
+
 def _box(axes: list[Axis]) -> tuple[float, float, float, float]:
     """What has the whole chart in it: the circle, and every line of every name at its full length."""
     left = top = -RADIUS - AIR
     right = bottom = RADIUS + AIR
     for axis in axes:
         for text, x, y in axis.lines:
-            length = LETTER * len(text)
+            length = sum(map(_width, text))
             start = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[axis.anchor] * length
             left, right = min(left, start - AIR), max(right, start + length + AIR)
             top, bottom = min(top, y - LINE - AIR), max(bottom, y + AIR)

@@ -8,6 +8,7 @@ from typing import Any
 
 from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.runs.query.run import LabelScore
+from seewhy.web.directions import falls
 from seewhy.web.library import Opened
 from seewhy.web.queries import ClassesQuery
 
@@ -65,6 +66,8 @@ class ClassesPage:
         page: of them, from 1.
         pages: how many there are.
         rows: of this page.
+        falls: whether the largest value comes first.
+        worst: whether it does so where nobody asks: worst first.
     """
 
     run: str
@@ -77,6 +80,8 @@ class ClassesPage:
     page: int
     pages: int
     rows: list[ClassRow]
+    falls: bool
+    worst: bool
 
 
 def classes(opened: Opened, query: ClassesQuery) -> ClassesPage:
@@ -106,12 +111,15 @@ def classes(opened: Opened, query: ClassesQuery) -> ClassesPage:
         if one.mean is not None:
             levels.setdefault((one.label, one.metric), []).append((one.explainer, one.mean))
     rows = [row for row in _rows(opened, query.by, columns, found, levels) if _has(row, query.text)]
-    rows.sort(key=_order(query, other))
+    metric = name if query.by == "metric" else query.sort
+    worst = falls(run.settings, query.sort, None, metric if query.sort in other else None)
+    down = worst if query.descending is None else query.descending
+    rows.sort(key=_order(query, other, down))
     start = (query.page - 1) * query.limit
     return ClassesPage(
         run=opened.place.key, version=version, by=query.by, name=name, names=list(fixed), columns=columns,
         total=len(rows), page=query.page, pages=max(1, -(-len(rows) // query.limit)),
-        rows=rows[start : start + query.limit],
+        rows=rows[start : start + query.limit], falls=down, worst=worst,
     )  # fmt: skip
 
 
@@ -154,9 +162,9 @@ def _has(row: ClassRow, text: str) -> bool:
     return not text or text.casefold() in row.name.casefold() or text == str(row.label)
 
 
-def _order(query: ClassesQuery, other: tuple[str, ...]) -> Callable[[ClassRow], Any]:
+def _order(query: ClassesQuery, other: tuple[str, ...], down: bool) -> Callable[[ClassRow], Any]:
     """By class number, by name, or by a column; classes without a value come last either way."""
-    sign = -1 if query.descending else 1
+    sign = -1 if down else 1
     if query.sort == "class":
         return lambda row: sign * row.label
     if query.sort == "name":

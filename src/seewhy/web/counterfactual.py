@@ -12,6 +12,7 @@ from seewhy.errors import InvalidInput
 from seewhy.images.view import View
 from seewhy.plain import Box
 from seewhy.runs.query.run import Hit, SampleRecord
+from seewhy.web.directions import falls
 from seewhy.web.library import Opened
 from seewhy.web.queries import CounterfactualQuery
 from seewhy.web.saliency import Choice, frame, picture_urls
@@ -110,7 +111,10 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class CounterfactualPage:
-    """A list of pictures, and one of them with what was found."""
+    """A list of pictures, and one of them with what was found.
+
+    ``falls``: whether the largest value comes first; ``worst``: whether it does so where nobody asks.
+    """
 
     run: str
     version: int
@@ -122,6 +126,8 @@ class CounterfactualPage:
     chosen_labels: list[Choice]
     samples: list[Small]
     chosen: Chosen | None
+    falls: bool
+    worst: bool
 
 
 def counterfactual(opened: Opened, query: CounterfactualQuery) -> CounterfactualPage:
@@ -131,9 +137,10 @@ def counterfactual(opened: Opened, query: CounterfactualQuery) -> Counterfactual
         InvalidInput: a filter that cannot be used.
     """
     run, version = opened.run, opened.version
+    down = falls(run.settings, query.sort, query.descending)
     found = run.samples(
         labels=query.labels or None, flags=query.flags or None, text=query.text or None, sort=query.sort,
-        descending=query.descending, counterfactual=None if query.empty else True,
+        descending=down, counterfactual=None if query.empty else True,
         offset=(query.page - 1) * query.limit, limit=query.limit,
     )  # fmt: skip
     hit = next((one for one in found if str(one.record.position) == query.sample), None)
@@ -144,6 +151,7 @@ def counterfactual(opened: Opened, query: CounterfactualQuery) -> Counterfactual
         chosen_labels=[Choice(value=str(label), name=run.class_name(label)) for label in query.labels],
         samples=[_small(one.record, chosen=one is hit) for one in found],
         chosen=_chosen(opened, query, hit) if hit else None,
+        falls=down, worst=falls(run.settings, query.sort, None),
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[_Share | None, BeforeValidator(_or_none)]
 Labels = Annotated[list[Label], BeforeValidator(_without_empty), Field(max_length=100)]
 Flags = Annotated[list[Flag], BeforeValidator(_without_empty), Field(max_length=4)]
+Direction = Annotated[bool | None, BeforeValidator(_or_none)]  # None: worst first
 PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -49,7 +50,7 @@ class SaliencyQuery(_Query):
     """Which samples, in which order, and how their maps look.
 
     ``explainers``: shown; all where not said; none where it is empty. ``on``: POSITION.LABEL, the label that is shown
-    of a sample. ``open``: POSITION.EXPLAINER (its number), the map that is shown large.
+    of a sample. ``open``: POSITION.EXPLAINER (its number), the map that is shown large, or POSITION.original.
     """
 
     explainers: Annotated[list[Name] | None, Field(max_length=100)] = None
@@ -59,12 +60,12 @@ class SaliencyQuery(_Query):
     least: Number = None
     most: Number = None
     sort: Name = "position"
-    descending: bool = False
+    descending: Direction = None
     page: PageNumber = 1
     limit: Annotated[int, Field(ge=1, le=96)] = 12
     every: bool = False
     on: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,18}\.\d{1,10}$")]], Field(max_length=96)] = []
-    open: Annotated[str, Field(pattern=r"^(\d{1,18}\.\d{1,4})?$")] = ""
+    open: Annotated[str, Field(pattern=r"^(\d{1,18}\.(\d{1,4}|original))?$")] = ""
     overlay: bool = True
     opacity: Annotated[int, Field(ge=0, le=100)] = 75
     threshold: Annotated[int, Field(ge=0, le=100)] = 0
@@ -86,7 +87,7 @@ class ClassesQuery(_Query):
     name: Name = ""
     text: Text = ""
     sort: Name = "class"
-    descending: bool = False
+    descending: Direction = None
     page: PageNumber = 1
     limit: Annotated[int, Field(ge=1, le=2000)] = 1000
 
@@ -99,7 +100,7 @@ class CounterfactualQuery(_Query):
     text: Text = ""
     empty: bool = False
     sort: Literal["position", "probability", "uncertainty", "entropy", "mutual_information"] = "position"
-    descending: bool = False
+    descending: Direction = None
     page: PageNumber = 1
     limit: Annotated[int, Field(ge=1, le=96)] = 24
     sample: Annotated[str, Field(pattern=r"^(\d{1,18})?$")] = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -162,13 +163,19 @@ def failures(opened: Opened, query: FailuresQuery) -> FailuresPage:
 
 
 def suggest(opened: Opened, query: SuggestQuery) -> list[Choice]:
-    """Classes whose name has a text in it: those that begin with it first."""
-    names, wanted = opened.run.classes or [], query.text.strip().casefold()
-    found = [
-        (not name.casefold().startswith(wanted), label)
-        for label, name in enumerate(map(str, names))
-        if wanted in name.casefold() or wanted == str(label)
+    """Classes of the run's labels with a text in their name, and on how many pictures they are.
+
+    Names that have it as whole words come first, then those that begin with it, each the most frequent first.
+    """
+    wanted = query.text.strip().casefold()
+    words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    found = []
+    for label, count in opened.once("label counts", opened.run.label_counts).items():
+        name = opened.run.class_name(label).casefold()
+        if wanted in name or wanted == str(label):
+            whole = wanted == str(label) or bool(words.search(name))
+            found.append((not whole, not name.startswith(wanted), -count, label))
+    return [
+        Choice(value=str(label), name=opened.run.class_name(label), count=-count)
+        for _, _, count, label in sorted(found)[: query.limit]
     ]
-    if not found and wanted.isdecimal() and int(wanted) < 1 << 31:
-        found = [(False, int(wanted))]
-    return [Choice(value=str(label), name=opened.run.class_name(label)) for _, label in sorted(found)[: query.limit]]

@@ -11,6 +11,7 @@ from seewhy.draw.scale import Scale
 from seewhy.errors import UnknownName
 from seewhy.runs.query.run import Hit, SampleRecord
 from seewhy.web.colours import SIGNED
+from seewhy.web.directions import falls
 from seewhy.web.library import Opened
 from seewhy.web.pictures import flat
 from seewhy.web.queries import SaliencyQuery
@@ -182,6 +183,8 @@ class SaliencyPage:
         flags: that there are, with how many labels have them.
         chosen: the classes of the filter.
         sorts: the orders there are.
+        falls: whether the largest value comes first.
+        worst: whether it does so where nobody asks: worst first.
         threshold: of the probability above which a class counts as predicted.
         uncertain: whether the run knows how sure the network is.
         detects: whether the labels are boxes of a detector.
@@ -198,6 +201,8 @@ class SaliencyPage:
     flags: list[Choice]
     chosen: list[Choice]
     sorts: list[Choice]
+    falls: bool
+    worst: bool
     threshold: float | None
     uncertain: bool
     detects: bool
@@ -220,7 +225,8 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
         pages=max(1, -(-found.total // query.limit)), explainers=list(run.drawn), shown=names,
         flags=[Choice(value=f, name=f, count=n) for f, n in counts.flags.items() if n or f != "TN"],
         chosen=[Choice(value=str(label), name=run.class_name(label)) for label in query.labels],
-        sorts=_sorts(opened), threshold=run.settings.get("threshold"),
+        sorts=_sorts(opened), falls=falls(run.settings, query.sort, query.descending),
+        worst=falls(run.settings, query.sort, None), threshold=run.settings.get("threshold"),
         uncertain=bool(run.settings.get("uncertainty")), detects=run.detects,
         samples=[_sample(opened, query, hit, names, on) for hit in found],
     )  # fmt: skip
@@ -257,7 +263,8 @@ def hits(opened: Opened, query: SaliencyQuery) -> Any:
     """The samples of the page."""
     return opened.run.samples(
         labels=query.labels or None, flags=query.flags or None, text=query.text or None,
-        min_probability=query.least, max_probability=query.most, sort=query.sort, descending=query.descending,
+        min_probability=query.least, max_probability=query.most, sort=query.sort,
+        descending=falls(opened.run.settings, query.sort, query.descending),
         offset=(query.page - 1) * query.limit, limit=query.limit,
     )  # fmt: skip
 

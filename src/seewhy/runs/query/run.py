@@ -368,6 +368,11 @@ class Run:
         with self._base.moment() as now:
             return totals.label_scores(now, explainer, metric)
 
+    def label_counts(self) -> dict[int, int]:
+        """Class index -> how many pictures have a label of it; classes without any are not there."""
+        with self._base.moment() as now:
+            return totals.label_counts(now)
+
     def costs(self) -> list[ExplainerCost]:
         """What each explainer's maps cost a picture, on average."""
         with self._base.moment() as now:

@@ -101,6 +101,12 @@ def costs(now: Moment) -> list[ExplainerCost]:
     return [ExplainerCost(name, *found.get(e, (0, None, None, None))) for e, name in enumerate(names)]
 
 
+def label_counts(now: Moment) -> dict[int, int]:
+    """Class index -> how many pictures have a label of it."""
+    counts = "SELECT class_index, count(DISTINCT s) FROM labels GROUP BY class_index ORDER BY class_index"
+    return dict(now.fetch(counts))
+
+
 def notes(now: Moment) -> list[NoteCount]:
     """How many pictures have notes, by explainer and kind, the most frequent first."""
     lines = now.fetch(

@@ -39,12 +39,13 @@ function wire(combo) {
   const show = () => {
     list.replaceChildren(...found.map((one, number) => {
       const item = Object.assign(document.createElement("li"), { id: `option-${number}`, textContent: `${one.name} (${one.value})` });
+      item.append(Object.assign(document.createElement("span"), { className: "count", textContent: ` ${one.count}` }));
       item.setAttribute("role", "option");
       item.setAttribute("aria-selected", "false");
       item.addEventListener("mousedown", (event) => { event.preventDefault(); take(one); });
       return item;
     }));
-    if (!found.length) list.append(Object.assign(document.createElement("li"), { className: "muted", textContent: "No such class" }));
+    if (!found.length) list.append(Object.assign(document.createElement("li"), { className: "muted", textContent: "No such class on any picture" }));
     list.hidden = false;
     box.setAttribute("aria-expanded", "true");
     at = -1;

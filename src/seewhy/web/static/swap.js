@@ -59,6 +59,15 @@ export function asked(form, base = form.action) {
   return dressed(url);
 }
 
+// The page of a number, as near as there is one.
+function goTo(box) {
+  const page = Math.min(Math.max(Math.round(Number(box.value)) || 1, 1), Number(box.max));
+  const url = dressed(location.href);
+  if (page === 1) url.searchParams.delete("page");
+  else url.searchParams.set("page", page);
+  swap(url).then((done) => { if (done) document.getElementById("results")?.scrollIntoView({ block: "start" }); });
+}
+
 function submit(form) {
   swap(asked(form), { part: form.dataset.swap === "all" ? "main" : "#results" });
 }
@@ -66,6 +75,10 @@ function submit(form) {
 export function watch() {
   let waiting = 0;
   document.addEventListener("change", (event) => {
+    if (event.target.matches("[data-goto]")) {
+      goTo(event.target);
+      return;
+    }
     const form = event.target.closest("form[data-swap]");
     if (!form || !event.target.name) return;
     clearTimeout(waiting);

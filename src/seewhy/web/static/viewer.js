@@ -1,8 +1,10 @@
-// A map large, over the original. Its place in the address is ?open=POSITION.EXPLAINER.
+// A map large, over the original, or the original. Its place in the address is ?open=POSITION.EXPLAINER.
 import { draw } from "./look.js";
 
 const byId = (name) => document.getElementById(name);
-const cells = () => [...document.querySelectorAll("#results [data-open]")];
+const LARGE = "[data-open], [data-whole]";
+const cells = () => [...document.querySelectorAll("#results :is([data-open], [data-whole])")];
+const place = (link) => link.dataset.open || link.dataset.whole;
 let current = null;
 
 function show(link) {
@@ -11,10 +13,10 @@ function show(link) {
   const drawing = link.querySelector("svg").cloneNode(true);
   byId("viewer-frame").replaceChildren(drawing);
   byId("viewer-title").textContent = card.querySelector("h2").textContent;
-  byId("viewer-about").textContent = `${cell.querySelector(".who").textContent} · ${link.closest(".maps").dataset.name}`;
-  byId("viewer-values").replaceChildren(...[...cell.querySelectorAll(".bar, .nothing-seen, .values, .said")].map((one) => one.cloneNode(true)));
+  byId("viewer-about").textContent = cell ? `${cell.querySelector(".who").textContent} · ${link.closest(".maps").dataset.name}` : "The original";
+  byId("viewer-values").replaceChildren(...[...(cell?.querySelectorAll(".bar, .nothing-seen, .values, .said") || [])].map((one) => one.cloneNode(true)));
   enlarge(drawing, card.dataset.large);
-  mark(link.dataset.open);
+  mark(place(link));
   if (!byId("viewer").open) byId("viewer").showModal();
   byId("viewer-previous").disabled = !beside(-1);
   byId("viewer-next").disabled = !beside(1);
@@ -26,7 +28,7 @@ function enlarge(drawing, address) {
   if (!address) return;
   const original = new Image();
   original.addEventListener("load", () => {
-    for (const image of drawing.querySelectorAll(".photo, .grey")) image.setAttribute("href", address);
+    for (const image of drawing.querySelectorAll(".photo, .grey, .whole")) image.setAttribute("href", address);
   });
   original.src = address;
 }
@@ -40,10 +42,11 @@ function mark(open) {
 
 // The same explainer of the sample before or after, or what comes nearest to it.
 function beside(step) {
-  const cards = [...document.querySelectorAll("#results .sample")].filter((card) => card.querySelector("[data-open]"));
+  const cards = [...document.querySelectorAll("#results .sample")].filter((card) => card.querySelector(LARGE));
   const next = cards[cards.indexOf(current.closest(".sample")) + step];
-  const number = current.dataset.open.split(".")[1];
-  return next && (next.querySelector(`[data-open$=".${number}"]`) || next.querySelector("[data-open]"));
+  const number = place(current).split(".")[1];
+  const same = number === "original" ? "[data-whole]" : `[data-open$=".${number}"]`;
+  return next && (next.querySelector(same) || next.querySelector("[data-open]") || next.querySelector(LARGE));
 }
 
 export const isOpen = () => byId("viewer")?.open;
@@ -54,7 +57,7 @@ export function move(step) {
 }
 
 export function turn(step) {
-  const same = [...current.closest(".sample").querySelectorAll("[data-open]")];
+  const same = [...current.closest(".sample").querySelectorAll(LARGE)];
   const next = same[same.indexOf(current) + step];
   if (next) show(next);
 }
@@ -62,24 +65,24 @@ export function turn(step) {
 // After the results were put in anew: the same map, with what it has now.
 export function renew() {
   if (!isOpen() || !current) return;
-  const again = cells().find((link) => link.dataset.open === current.dataset.open)
+  const again = cells().find((link) => place(link) === place(current))
     || document.querySelector(`#sample-${position()} [data-open]`);
   if (again) show(again);
   else byId("viewer").close();
 }
 
 export function position() {
-  return current?.dataset.open.split(".")[0];
+  return current && place(current).split(".")[0];
 }
 
 export function openFirst(card) {
-  const link = card?.querySelector("[data-open]");
+  const link = card?.querySelector("[data-open]") || card?.querySelector(LARGE);
   if (link) show(link);
 }
 
 export function openAsked() {
   const open = new URLSearchParams(location.search).get("open");
-  const link = open && cells().find((one) => one.dataset.open === open);
+  const link = open && cells().find((one) => place(one) === open);
   if (link) show(link);
 }
 
@@ -87,7 +90,7 @@ export function watch() {
   const viewer = byId("viewer");
   if (!viewer) return;
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-open]");
+    const link = event.target.closest("a[data-open], a[data-whole]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
     event.preventDefault();
     show(link);
