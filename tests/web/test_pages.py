@@ -165,6 +165,7 @@ def test_cards_say_what_the_store_says(asking: Any, tmp_path: Path) -> None:
         "metric": "down",
         "value": None,
         "better": "lower",
+        "said": "",
     }
     assert page["samples"][7]["failures"] == ["read: It is <i>gone</i>."]
 
