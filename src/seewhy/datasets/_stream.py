@@ -40,7 +40,7 @@ class InOrder:
         return {name: getattr(self, name) for name in ("source", "batched", "length", "window")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]  # of this very class: it is made again from its arguments
 
     def __getitem__(self, index: int) -> Any:
         """One row.

@@ -256,7 +256,7 @@ def _of_network(explainer: Any, model: Model) -> Mapper:
             f"{type(explainer).__name__} cannot be given a network whose further inputs are those of one image. Use a "
             "seewhy explainer, or metrics that need no explainer."
         )
-    found: Any = replace(explainer, network=model)  # type: ignore[type-var]
+    found: Any = replace(explainer, network=model)  # type: ignore[type-var]  # a dataclass, as was looked at
     own: Mapper = found
     return own
 

@@ -17,12 +17,12 @@ import torch
 from seewhy.engines import Engine
 from seewhy.engines.local import Local
 from seewhy.errors import InvalidInput, StorageError
-from seewhy.progress import Bar, Listener
+from seewhy.progress import Bar, Listener, check_progress
 from seewhy.runs.folder.rows import FailureRow, told
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.means import means
 from seewhy.runs.work.job import Job, Tools
-from seewhy.runs.work.plan import Plan, plan
+from seewhy.runs.work.plan import Plan, check_shard, plan
 from seewhy.runs.work.worker import ChunkWorker, Done
 
 __all__ = ["ImageClassificationRunner", "Runner", "Summary"]
@@ -104,6 +104,10 @@ class Runner:
     progress: bool | Listener = True
     command: Mapping[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        check_progress(self.progress)
+        check_shard(self.shard)
+
     def run(self) -> Summary:
         """Computes what is missing.
 
@@ -115,6 +119,7 @@ class Runner:
         """
         began, store = time.perf_counter(), Store(self.job.place)
         known = store.settings() if store.exists() else None
+        store.files.check()
         job = self.job if known is None else replace(self.job, **{n: known[n] for n in _KEPT})
         tools = Tools.of(job, known)
         tools, settings = _settle(tools, known, self.command)

@@ -37,7 +37,8 @@ def _explained(files: list[tuple[Path, str]], targets: Any, command: Explain, pa
     """How many of the pictures could be explained."""
     model = network(command)
     if not command.quiet:
-        for note in (*model.notes, f"{model.name}: {model.preprocessing or 'preprocessing unknown'}"):
+        known = getattr(model, "preprocessing", None) or "preprocessing unknown"
+        for note in (*_notes(model), f"{model.name}: {known}"):
             say(note)
     return sum(_one(model, picture, stem, targets, command, parameters) for picture, stem in files)
 
@@ -63,9 +64,13 @@ def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, p
     for name, trust in zip(found.labels[0], trusts, strict=False):
         emit(f"{picture}\t{name}\t{trust.line}")
     if not command.quiet:
-        for warning in found.warnings[len(model.notes) :]:
+        for warning in found.warnings[len(_notes(model)) :]:
             say(f"{picture}: {warning}")
     return True
+
+
+def _notes(model: Any) -> tuple[str, ...]:
+    return tuple(getattr(model, "notes", ()))
 
 
 def _lines(picture: Path, found: Any, files: list[Path]) -> list[str]:

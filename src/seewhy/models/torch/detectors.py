@@ -114,7 +114,7 @@ class _FCOS(_OneStage):
         return (found["cls_logits"].float().sigmoid() * found["bbox_ctrness"].float().sigmoid()).sqrt()
 
     def _boxes(self, codes: Tensor, anchors: Tensor) -> Tensor:
-        return self.box_coder.decode(codes.float(), anchors)  # type: ignore[no-any-return]
+        return self.box_coder.decode(codes.float(), anchors)  # type: ignore[no-any-return]  # torchvision declares nothing
 
 
 class _SSD(_OneStage):

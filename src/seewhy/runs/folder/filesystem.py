@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from seewhy.checks import check_folder
 from seewhy.errors import InvalidInput, MissingDependency, SeewhyError, StorageError, storage_error
 
 __all__ = ["Files", "LocalFiles", "RemoteFiles", "files"]
@@ -30,6 +31,10 @@ class Files(Protocol):
     @property
     def address(self) -> str:
         """How a person names the folder."""
+        ...
+
+    def check(self) -> None:
+        """Raises StorageError where it can be seen that nothing can be written here."""
         ...
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
@@ -74,6 +79,10 @@ class LocalFiles:
     def address(self) -> str:
         """The folder's path."""
         return str(self.root)
+
+    def check(self) -> None:
+        """Raises StorageError unless files can be written here."""
+        check_folder(self.root)
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
         """Writes beside, waits for the disk, then renames."""
@@ -176,6 +185,9 @@ class RemoteFiles:
     def address(self) -> str:
         """The folder's address."""
         return self.url
+
+    def check(self) -> None:
+        """Nothing: that it can be reached was seen when it was opened; whether it can be written only writing shows."""
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
         """One upload."""

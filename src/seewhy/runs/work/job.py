@@ -107,6 +107,8 @@ class Job:
         if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
             object.__setattr__(self, "activation_fn", type(self.activation_fn).__name__.lower())
         check_activation(self.activation_fn)
+        check_count("threads", self.threads, optional=True)
+        _check_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -260,6 +262,14 @@ class Tools:
         ends = [end if abs(end) != float("inf") else None for end in one.range]
         about = {"better": one.better, "range": ends, "concision": one.concision}
         return {**_what(one), **about, "id": self.ids["metric", label]}
+
+
+def _check_device(device: str | None) -> None:
+    """Raises InvalidInput where nothing can be computed: the name is wrong, or there is no such device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise InvalidInput(f"device {device!r} cannot be used: {str(error).splitlines()[0].rstrip('.')}.") from error
 
 
 def _check(job: Job) -> None:

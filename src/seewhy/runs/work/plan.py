@@ -25,7 +25,7 @@ from seewhy.runs.folder.tasks import PREDICT, succeeded
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.reading import digest
 
-__all__ = ["Chunk", "Chunks", "Item", "Plan", "plan"]
+__all__ = ["Chunk", "Chunks", "Item", "Plan", "check_shard", "plan"]
 
 _SCAN = [*(name for name in COLUMNS if name != "part"), "done", "failed"]  # each row says its part
 _CHECKED = 3  # pictures without a stamp that are looked at before a run is continued
@@ -185,9 +185,8 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
     Raises:
         InvalidInput: the data are not those of the run.
     """
+    check_shard(shard)
     part, parts = shard
-    if not 1 <= part <= parts:
-        raise InvalidInput(f"A shard is i/n with i from 1 to n, got {part}/{parts}.")
     found, foreign = tools.store.rows(tools.run, _SCAN)
     known = _known(found)
     fresh, known_too = defaultdict(list), defaultdict(list)
@@ -214,6 +213,13 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
     }
     chunks = Chunks(tools, era, [blocks[where] for where in sorted(blocks)])
     return Plan(chunks=chunks, total=total, done=total - left, foreign=foreign)
+
+
+def check_shard(shard: tuple[int, int]) -> None:
+    """Raises InvalidInput unless it is (i, n) with i from 1 to n."""
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise InvalidInput(f"A shard is i/n with i from 1 to n, got {part}/{parts}.")
 
 
 class _Look:
