@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import seewhy
 from seewhy import BoxTarget, Preprocessing, cli
@@ -18,9 +18,11 @@ from seewhy.images.reading import read
 from seewhy.images.view import View
 from seewhy.inputs import prepare
 from seewhy.maps import upsample
+from seewhy.models.torch.detectors import detector
 from seewhy.models.torch.model import TorchModel
 from seewhy.runs.query.run import Run
 from support.detection_runs import NAMES, QUARTERS, Quarters, run
+from support.networks import pictures
 from support.pictures import PHOTOS
 from support.torchvision_detectors import torchvision_detector
 from support.typed import loaded, present, unchecked
@@ -158,6 +160,23 @@ def test_what_is_found_in_pictures_of_several_sizes_is_explained_one_by_one() ->
     assert str(refused.value) == (
         "The pictures become inputs of several sizes: 32 x 48, 40 x 30, 28 x 47. Pass them one by one."
     )
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel, torch.compile, lambda n: torch.compile(nn.DataParallel(n)),
+        lambda n: nn.DataParallel(unchecked(torch.compile(n))),
+    ],
+    ids=["spread", "compiled", "compiled, spread", "spread, compiled"],
+)  # fmt: skip
+def test_a_detector_that_is_compiled_or_spread_over_devices(wrap: Any) -> None:
+    network, x = torchvision_detector("fcos"), pictures(1, height=64, width=96).abs()
+    want, got = (seewhy.detections(one, x, score_threshold=0)[0] for one in (network, wrap(network)))
+    assert [one.box for one in got] == [one.box for one in want]
+    assert detector(wrap(network)).title == "FCOS"
+    raw = [seewhy.explain(n, x, want[:1], "recipro_cam").raw for n in (network, wrap(network))]
+    torch.testing.assert_close(raw[0], raw[1])
 
 
 def test_a_run_and_the_command_line_find_what_the_door_finds(

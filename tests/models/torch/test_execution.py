@@ -113,6 +113,28 @@ def test_parts_in_a_plain_list_are_said() -> None:
     )
 
 
+class _AllListed(_Listed):
+    """All of its layers but the last are in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        del self.stem
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_where_all_layers_are_in_a_plain_list_that_is_what_is_blamed() -> None:
+    said = (
+        r"^The network's layers \(Conv2d, ReLU\) are no part of it, as those in a plain list are, so none can be "
+        r"named\. Keep them in a torch\.nn\.ModuleList, or use "
+    )
+    with pytest.raises(NoSpatialOutput, match=said):
+        GradCAM(build(_AllListed))(pictures(), 1)
+
+
 @pytest.mark.parametrize("part", [nn.BatchNorm2d(8), nn.Dropout(0.5)])
 def test_parts_that_stayed_in_training_mode_are_refused(part: nn.Module) -> None:
     network, before = build(_Listed, part), {n: b.clone() for n, b in part.named_buffers()}

@@ -17,7 +17,7 @@ from seewhy.errors import InvalidType
 from seewhy.models import Model
 from seewhy.models.function import FunctionModel
 
-__all__ = ["Adapter", "adapted", "as_model"]
+__all__ = ["Adapter", "adapted", "as_model", "unwrapped"]
 
 
 class Adapter(Protocol):
@@ -29,11 +29,30 @@ class Adapter(Protocol):
 
 
 def adapted(network: Any) -> Model | None:
-    """The object as a model; None where no adapter knows it."""
+    """The object as a model; None where no adapter knows it.
+
+    What torch has compiled or spread over devices is asked about first without that: another library may know it.
+    """
+    inner = unwrapped(network)
+    if inner is not network and (model := _known(inner, without="torch")) is not None:
+        return model
+    return _known(network)
+
+
+def unwrapped(network: Any) -> Any:
+    """The object within torch.compile's wrapper, DataParallel and DistributedDataParallel."""
+    while True:
+        made_in = type(network).__module__
+        name = "_orig_mod" if made_in.startswith("torch._dynamo") else "module"
+        if not made_in.startswith(("torch._dynamo", "torch.nn.parallel")) or not hasattr(network, name):
+            return network
+        network = getattr(network, name)
+
+
+def _known(network: Any, without: str = "") -> Model | None:
     known = registry.names("adapters")
-    libraries = dict.fromkeys(cls.__module__.partition(".")[0] for cls in type(network).__mro__)
-    for library in libraries:
-        if library in known:
+    for library in dict.fromkeys(cls.__module__.partition(".")[0] for cls in type(network).__mro__):
+        if library in known and library != without:
             adapter: Adapter = registry.load("adapters", library)()
             if (model := adapter(network)) is not None:
                 return model

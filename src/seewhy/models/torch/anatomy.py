@@ -266,7 +266,14 @@ class Look:
                 "The scores do not come from the picture through operations of torch that could be seen, so no layer "
                 f"can be chosen. Name a layer, or use {instead('scores')}."
             )
-        return nowhere([s for s in self.seen() if s.kind == "map" and s.live], self.flow().graph)
+        maps = [s for s in self.seen() if s.kind == "map" and s.live]
+        if not maps and self.flow().strangers:
+            kinds = ", ".join(self.flow().strangers)
+            return (
+                f"The network's layers ({kinds}) are no part of it, as those in a plain list are, so none "
+                f"can be named. Keep them in a torch.nn.ModuleList, or use {instead('scores')}."
+            )
+        return nowhere(maps, self.flow().graph)
 
 
 def _streams(found: Trace) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from seewhy.checks import check_count
 from seewhy.errors import InvalidType
 from seewhy.images.preprocessing import Preprocessing
+from seewhy.models.adapters import unwrapped
 from seewhy.models.box_formats import paste
 from seewhy.types import Grid, Outputs
 
@@ -212,6 +213,7 @@ def detector(network: nn.Module, *, masks: bool = True, mask_side: int = 128) ->
         InvalidType: not a detector of torchvision.
         InvalidInput: mask_side is not a positive integer.
     """
+    network = unwrapped(network)
     kind = _kind(network)
     if kind is None:
         raise InvalidType(
