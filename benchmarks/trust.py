@@ -42,12 +42,9 @@ RIGHT = 0.5  # of the strongest pixels have to lie on the object
 METHODS = {
     "recipro_cam": "recipro_cam", "grad_cam, early layer": "grad_cam(layer='module.blocks.3')",
     "activation_map": "activation_map", "gradient": "gradient", "input_x_gradient": "input_x_gradient",
-    "smooth_grad": "smooth_grad(samples=6)", "deconvolution": "deconvolution",
+    "smooth_grad, 4 samples": "smooth_grad(samples=4)", "deconvolution": "deconvolution",
     "occlusion": "occlusion(window=64, stride=32, perturbation_per_eval=16)",
-    "rise, 30 masks": "rise(num_masks=30, perturbation_per_eval=16)",
-    "rise, 80 masks": "rise(num_masks=80, perturbation_per_eval=16)",
-    "lime, 60 masks": "lime(num_masks=60, perturbation_per_eval=16)",
-    "random": "random_map", "centre": "centre_map",
+    "rise, 40 masks": "rise(num_masks=40, perturbation_per_eval=16)", "random": "random_map", "centre": "centre_map",
 }  # fmt: skip
 
 Row = dict[str, Any]

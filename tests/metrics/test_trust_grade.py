@@ -282,6 +282,8 @@ def test_an_explanation_is_asked_once_for_each_map() -> None:
     assert summary[1]["targets"][1]["trust"] == first.as_dict()
     assert "trust" not in summary[0]["targets"][1]
     assert dataclasses.replace(found)._trust == {}
+    assert "\ntrust high" in found._told(1, 1)  # what stands beside the maps in a notebook
+    assert found.sheet().height > dataclasses.replace(found).sheet().height  # and the reasons below them
     with pytest.raises(IndexError):
         found.trust(2)
 

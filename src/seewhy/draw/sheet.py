@@ -38,7 +38,7 @@ def grid(
         row_titles: one a row, or none.
         cell: side of a cell in pixels; the size of the letters follows it.
         title: a heading over everything.
-        footer: a line under everything, the place to say what the colours mean.
+        footer: under everything, the place to say what the colours mean; up to four lines for each of its own.
 
     Raises:
         InvalidInput: no picture at all, a number of titles that does not fit, or cells too small to show anything.
@@ -173,7 +173,7 @@ class _Sheet:
         left = 2 * gap + (side + gap if side else 0)
         width = left + columns * (cell + gap) + gap
         head = _Text.wrapped(heading, 1.4 * letter, width - 4 * gap, 2)
-        foot = _Text.wrapped(footing, 0.9 * letter, width - 4 * gap, 4)
+        foot = _Text.wrapped(footing, 0.9 * letter, width - 4 * gap, 4 * (1 + footing.count("\n")))
         # A row is as high as its pictures, or as its title where that is higher.
         tall = [max(h, beside[i].height if beside else 0) for i, h in enumerate(heights)]
         blocks = [b + gap // 2 for b in (head.height, max((t.height for t in above), default=0)) if b]
