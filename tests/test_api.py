@@ -17,7 +17,14 @@ from torch import nn
 
 import seewhy
 from seewhy.draw.overlay import DIVERGING, colourise
-from seewhy.errors import InvalidInput, InvalidTarget, InvalidType, UnknownName, UnknownParameter, UnreadableImage
+from seewhy.errors import (
+    InvalidInput,
+    InvalidTarget,
+    InvalidType,
+    UnknownName,
+    UnknownParameter,
+    UnreadableImage,
+)
 from seewhy.images.preprocessing import Preprocessing
 from support.typed import present, unchecked
 

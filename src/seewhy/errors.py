@@ -49,6 +49,7 @@ __all__ = [
     "UnknownParameter",
     "UnreadableImage",
     "nearest",
+    "one_line",
     "out_of_memory",
     "raised_by",
     "storage_error",
@@ -136,6 +137,14 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         return "Did you mean " + " or ".join(repr(n) for n in close) + "?"
     shown = ", ".join(repr(n) for n in names[:8])
     return f"Known: {shown}{', ...' if len(names) > 8 else '.'}" if names else "None is known."
+
+
+def one_line(error: BaseException) -> str:
+    """The most telling line of a library's long error; the kind of one that says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "File ", "at "))]
+    text = (told or lines or [type(error).__name__])[0]
+    return text if len(text) < 300 else text[:300] + " ..."
 
 
 def out_of_memory(error: BaseException) -> bool:

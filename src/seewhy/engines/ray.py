@@ -16,7 +16,7 @@ from typing import Any
 from seewhy.checks import check_count
 from seewhy.engines import Factory
 from seewhy.engines._lanes import LaneLost, drive, plain_failure
-from seewhy.errors import MissingDependency
+from seewhy.errors import MissingDependency, one_line
 from seewhy.memory import keep_memory
 
 __all__ = ["Ray"]
@@ -130,7 +130,7 @@ class _Actor:
             if error is None:
                 answer.set_result(future.result())
             elif isinstance(error, self.ray.exceptions.RayActorError):
-                answer.set_exception(LaneLost(str(error).strip().splitlines()[0]))
+                answer.set_exception(LaneLost(one_line(error)))
             else:
                 answer.set_exception(getattr(error, "cause", None) or error)
 

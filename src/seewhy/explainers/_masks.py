@@ -7,14 +7,31 @@ weights, and sums over masks are made with the grids.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides
 from seewhy.maps import full_precision
 
-__all__ = ["Masks"]
+__all__ = ["ESTIMATORS", "Masks", "check"]
+
+ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}
+"""How a map is made of scores under masks -> the fewest masks that it can do with."""
+
+
+def check(method: Any) -> None:
+    """Raises InvalidInput unless a method's parameters about its masks can be used; says what its values are."""
+    check_choice("estimator", method.estimator, tuple(ESTIMATORS))
+    if method.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
+        object.__setattr__(method, "values", "level")
+    check_count("num_masks", method.num_masks, ESTIMATORS[method.estimator])
+    sides("grid", method.grid)
+    check_inside("p", method.p)
+    check_flag("paired", method.paired, optional=True)
+    check_seed(method.seed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides
+from seewhy.checks import check_inside, sides
 from seewhy.explainers import Explainer
+from seewhy.explainers import _masks as masking
 from seewhy.explainers._checks import at_places, stepped, unmoved
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import noisy, regress
@@ -41,7 +42,6 @@ from seewhy.types import Activation, Note, check_activation
 
 __all__ = ["RISE"]
 
-ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}  # and the fewest masks that each can do with
 ROUND = 64  # masks between two looks at whether the map has converged
 
 
@@ -79,15 +79,8 @@ class RISE(Explainer):
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        check_choice("estimator", self.estimator, tuple(ESTIMATORS))
-        if self.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
-            object.__setattr__(self, "values", "level")
-        check_count("num_masks", self.num_masks, ESTIMATORS[self.estimator])
-        sides("grid", self.grid)
-        check_inside("p", self.p)
-        check_flag("paired", self.paired, optional=True)
+        masking.check(self)
         check_inside("tolerance", self.tolerance, optional=True)
-        check_seed(self.seed)
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         n, (height, width) = inputs.shape[0], inputs.shape[2:]

@@ -31,11 +31,12 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides
+from seewhy.checks import sides
 from seewhy.errors import InvalidType
 from seewhy.explainers import Explainer
+from seewhy.explainers import _masks as masking
 from seewhy.explainers._checks import at_places, unmoved
-from seewhy.explainers._masks import Masks
+from seewhy.explainers._masks import ESTIMATORS, Masks
 from seewhy.explainers._regression import Fit, noisy, regress
 from seewhy.maps import full_precision
 from seewhy.models import Model, at, varies
@@ -49,7 +50,6 @@ from seewhy.types import Activation, Note, Outputs, check_activation
 __all__ = ["RISEPlus"]
 
 MARGIN = 1e-3  # cosines that differ by less tell nothing
-ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}  # and the fewest masks that each can do with
 FEW = 0.05  # share of the masks below which the reader is told that few count
 
 
@@ -94,14 +94,7 @@ class RISEPlus(Explainer):
             object.__setattr__(self, "network", self.ood_net.underlying)
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
-        check_choice("estimator", self.estimator, tuple(ESTIMATORS))
-        if self.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
-            object.__setattr__(self, "values", "level")
-        check_count("num_masks", self.num_masks, ESTIMATORS[self.estimator])
-        sides("grid", self.grid)
-        check_inside("p", self.p)
-        check_flag("paired", self.paired, optional=True)
-        check_seed(self.seed)
+        masking.check(self)
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         masks = self._masks(inputs)

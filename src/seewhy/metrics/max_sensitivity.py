@@ -15,10 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from seewhy.checks import check_count, check_flag, check_number, check_seed
-from seewhy.metrics import Case, Cost, Metric
-from seewhy.metrics._sensitivity import largest_change
-from seewhy.perturbation import batch_size
+from seewhy.metrics import Case, Cost, Metric, _sensitivity
 
 __all__ = ["MaxSensitivity"]
 
@@ -46,18 +43,11 @@ class MaxSensitivity(Metric):
     needs_explainer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        batch_size(self.perturbation_per_eval)
-        check_number("radius", self.radius)
-        check_count("samples", self.samples)
-        check_seed(self.seed)
-        check_flag("scaled", self.scaled)
+        _sensitivity.check(self)
 
     def cost(self, height: int, width: int) -> Cost:
         """One further map for each noisy picture."""
         return Cost(explanations=self.samples)
 
     def _judge(self, case: Case) -> float:
-        return largest_change(
-            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval,
-            scaled=self.scaled,
-        )  # fmt: skip
+        return _sensitivity.largest_change(self, case)

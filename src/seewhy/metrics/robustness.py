@@ -16,11 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from seewhy.checks import check_count, check_flag, check_number, check_seed
-from seewhy.metrics import Case, Cost
+from seewhy.metrics import Case, Cost, _sensitivity
 from seewhy.metrics._labelled import LabelledMetric
-from seewhy.metrics._sensitivity import largest_change
-from seewhy.perturbation import batch_size
 from seewhy.types import Activation, check_activation
 
 __all__ = ["Robustness"]
@@ -52,19 +49,11 @@ class Robustness(LabelledMetric):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_activation(self.activation_fn)
-        batch_size(self.perturbation_per_eval)
-        check_number("radius", self.radius)
-        check_count("samples", self.samples)
-        check_seed(self.seed)
-        check_flag("scaled", self.scaled)
+        _sensitivity.check(self)
 
     def cost(self, height: int, width: int) -> Cost:
         """One further map for each noisy picture."""
         return Cost(explanations=self.samples)
 
     def _judge(self, case: Case) -> float:
-        change = largest_change(
-            case, radius=self.radius, samples=self.samples, seed=self.seed, per_eval=self.perturbation_per_eval,
-            scaled=self.scaled,
-        )  # fmt: skip
-        return math.exp(-change)
+        return math.exp(-_sensitivity.largest_change(self, case))

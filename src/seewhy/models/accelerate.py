@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.checks import check_choice, check_inside
-from seewhy.errors import InvalidInput, InvalidType, MissingDependency
+from seewhy.errors import InvalidInput, InvalidType, MissingDependency, one_line
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.models import Model
-from seewhy.models.exported.model import one_line
 from seewhy.models.exported.openvino import OpenVINOModel, capabilities, converted
 from seewhy.models.loading import load
 from seewhy.models.reading import select

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from seewhy.errors import CheckpointError
+from seewhy.errors import CheckpointError, one_line
 
-__all__ = ["check_archive", "check_pickle", "names", "needs_trust", "records", "said"]
+__all__ = ["check_archive", "check_pickle", "names", "needs_trust", "reading", "records", "said"]
 
 _FIRST = b"PK\x03\x04"
 _TIMES, _SPARE = 20, 2**28  # an archive may be so many times its file, and 256 MB more
@@ -120,6 +120,21 @@ def check_pickle(path: Path, name: str, data: bytes) -> None:
         raise needs_trust(path, f"more than tensors in its part {name!r}: {said(error)}") from error
     except Exception as error:  # torch raises many types on damaged parts
         raise CheckpointError(f"{str(path)!r} has a damaged part {name!r}: {said(error)}.") from error
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Says that the file is not ``what`` it should be, whatever torch raises of one that is damaged.
+
+    Raises:
+        CheckpointError: from what was raised.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive ends in errors of many kinds
+        raise CheckpointError(f"{str(path)!r} is not {what}: {one_line(error)}") from error
 
 
 def said(error: Exception) -> str:

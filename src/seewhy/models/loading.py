@@ -16,7 +16,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from seewhy.checks import check_count
-from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, UnknownName, nearest, raised_by
+from seewhy.errors import (
+    CheckpointError,
+    InvalidInput,
+    InvalidType,
+    MissingDependency,
+    UnknownName,
+    nearest,
+    one_line,
+    raised_by,
+)
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import Transform, as_preprocessing
 from seewhy.models import Model, files
@@ -251,7 +260,7 @@ def _fetched(make: Callable[[], nn.Module], name: str, pretrained: bool) -> nn.M
         if not pretrained:
             raise
         # The hubs' clients raise many types; whichever it is, the weights are not there.
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = one_line(error).rstrip(".")
         raise CheckpointError(
             f"The published weights of {name!r} could not be fetched: {reason}. "
             "Pass a file: checkpoint=PATH (--checkpoint)."

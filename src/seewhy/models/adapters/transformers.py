@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency
+from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDependency, one_line
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import as_preprocessing
 from seewhy.models import Model
@@ -132,7 +132,7 @@ def opened(name: str, pretrained: bool, trust: bool) -> Model:
         known = _architecture(transformers, config, name)
         network = known.from_pretrained(name, config=config, **options, **weights) if pretrained else known(config)
     except (OSError, ValueError, json.JSONDecodeError) as error:  # what transformers raises for files
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = one_line(error).rstrip(".")
         where = f"the folder {name!r}" if here else f"{name!r}, which is no folder here, from the hub"
         raise CheckpointError(
             f"transformers cannot load {where}: {reason}. Expected config.json and model.safetensors"

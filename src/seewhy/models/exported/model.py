@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, SeewhyError, out_of_memory
+from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, SeewhyError, one_line, out_of_memory
 from seewhy.models.ending import Ending, applied
 from seewhy.models.exported.ending import ending
 from seewhy.models.exported.threads import one_thread
@@ -33,7 +33,7 @@ from seewhy.models.reading import Selector, check_size, select, to_outputs
 from seewhy.models.turns import alone
 from seewhy.types import Outputs, Passes
 
-__all__ = ["Engine", "ExportedModel", "Port", "Run", "allowed_threads", "one_line"]
+__all__ = ["Engine", "ExportedModel", "Port", "Run", "allowed_threads"]
 
 Array = NDArray[Any]
 Run = Callable[[Sequence[Array]], list[Array]]
@@ -431,11 +431,3 @@ def _alike(alone: list[Tensor], together: Tensor, share: float) -> bool:
 
 def _kind(dtype: np.dtype[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype)).dtype
-
-
-def one_line(error: BaseException) -> str:
-    """The most telling line of a library's long error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "File ", "at "))]
-    text = (told or lines or [type(error).__name__])[0]
-    return text if len(text) < 300 else text[:300] + " ..."

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest
+from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest, one_line
 from seewhy.models.digest import digest
 from seewhy.models.exported.features import CutModel
-from seewhy.models.exported.model import Engine, ExportedModel, Port, Run, allowed_threads, one_line
+from seewhy.models.exported.model import Engine, ExportedModel, Port, Run, allowed_threads
 from seewhy.models.graph import Graph, Node, Size
 
 __all__ = ["ONNXModel", "ONNXScores", "can_cut", "make"]

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest
+from seewhy.errors import CheckpointError, InvalidInput, MissingDependency, nearest, one_line
 from seewhy.models.digest import digest
 from seewhy.models.exported.features import CutModel
-from seewhy.models.exported.model import Engine, Port, Run, allowed_threads, one_line
+from seewhy.models.exported.model import Engine, Port, Run, allowed_threads
 from seewhy.models.exported.signal_stack import kept_signal_stack
 from seewhy.models.function import FunctionModel
 from seewhy.models.graph import Graph, Node, Size

@@ -16,9 +16,7 @@ from typing import Any
 
 import torch
 
-from seewhy.errors import CheckpointError
-from seewhy.models.archives import check_archive, check_pickle, needs_trust, records
-from seewhy.models.exported.model import one_line
+from seewhy.models.archives import check_archive, check_pickle, needs_trust, reading, records
 from seewhy.models.exported.program_text import Suspect, check
 from seewhy.models.turns import process
 
@@ -43,19 +41,13 @@ def read(path: Path, trust: bool = False) -> Any:
     Raises:
         CheckpointError: it cannot be read, or would run code from the file.
     """
-    try:
+    with reading(path, "an archive that torch.export can read"):
         check_archive(path, trust)
         if not trust:
             _inspect(path)
         # torch puts its own things in the place of a module's while it makes one
         with process(), _unlogged("torch.export"):
             return torch.export.load(path)
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged archive ends in errors of many kinds
-        raise CheckpointError(
-            f"{str(path)!r} is not an archive that torch.export can read: {one_line(error)}"
-        ) from error
 
 
 @contextmanager

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import InvalidInput, NoSpatialOutput
+from seewhy.errors import InvalidInput, NoSpatialOutput, one_line
 from seewhy.models import Model
 from seewhy.models.digest import digest
-from seewhy.models.exported.model import Engine, ExportedModel, Port, Run, one_line
+from seewhy.models.exported.model import Engine, ExportedModel, Port, Run
 from seewhy.models.exported.program_file import read
 from seewhy.models.graph import Graph, Size
 from seewhy.models.torch.model import TorchModel

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from seewhy.errors import one_line
 from seewhy.models.torch.further_inputs import shapes
 
 __all__ = ["refusal"]
@@ -24,7 +25,7 @@ def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str
     """
     n, c, h, w = inputs.shape
     beside = f" with {shapes(further)}" if further else ""
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = one_line(error)
     return (
         f"{title} refuses an input of {n} x {c} channels x {h} x {w} pixels{beside}.{_channels(network, c, error)}"
         f"{_place(network, error)} It says: {said}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
+from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput, one_line
 from seewhy.models import Attentions
 from seewhy.models.torch.attention import Attention, Query
 from seewhy.models.torch.body import Body
@@ -70,7 +70,7 @@ def attentions(body: Body, inputs: Tensor, pick: Callable[..., Tensor], alone: b
             raise
         raise NoSpatialOutput(
             "The network's head cannot be put on the tokens of its earlier blocks, so they cannot be compared. Use "
-            f"{instead('gradients', tokens=True)}. It says: {str(error.__cause__ or error).splitlines()[0]}"
+            f"{instead('gradients', tokens=True)}. It says: {one_line(error.__cause__ or error)}"
         ) from error
     own = Outputs(scores=outputs.scores[-n:].detach(), activated=outputs.activated)
     with torch.enable_grad():

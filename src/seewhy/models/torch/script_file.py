@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from seewhy.errors import CheckpointError
-from seewhy.models.archives import check_archive, needs_trust, records
-from seewhy.models.exported.model import one_line
+from seewhy.models.archives import check_archive, needs_trust, reading, records
 
 __all__ = ["read"]
 
@@ -44,17 +43,11 @@ def read(path: Path, trust: bool = False) -> Any:
     Raises:
         CheckpointError: it cannot be read, or would do more than compute.
     """
-    try:
+    with reading(path, "a TorchScript file that torch can read"):
         check_archive(path, trust)
         if not trust:
             _inspect(path)
         network = torch.jit.load(path, map_location="cpu")
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged archive ends in errors of many kinds
-        raise CheckpointError(
-            f"{str(path)!r} is not a TorchScript file that torch can read: {one_line(error)}"
-        ) from error
     if not trust and (kind := next(_foreign(network), None)):
         raise needs_trust(path, f"the operator {kind!r} in its program")
     return network.eval()

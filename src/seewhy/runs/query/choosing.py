@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seewhy.runs.folder import tasks as named
-from seewhy.runs.folder.counting import Whole, one, standing
+from seewhy.runs.folder.counting import Standing, Whole, one, standing
 
 __all__ = ["WORDED", "Choice", "Plan", "Words", "choose", "entries", "packed"]
 
@@ -146,51 +146,32 @@ def _found(trees: pa.StructArray) -> pa.StructArray:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
+class Choice(Standing):
     """Which row each picture's tasks are taken from.
 
     Attributes:
-        names: (S,) the pictures.
-        picture: (R,) of each row.
         chosen: (T, S) for each task and picture the row, or -1.
         good: (T, S) whether the task was done there and did not fail.
         base: (S,) the row of the picture's own columns and labels.
-        current: (R,) whether the row is about the picture as it is now.
-        order: (R,) the rows sorted by picture and part.
-        starts: (S,) where a picture's rows begin in ``order``.
     """
 
-    names: pa.Array
-    picture: Whole
     chosen: Whole
     good: NDArray[np.bool_]
     base: Whole
-    current: NDArray[np.bool_]
-    order: Whole
-    starts: Whole
 
 
 def choose(rows: pa.Table, plan: Plan, words: Words) -> Choice:
     """Which rows count; see the module's docstring."""
     found = standing(rows)
-    order, starts, current, names = found.order, found.starts, found.current, found.names
+    order, starts, current = found.order, found.starts, found.current
     states = _states(rows, plan, words)
-    chosen = np.full((len(states), len(names)), -1)
+    chosen = np.full((len(states), len(found.names)), -1)
     good = np.zeros(chosen.shape, dtype=bool)
     for task, state in enumerate(states):
         chosen[task], good[task] = _first(order, starts, current & (state == _DONE), current & (state == _FAILED))
     anything, _ = _first(order, starts, current, current)
     base = np.where(chosen[0] >= 0, chosen[0], anything)
-    return Choice(
-        names=names,
-        picture=found.picture,
-        chosen=chosen,
-        good=good,
-        base=base,
-        current=current,
-        order=order,
-        starts=starts,
-    )
+    return Choice(**vars(found), chosen=chosen, good=good, base=base)
 
 
 _DONE, _FAILED = 2, 1

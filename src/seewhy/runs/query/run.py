@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from seewhy.checks import check_count
 from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput
+from seewhy.plain import class_name
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
 from seewhy.runs.folder.originals import Original, original, remark
 from seewhy.runs.folder.rows import MapRow
@@ -141,8 +142,7 @@ class Run:
 
     def class_name(self, label: int) -> str:
         """The name of a class, "class 7" where it has none."""
-        names = self.classes or []
-        return str(names[label]) if 0 <= label < len(names) else f"class {label}"
+        return class_name(label, self.classes)
 
     # ---------------------------------------------------------------------------------------------------- pages
 

@@ -18,7 +18,7 @@ from seewhy.checks import check_below_one, check_choice, check_count
 from seewhy.counterfactuals.hierarchical_occlusion import HierarchicalOcclusion
 from seewhy.datasets import Data, open_data
 from seewhy.detection import MOST, OVERLAP, SCORE, check_sieve
-from seewhy.errors import FAILURES, InvalidInput, InvalidTarget, SeewhyError
+from seewhy.errors import FAILURES, InvalidInput, InvalidTarget, SeewhyError, one_line
 from seewhy.explainers import Explainer
 from seewhy.inputs import prepare
 from seewhy.metrics import Metric
@@ -269,7 +269,7 @@ def _check_device(device: str | None) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InvalidInput(f"device {device!r} cannot be used: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise InvalidInput(f"device {device!r} cannot be used: {one_line(error).rstrip('.')}.") from error
 
 
 def _check(job: Job) -> None:
