@@ -34,46 +34,22 @@ from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 from support import networks
 from support.explainer_cases import NAMES, SMALL, familiar, make, zoo
 from support.networks import build, pictures
+from support.threads import many_switches, raised, together
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
 def _many_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
+    with many_switches():
+        yield
     assert not turns._table.held
     assert not turns._table.waiting
     assert not kept._modules.inside()
 
 
-def together(*calls: Callable[[], Any], seconds: float = 60) -> list[Any]:
-    """The results of calls that begin at the same time, each in a thread of its own; an error is its result."""
-    results: list[Any] = [None] * len(calls)
-    start = threading.Barrier(len(calls))
-
-    def work(place: int) -> None:
-        start.wait()
-        try:
-            results[place] = calls[place]()
-        except BaseException as error:
-            results[place] = error
-
-    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(seconds)
-        assert not thread.is_alive(), "the threads wait for each other"
-    return results
-
-
 def same(found: list[Any], wanted: Any) -> None:
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
+    for one in raised(found):
         assert one == wanted if isinstance(one, str) else torch.equal(one, wanted)
 
 

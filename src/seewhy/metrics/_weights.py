@@ -74,8 +74,16 @@ def randomised(weights: list[Tensor], seed: int) -> Iterator[None]:
             _write(weight, _like(old.float(), generator))
         yield
     finally:
-        for weight, old in zip(weights, kept, strict=True):
-            _write(weight, old)
+        try:
+            _write_all(weights, kept)
+        except BaseException:  # interrupted: what is put back twice is still put back
+            _write_all(weights, kept)
+            raise
+
+
+def _write_all(weights: list[Tensor], values: list[Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        _write(weight, value)
 
 
 def _like(old: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -143,8 +143,16 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad = False
         yield
     finally:
-        for parameter in found:
-            parameter.requires_grad = True
+        try:
+            _thaw(found)
+        except BaseException:  # interrupted: what is put back twice is still put back
+            _thaw(found)
+            raise
+
+
+def _thaw(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.requires_grad = True
 
 
 def _switch(modules: list[nn.Module], modes: list[bool]) -> None:
@@ -224,8 +232,16 @@ def widened(network: nn.Module) -> Iterator[None]:
             own[name] = wide[id(tensor)]
         yield
     finally:
-        for own, name, tensor in held:
-            own[name] = tensor
+        try:
+            _put_back(held)
+        except BaseException:
+            _put_back(held)
+            raise
+
+
+def _put_back(held: list[tuple[Any, str, Tensor]]) -> None:
+    for own, name, tensor in held:
+        own[name] = tensor
 
 
 @contextmanager
@@ -236,30 +252,37 @@ def on(
 
     The caller has the network to itself. With ``named`` the first hook is also given the arguments that have names.
     """
-    with ExitStack() as stack:
-        # What takes a hook away stands ready before the hook does: an interrupt may come between the two.
+    # What is taken away stands ready before it is put there, and is taken away again where that was interrupted: an
+    # interrupt may come between any two lines.
+    first, second = Own(before), Own(after)
+    try:
         if before is not None:
-            stack.callback(_unhook, module, own := Own(before))
-            module.register_forward_pre_hook(own, with_kwargs=named)
+            module.register_forward_pre_hook(first, with_kwargs=named)
         if after is not None:
-            stack.callback(_unhook, module, own := Own(after))
             # First of all hooks: others may keep what they are given for later layers (transformers' own do), and what
             # they keep must be what this one hands on.
-            module.register_forward_hook(own, prepend=True, **options)
+            module.register_forward_hook(second, prepend=True, **options)
         yield
+    finally:
+        try:
+            _unhook(module, first, second)
+        except BaseException:
+            _unhook(module, first, second)
+            raise
 
 
-def _unhook(module: nn.Module, own: Own) -> None:
-    """Takes a hook away, wherever the module keeps it; also where it had only half been put there."""
+def _unhook(module: nn.Module, *own: Own) -> None:
+    """Takes hooks away, wherever the module keeps them; also where they had only half been put there."""
+    wanted = set(map(id, own))
     keys = [
         key
         for hooks in (module._forward_pre_hooks, module._forward_hooks)
         for key, hook in list(hooks.items())
-        if hook is own
+        if id(hook) in wanted
     ]
-    places: list[Any] = [
-        module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, module._forward_hooks,
-        module._forward_hooks_with_kwargs, module._forward_hooks_always_called,
+    places: list[Any] = [  # the hooks themselves last: by them the keys are found, if this is interrupted
+        module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs, module._forward_hooks_always_called,
+        module._forward_pre_hooks, module._forward_hooks,
     ]  # fmt: skip
     for key in keys:
         for place in places:

@@ -1,0 +1,74 @@
+"""An interrupt may come at any moment: no hook is left, no weight and no setting changed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import torch
+
+from seewhy.metrics._weights import randomised
+from seewhy.models import turns
+from seewhy.models.torch import state as kept
+from support import networks
+from support.networks import build, pictures
+
+
+def _at_every_place(work: Callable[[], None], check: Callable[[], None]) -> int:
+    """Interrupts at the first place where Python looks for interrupts, at the second, ... until none is left."""
+    left = place = 0
+
+    def look(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal left
+        own = frame.f_code.co_filename.endswith(("state.py", "contextlib.py", "_weights.py"))
+        if own and event in ("call", "c_return"):
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    while True:
+        left = place
+        sys.setprofile(look)
+        try:
+            work()
+        except KeyboardInterrupt:
+            pass
+        else:
+            return place
+        finally:
+            sys.setprofile(None)
+        check()
+        place += 1
+
+
+def test_interrupts_at_every_place_leave_no_hook_and_no_changed_weight() -> None:
+    network, x = build(networks.Pooled).half(), pictures(1)
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    floating = [network.conv1.weight, network.fc.weight]
+
+    def hooks() -> None:
+        with kept.on(network.conv1, before=lambda *_: None, after=lambda *_: None, named=True, always_call=True):
+            network.act1(x)
+
+    def grads() -> None:
+        with kept.frozen(network):
+            network.act1(x)
+
+    def wide() -> None:
+        with turns.alone(network), kept.widened(network):
+            network.act1(x)
+
+    def random_weights() -> None:
+        with randomised(floating, 0):
+            network.act1(x)
+
+    def check() -> None:
+        assert not any(getattr(m, name) for m in network.modules() for name in vars(m) if name.startswith("_forward_"))
+        assert all(p.requires_grad and p.dtype == torch.half for p in network.parameters())
+        assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+        assert not turns._table.held
+
+    assert [_at_every_place(work, check) > 10 for work in (hooks, grads, wide, random_weights)] == [True] * 4
