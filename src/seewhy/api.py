@@ -62,6 +62,12 @@ def explain(
 
     Raises:
         SeewhyError: see the message.
+
+    Example:
+        >>> model = seewhy.load(network, labels=list("abcde"), preprocessing=preprocessing)
+        >>> explanation = explain(model, photo, "c", "grad_cam", progress=False)
+        >>> explanation.labels, explanation.overlay().size
+        ([['c']], (60, 40))
     """
     asked = _Asked(method, activation_fn, parameters, progress)
     given = opened(image)
@@ -206,6 +212,11 @@ def detections(
     Raises:
         InvalidTarget: the model gives no boxes.
         SeewhyError: see the message.
+
+    Example:
+        >>> found = detections(detector, inputs[0], score_threshold=0.1, max_detections=3)
+        >>> len(found), found[0].score >= found[1].score
+        (3, True)
     """
     check_sieve(score_threshold, nms_threshold, max_detections)
     given = opened(image)

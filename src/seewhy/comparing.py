@@ -59,6 +59,12 @@ def compare(
 
     Raises:
         SeewhyError: a name or parameter that does not exist, or no pictures.
+
+    Example:
+        >>> data = [(image, 1, mask) for image, mask in zip(inputs, masks)]
+        >>> table = compare(network, data, ["grad_cam", "gradient"], ["relevance_mass"], progress=False)
+        >>> table.explainers, table.values.shape
+        (('grad_cam', 'gradient', 'random', 'centre'), (4, 1, 2))
     """
     methods, chance, judges = check(
         explainers, metrics, activation_fn=activation_fn, baselines=baselines, confidence=confidence,

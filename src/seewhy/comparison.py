@@ -61,6 +61,12 @@ class Comparison:
         confidence: of the intervals.
         resamples: how often signs are flipped to test differences.
         seed: of the flips.
+
+    Example:
+        >>> data = [(image, 1, mask) for image, mask in zip(inputs, masks)]
+        >>> table = seewhy.compare(network, data, ["grad_cam"], ["relevance_mass"], baselines=False, progress=False)
+        >>> table.better, table.pictures
+        (('higher',), ('picture 0', 'picture 1'))
     """
 
     explainers: tuple[str, ...]

@@ -41,6 +41,11 @@ class BoxTarget:
         box: x0, y0, x1, y1 in input pixels.
         label: the class index.
         picture_box: instead of ``box``, x0, y0, x1, y1 in pixels of the original picture, for `seewhy.explain`.
+
+    Example:
+        >>> outputs = seewhy.Outputs(scores=torch.tensor([[[0.2, 0.8]]]), boxes=torch.tensor([[[0.0, 0, 4, 4]]]))
+        >>> BoxTarget(box=(0, 0, 4, 8), label=1)(outputs)  # 0.8 times an overlap of 1/2
+        tensor([0.4000])
     """
 
     box: Box | None = None
@@ -80,6 +85,13 @@ class MaskTarget:
     Attributes:
         mask: (h, w) bool or in [0, 1], at the resolution of the model's masks.
         label: the class index.
+
+    Example:
+        >>> masks = torch.zeros(1, 1, 4, 4)
+        >>> masks[..., :2] = 1
+        >>> outputs = seewhy.Outputs(scores=torch.tensor([[[0.2, 0.8]]]), masks=masks)
+        >>> MaskTarget(mask=torch.ones(4, 4), label=1)(outputs)  # 0.8 times an overlap of 1/2
+        tensor([0.4000])
     """
 
     mask: Tensor
@@ -117,6 +129,11 @@ class DRISETarget:
         box: x0, y0, x1, y1 in input pixels.
         scores: (K,) the class vector.
         label: the class index.
+
+    Example:
+        >>> outputs = seewhy.Outputs(scores=torch.tensor([[[0.6, 0.8]]]), boxes=torch.tensor([[[0.0, 0, 4, 4]]]))
+        >>> DRISETarget(box=(0, 0, 4, 8), scores=torch.tensor([0.6, 0.8]), label=1)(outputs)  # 1/2 x 1 x 0.8
+        tensor([0.4000])
     """
 
     box: Box
@@ -156,6 +173,11 @@ class Detection:
         mask: (h, w) in [0, 1] at the resolution of the model's masks, or None.
         name: of the class, where the model has names.
         scores: (K,) the candidate's row of class scores; without it the target is the box alone.
+
+    Example:
+        >>> found = seewhy.detections(detector, inputs[0], score_threshold=0.1)[0]
+        >>> found.score > 0.1, len(found.box), float(found(seewhy.load(detector)(inputs[:1]))) > 0
+        (True, 4, True)
     """
 
     label: int

@@ -65,6 +65,12 @@ class Explanation:
         quantity: what the numbers are: "probability", "logit", "similarity" (a cosine) or "value".
         values: what the raw values are (`seewhy.plain.Meaning`), which decides how they are drawn.
         asker: asks the network how far a map can be trusted; None where it is not there. It is not pickled.
+
+    Example:
+        >>> model = seewhy.load(network, labels=list("abcde"), preprocessing=preprocessing)
+        >>> explanation = seewhy.explain(model, photo, [0, 3], "recipro_cam", progress=False)
+        >>> explanation.raw.shape, explanation.labels
+        (torch.Size([1, 2, 8, 8]), [['a', 'd']])
     """
 
     raw: Tensor

@@ -111,6 +111,10 @@ def assert_looks_at(
     Raises:
         AssertionError: the mean does not reach the bar; says the mean, its interval and what failed.
         SeewhyError: what cannot be judged at all.
+
+    Example:
+        >>> data = [(image, 1, mask) for image, mask in zip(inputs, masks)]
+        >>> assert_looks_at(network, data, metric="relevance_mass", at_least=0.0, explainer="grad_cam")
     """
     network, given = load(model), list(samples)
     if not given:

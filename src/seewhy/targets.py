@@ -39,7 +39,12 @@ class Target(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTarget:
-    """The score of one class; with several candidates, that of the best one."""
+    """The score of one class; with several candidates, that of the best one.
+
+    Example:
+        >>> ClassTarget(label=1)(seewhy.Outputs.of_classes(torch.tensor([[0.2, 0.7, 0.1]])))
+        tensor([0.7000])
+    """
 
     label: int
 
@@ -58,6 +63,10 @@ class SimilarityTarget:
     Attributes:
         embedding: (K,) as long as the model's output.
         text: what it is the embedding of, for reports.
+
+    Example:
+        >>> SimilarityTarget(embedding=torch.tensor([3.0, 4.0]))(seewhy.Outputs.of_classes(torch.tensor([[4.0, 3.0]])))
+        tensor([0.9600])
     """
 
     embedding: Tensor

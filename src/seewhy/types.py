@@ -68,6 +68,11 @@ class Outputs:
             with its scores; None otherwise. Then a class means its mean over all places.
         objectness: (N, Q) probability that a candidate is an object of any class, where the head says it; or None.
         dropped: (N,) how many candidates were left out because their boxes are NaN or infinite; None where none was.
+
+    Example:
+        >>> outputs = Outputs(scores=torch.rand(2, 9, 5), boxes=torch.rand(2, 9, 4))  # 9 candidates, 5 classes
+        >>> outputs.classes.shape  # the best candidate of each class
+        torch.Size([2, 5])
     """
 
     scores: Tensor
@@ -170,6 +175,10 @@ class Sample:
         masks: label -> (H, W) mask of the picture's size, or the path of such a picture.
         crowds: which of the boxes, by their place, are around many objects (COCO's iscrowd).
         difficult: which of the boxes, by their place, need not be found (Pascal VOC's difficult).
+
+    Example:
+        >>> Sample(image="cat.jpg", target="tabby", mask="cat-mask.png").target
+        'tabby'
     """
 
     image: Any

@@ -61,6 +61,11 @@ class HierarchicalOcclusion:
         window: side in pixels in the first layer, halved in each next one, or a side for each layer; by default half
             of the picture's short side.
         stride: step in pixels in every layer, or one for each; by default a fifth of the window.
+
+    Example:
+        >>> found = HierarchicalOcclusion(network, window=16, num_layers=1, threshold=0.1)(inputs[:1], 1)
+        >>> len(found)
+        1
     """
 
     network: Any

@@ -244,6 +244,11 @@ def saliency_to_image(
     Raises:
         InvalidInput: shapes or values that do not fit.
         InvalidType: an image of another mode.
+
+    Example:
+        >>> saliency = seewhy.GradCAM(network)(preprocessing(photo)[0], 1)
+        >>> saliency_to_image(saliency, photo.resize((32, 32))).size
+        (32, 32)
     """
     picture = original if isinstance(original, Image.Image) else _picture(original)
     return overlay(picture, saliency, opacity=opacity, colour_map=colour_map)

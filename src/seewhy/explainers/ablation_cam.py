@@ -46,6 +46,10 @@ class AblationCAM(Explainer):
         layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
             for the input itself.
         perturbation_per_eval: channels a pass of the head, or "auto".
+
+    Example:
+        >>> AblationCAM(network)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     layer: str = "auto"

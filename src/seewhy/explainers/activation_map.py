@@ -23,7 +23,8 @@ class ActivationMap(ActivationsAlone):
     """Mean activation of a layer at each position, the same for every class (OTX 2022).
 
     Example:
-        saliency = ActivationMap(network, layer="layer4")(inputs, targets)
+        >>> ActivationMap(network, layer="act2").attribute(inputs, native=True).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     @staticmethod

@@ -39,6 +39,10 @@ class AttentionRollout(Explainer):
 
     Attributes:
         relevance: "gradient", or "attention" for plain rollout, which is the same for every class.
+
+    Example:
+        >>> AttentionRollout(transformer)(inputs).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     relevance: Literal["gradient", "attention"] = "gradient"

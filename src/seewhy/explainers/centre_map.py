@@ -26,6 +26,10 @@ class CentreMap(Baseline):
 
     Attributes:
         sigma: standard deviation as a share of each side.
+
+    Example:
+        >>> CentreMap(network)(inputs, 1)[0, 0, 16, 16] > CentreMap(network)(inputs, 1)[0, 0, 0, 0]
+        tensor(True)
     """
 
     sigma: float = 0.25

@@ -20,7 +20,8 @@ class Deconvolution(ReLURule):
     """Signal sent back through ReLUs that pass what is positive on the way down (Zeiler and Fergus 2013).
 
     Example:
-        saliency = Deconvolution(network)(inputs, targets)
+        >>> Deconvolution(network)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     rule: ClassVar[Rule] = "deconvolution"

@@ -45,6 +45,10 @@ class DetClassProbabilityMap(Explainer):
         activation_fn: scores -> probabilities, for scores that are none yet: "softmax", "sigmoid", None or a callable.
         background: of heads given by layers, the index of the class that means "nothing here".
         antialias: whether the resize to the middle level looks at every position.
+
+    Example:
+        >>> DetClassProbabilityMap(detector)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     layers: tuple[str, ...] | None = None

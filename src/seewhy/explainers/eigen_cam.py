@@ -29,7 +29,8 @@ class EigenCAM(ActivationsAlone):
     """First principal component of a layer's channels, the same for every class (Muhammad 2020).
 
     Example:
-        saliency = EigenCAM(network, layer="layer4")(inputs, targets)
+        >>> EigenCAM(network, layer="act2")(inputs).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     @staticmethod

@@ -27,7 +27,10 @@ class GradCAM(GradientCAM):
     """Feature maps of a layer, weighted by their mean gradient for the class (Selvaraju 2017).
 
     Example:
-        saliency = GradCAM(network, layer="layer4")(inputs, targets)
+        >>> GradCAM(network)(inputs).shape  # of the class that the network predicts
+        torch.Size([2, 1, 32, 32])
+        >>> GradCAM(network, layer="act1").attribute(inputs, [[0, 3], [1, 4]], native=True).shape  # raw, as made
+        torch.Size([2, 2, 16, 16])
     """
 
     values: ClassVar[Meaning] = "part"

@@ -31,7 +31,8 @@ class GradCAMPlusPlus(GradientCAM):
     """Feature maps of a layer, weighted by their positive gradients of all sizes alike (Chattopadhay 2018).
 
     Example:
-        saliency = GradCAMPlusPlus(network, layer="layer4")(inputs, targets)
+        >>> GradCAMPlusPlus(network)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     values: ClassVar[Meaning] = "size"

@@ -19,5 +19,6 @@ class Gradient(PixelGradient):
     """Sensitivity of the class's logit to each pixel (Simonyan 2013).
 
     Example:
-        saliency = Gradient(network)(inputs, targets)
+        >>> Gradient(network)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """

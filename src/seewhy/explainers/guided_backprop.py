@@ -20,7 +20,8 @@ class GuidedBackprop(ReLURule):
     """Gradient that follows only exciting paths through the ReLUs (Springenberg 2014).
 
     Example:
-        saliency = GuidedBackprop(network)(inputs, targets)
+        >>> GuidedBackprop(network)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     rule: ClassVar[Rule] = "guided"

@@ -61,6 +61,10 @@ class HierarchicalPerturbation(Explainer):
         grid: cells along each side at the first level, or (down, across).
         smallest_cell: in pixels; cells are halved while they are larger.
         baseline: what covers a window: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
+
+    Example:
+        >>> HierarchicalPerturbation(network, grid=2)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     activation_fn: str | Activation | None = "auto"

@@ -27,7 +27,8 @@ class HiResCAM(GradientCAM):
     """Feature maps of a layer times their gradient, position by position (Draelos 2020).
 
     Example:
-        saliency = HiResCAM(network, layer="layer4")(inputs, targets)
+        >>> HiResCAM(network, layer="act2")(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     positive: ClassVar[bool] = False

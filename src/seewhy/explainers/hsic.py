@@ -61,6 +61,10 @@ class HSIC(Explainer):
         sampler: "sobol" (evenly spread masks) or "random".
         baseline: what covers a cell: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
         seed: of the masks; the global random state is neither read nor changed.
+
+    Example:
+        >>> HSIC(network, num_masks=64, grid=4)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     activation_fn: str | Activation | None = "auto"

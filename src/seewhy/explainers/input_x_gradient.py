@@ -27,7 +27,8 @@ class InputXGradient(PixelGradient):
     """Each pixel times the gradient of the class's logit there, signed (Shrikumar 2016).
 
     Example:
-        saliency = InputXGradient(network)(inputs, targets)
+        >>> InputXGradient(network).attribute(inputs, 1).shape  # signed
+        torch.Size([2, 1, 32, 32])
     """
 
     reduce: Reduce = "sum"

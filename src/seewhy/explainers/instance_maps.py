@@ -40,6 +40,10 @@ class InstanceMaps(Explainer):
         score_threshold: objects with a score above it count.
         mask_threshold: a mask covers the positions with a value above it.
         nms_threshold: an object whose box overlaps that of a better one of its class by more does not count.
+
+    Example:
+        >>> InstanceMaps(detector)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     score_threshold: float = 0.05

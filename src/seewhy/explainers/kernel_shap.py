@@ -46,6 +46,10 @@ class KernelSHAP(OverSuperpixels):
         grid: cells along the short side, or (down, across); "slic" aims at as many superpixels.
         baseline: what covers a part: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
         seed: of the coalitions; the global random state is neither read nor changed.
+
+    Example:
+        >>> KernelSHAP(network, grid=4, num_masks=200)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     def _plan(self, parts: int) -> Plan:

@@ -26,7 +26,8 @@ class LayerCAM(GradientCAM):
     """Feature maps of a layer, weighted position by position by their positive gradient (Jiang 2021).
 
     Example:
-        saliency = LayerCAM(network, layer="layer4")(inputs, targets)
+        >>> LayerCAM(network, layer="act1")(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     values: ClassVar[Meaning] = "part"

@@ -40,6 +40,10 @@ class LeGrad(Explainer):
 
     Attributes:
         blocks: how many blocks count, from the last one back; None for all.
+
+    Example:
+        >>> LeGrad(transformer)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     blocks: int | None = None

@@ -43,6 +43,10 @@ class LIME(OverSuperpixels):
         seed: of the coalitions; the global random state is neither read nor changed.
         width: of the kernel: how far from the whole picture samples still count.
         alpha: strength of the ridge penalty.
+
+    Example:
+        >>> LIME(network, grid=4, num_masks=200)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     width: float = 0.25

@@ -39,6 +39,10 @@ class Occlusion(Explainer):
         window: side in pixels, or (height, width); by default 1/7 of the short side.
         stride: step in pixels, or (down, right); by default half the window. The last window ends at the border.
         baseline: what covers the window: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
+
+    Example:
+        >>> Occlusion(network, window=8, stride=4)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     activation_fn: str | Activation | None = "auto"

@@ -27,6 +27,10 @@ class RandomMap(Baseline):
 
     Attributes:
         seed: of the noise; the global random state is neither read nor changed.
+
+    Example:
+        >>> bool((RandomMap(network)(inputs, 1) == RandomMap(network)(inputs, 1)).all())  # the same for the same image
+        True
     """
 
     seed: int = 0

@@ -37,6 +37,10 @@ class ReciproCAM(Explainer):
     Attributes:
         layer: a module's name, "auto" for the last layer with a spatial map.
         perturbation_per_eval: positions a pass of the head, or "auto".
+
+    Example:
+        >>> ReciproCAM(network)(inputs, "all").shape  # a map for each of the five classes
+        torch.Size([2, 5, 32, 32])
     """
 
     layer: str = "auto"

@@ -61,6 +61,10 @@ class RISE(Explainer):
             another set of as many masks would give a map with a correlation of at least 1 - tolerance. Of several
             targets the slowest counts.
         seed: of the masks; the global random state is neither read nor changed.
+
+    Example:
+        >>> RISE(network, num_masks=200)(inputs, [[0, 3], [1, 4]]).shape  # two classes an image, from the same passes
+        torch.Size([2, 2, 32, 32])
     """
 
     activation_fn: str | Activation | None = "auto"

@@ -69,6 +69,11 @@ class RISEPlus(Explainer):
         estimator: "regression", "centred" or "plain".
         paired: whether masks come in complementary pairs; None for all but the plain estimate, which is the paper's.
         seed: of the masks; the global random state is neither read nor changed.
+
+    Example:
+        >>> ood_net = seewhy.OoDNet(network, 5)  # trained by its fit()
+        >>> RISEPlus(ood_net, num_masks=100)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     ood_net: Any = field(default=None, kw_only=False)

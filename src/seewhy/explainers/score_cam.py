@@ -44,6 +44,10 @@ class ScoreCAM(Explainer):
         layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
             for the input itself.
         perturbation_per_eval: masked pictures a forward pass, or "auto"; there is one for each channel.
+
+    Example:
+        >>> ScoreCAM(network)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     layer: str = "auto"

@@ -52,6 +52,10 @@ class SmoothGrad(Explainer):
         variant: "mean", "square" (mean of squares) or "variance" of the copies' maps.
         perturbation_per_eval: noisy copies that are explained together, or "auto".
         seed: of the noise; the global random state is neither read nor changed.
+
+    Example:
+        >>> SmoothGrad(network, samples=8)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     inner: str | type[Explainer] | Explainer = "gradient"

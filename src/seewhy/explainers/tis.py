@@ -47,6 +47,10 @@ class TIS(Explainer):
         num_masks: sets of tokens an image, at most; no more than there are channels in all blocks.
         p: share of the picture's tokens that a set keeps.
         seed: of the clusters' first centres; the global random state is neither read nor changed.
+
+    Example:
+        >>> TIS(transformer, num_masks=16)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     activation_fn: str | Activation | None = "auto"

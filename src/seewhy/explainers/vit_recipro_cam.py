@@ -51,6 +51,10 @@ class ViTReciproCAM(Explainer):
         use_gaussian: shows each position with its neighbours, weighted; otherwise alone.
         cls_token: keeps the tokens before those of the picture (class tokens, registers); otherwise they are 0.
         perturbation_per_eval: positions a pass of the last block, where it must be run for each, or "auto".
+
+    Example:
+        >>> ViTReciproCAM(transformer)(inputs, 1).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     layer: str = "auto"

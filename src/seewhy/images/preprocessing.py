@@ -59,6 +59,12 @@ class Preprocessing:
 
     Raises:
         InvalidInput: a field that cannot be, with the reason.
+
+    Example:
+        >>> preprocessing = Preprocessing(size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> inputs, view = preprocessing(photo)
+        >>> inputs.shape, view.original
+        (torch.Size([1, 3, 224, 224]), (40, 60))
     """
 
     size: tuple[int, int]

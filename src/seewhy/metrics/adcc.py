@@ -65,6 +65,10 @@ class ADCC(Metric):
         perturbation_per_eval: pictures a forward pass, or "auto".
         baseline: what the picture fades to where the map is low: a number, "mean", "blur" or a tensor that broadcasts
             to it.
+
+    Example:
+        >>> ADCC().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     activation_fn: str | Activation | None = "auto"

@@ -30,6 +30,10 @@ class ClassSensitivity(LabelledMetric):
 
     Attributes:
         num_labels: number of labels; None lets the averages grow with the labels that come.
+
+    Example:
+        >>> ClassSensitivity().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     needs_explainer: ClassVar[bool] = True

@@ -21,7 +21,12 @@ __all__ = ["Complexity"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Complexity(Metric):
-    """Entropy of the pixels' shares of the map in nats (Bhatt 2020); no data where all are zero."""
+    """Entropy of the pixels' shares of the map in nats (Bhatt 2020); no data where all are zero.
+
+    Example:
+        >>> Complexity().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
+    """
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"
     range: ClassVar[tuple[float, float]] = (0.0, float("inf"))

@@ -33,6 +33,10 @@ class Deletion(RiseMetric):
         pixels_per_step: pixels removed from one image to the next.
         seed: of the order of equal pixels.
         baseline: what replaces pixels: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
+
+    Example:
+        >>> Deletion().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     better: ClassVar[Literal["higher", "lower"]] = "lower"

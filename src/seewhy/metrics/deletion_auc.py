@@ -32,6 +32,10 @@ class DeletionAUC(StepMetric):
         baseline: what replaces pixels: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         steps: slabs of pixels; the last image has none left.
         seed: of the order of equal pixels.
+
+    Example:
+        >>> DeletionAUC(steps=10).evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     def _judge(self, case: Case) -> float:

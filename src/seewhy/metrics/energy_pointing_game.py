@@ -23,7 +23,12 @@ __all__ = ["EnergyPointingGame"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EnergyPointingGame(Metric):
-    """Share of the saliency scaled to zero and one that lies on the object (Wang 2020); no data where it is flat."""
+    """Share of the saliency scaled to zero and one that lies on the object (Wang 2020); no data where it is flat.
+
+    Example:
+        >>> EnergyPointingGame().evaluate(seewhy.GradCAM(network), inputs, 1, mask=masks).shape
+        torch.Size([2])
+    """
 
     needs_truth: ClassVar[bool] = True
 

@@ -47,6 +47,10 @@ class Faithfulness(LabelledMetric):
         baseline: what replaces pixels: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         steps: slabs of pixels.
         seed: of the order of equal pixels.
+
+    Example:
+        >>> Faithfulness().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     activation_fn: str | Activation | None = "auto"

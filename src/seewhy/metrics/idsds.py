@@ -39,6 +39,10 @@ class IDSDS(PerturbationMetric):
         perturbation_per_eval: changed copies a forward pass, or "auto".
         grid: patches along each side, or (down, across).
         baseline: what replaces a patch: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
+
+    Example:
+        >>> IDSDS().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     range: ClassVar[tuple[float, float]] = (-1.0, 1.0)

@@ -54,6 +54,10 @@ class Infidelity(Metric):
         baseline: what a square shows, and what the noise is put on: a number, "mean", "blur" or a tensor that
             broadcasts to the picture.
         seed: of the changes; the global random state is neither read nor changed.
+
+    Example:
+        >>> Infidelity().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     activation_fn: str | Activation | None = "auto"

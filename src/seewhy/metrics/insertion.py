@@ -41,6 +41,10 @@ class Insertion(RiseMetric):
         seed: of the order of equal pixels.
         baseline: what pixels are shown on: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W); None
             is the published blur of 11 x 11 pixels.
+
+    Example:
+        >>> Insertion().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     range: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))

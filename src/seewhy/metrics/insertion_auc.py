@@ -32,6 +32,10 @@ class InsertionAUC(StepMetric):
         baseline: what pixels are shown on: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         steps: slabs of pixels; the last image is whole.
         seed: of the order of equal pixels.
+
+    Example:
+        >>> InsertionAUC(steps=10).evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     baseline: float | str | Tensor = "blur"

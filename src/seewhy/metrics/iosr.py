@@ -27,6 +27,10 @@ class IoSR(Metric):
 
     Attributes:
         threshold: pixels above this share of the map's maximum are salient.
+
+    Example:
+        >>> IoSR().evaluate(seewhy.GradCAM(network), inputs, 1, mask=masks).shape
+        torch.Size([2])
     """
 
     threshold: float = 0.5

@@ -47,6 +47,10 @@ class IROF(PerturbationMetric):
         method: "grid", cells as square as can be, or "slic", the paper's superpixels.
         baseline: what replaces segments: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         seed: of the order of equal segments.
+
+    Example:
+        >>> IROF().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     range: ClassVar[tuple[float, float]] = (float("-inf"), 1.0)

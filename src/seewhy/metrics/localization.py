@@ -32,6 +32,10 @@ class Localization(LabelledMetric):
         metric: "PointingGame" or "IoSR".
         tolerance: of the pointing game, in pixels of the network's input.
         threshold: of IoSR: pixels above this share of the map's maximum are salient.
+
+    Example:
+        >>> Localization().evaluate(seewhy.GradCAM(network), inputs, 1, mask=masks).shape
+        torch.Size([2])
     """
 
     metric: Literal["PointingGame", "IoSR"] = "PointingGame"

@@ -30,6 +30,10 @@ class MaxSensitivity(Metric):
         samples: noisy pictures, each of which is explained.
         seed: of the noise; the global random state is neither read nor changed.
         scaled: scales all maps to [0, 1] first; needed where the map that is judged is not the explainer's raw one.
+
+    Example:
+        >>> MaxSensitivity(samples=4).evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     perturbation_per_eval: int | str = 32

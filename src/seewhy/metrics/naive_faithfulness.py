@@ -29,6 +29,10 @@ class NaiveFaithfulness(StepMetric):
         baseline: what replaces pixels: a number, "mean", "blur" or a tensor that broadcasts to (1, C, H, W).
         steps: slabs.
         seed: of the order of equal pixels.
+
+    Example:
+        >>> NaiveFaithfulness().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     def _judge(self, case: Case) -> float:

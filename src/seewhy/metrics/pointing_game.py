@@ -26,6 +26,10 @@ class PointingGame(Metric):
 
     Attributes:
         tolerance: how far from the object the maximum may be, in pixels of the network's input.
+
+    Example:
+        >>> PointingGame(tolerance=2).evaluate(seewhy.GradCAM(network), inputs, 1, mask=masks).shape
+        torch.Size([2])
     """
 
     tolerance: float = 15

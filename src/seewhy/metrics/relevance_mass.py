@@ -18,7 +18,12 @@ __all__ = ["RelevanceMass"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RelevanceMass(Metric):
-    """Share of the positive relevance that lies on the object (Arras 2022); no data where none is positive."""
+    """Share of the positive relevance that lies on the object (Arras 2022); no data where none is positive.
+
+    Example:
+        >>> RelevanceMass().evaluate(seewhy.GradCAM(network), inputs, 1, mask=masks).shape
+        torch.Size([2])
+    """
 
     needs_truth: ClassVar[bool] = True
 

@@ -22,7 +22,12 @@ __all__ = ["RelevanceRank"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RelevanceRank(Metric):
-    """Share of the highest pixels, as many as the object has, that lie on it (Arras 2022)."""
+    """Share of the highest pixels, as many as the object has, that lie on it (Arras 2022).
+
+    Example:
+        >>> RelevanceRank().evaluate(seewhy.GradCAM(network), inputs, 1, mask=masks).shape
+        torch.Size([2])
+    """
 
     needs_truth: ClassVar[bool] = True
 

@@ -49,6 +49,10 @@ class ROAD(PerturbationMetric):
         order: "MoRF" (most relevant first), "LeRF" (least relevant first) or "combined"; higher is better in each.
         noise: standard deviation of the noise on replaced pixels, in network space.
         seed: of the noise and of the order of equal pixels.
+
+    Example:
+        >>> ROAD().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     range: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))

@@ -22,7 +22,12 @@ __all__ = ["Sparseness"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sparseness(Metric):
-    """Gini index of the map's absolute values (Chalasani 2020); no data where all are zero."""
+    """Gini index of the map's absolute values (Chalasani 2020); no data where all are zero.
+
+    Example:
+        >>> Sparseness().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
+    """
 
     concision: ClassVar[bool] = True
 

@@ -71,6 +71,10 @@ class TrustGrade(PerturbationMetric):
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: changed copies a forward pass, or "auto".
         seed: of noise, weights and the order of equal pixels; the global random state is neither read nor changed.
+
+    Example:
+        >>> TrustGrade().evaluate(seewhy.GradCAM(network), inputs, 1).shape
+        torch.Size([2])
     """
 
     seed: int = 0

@@ -53,6 +53,11 @@ def accelerate(network: Any, backend: str = "auto", *, inputs: Tensor | None = N
         InvalidInput: unknown backend, no samples, a network on an accelerator, or scores that differ too much.
         InvalidType: no torch network.
         MissingDependency: the backend asked for is not installed.
+
+    Example:
+        >>> model = accelerate(network, "channels_last", inputs=inputs)
+        >>> torch.allclose(model(inputs).classes, network(inputs), rtol=1e-3, atol=1e-4)
+        True
     """
     check_choice("backend", backend, ["auto", *_MAKERS])
     check_inside("tolerance", tolerance)

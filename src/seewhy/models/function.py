@@ -32,6 +32,11 @@ class FunctionModel:
         output: where the scores are in what it returns (a name, an index, a callable), if that is not obvious.
         labels: class names.
         preprocessing: how a picture becomes its input.
+
+    Example:
+        >>> model = FunctionModel(lambda inputs: inputs.mean((2, 3)), labels=("red", "green", "blue"))
+        >>> model(inputs).classes.shape
+        torch.Size([2, 3])
     """
 
     function: Callable[[Tensor], Any]

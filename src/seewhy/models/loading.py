@@ -88,6 +88,11 @@ def load(
 
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
+
+    Example:
+        >>> model = load(network, labels=list("abcde"), preprocessing=preprocessing)
+        >>> model(inputs).classes.shape
+        torch.Size([2, 5])
     """
     files.check_backend(backend)
     check_count("num_classes", num_classes, optional=True)

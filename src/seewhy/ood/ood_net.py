@@ -60,6 +60,11 @@ class OoDNet(nn.Module):
         asks: True where the classifier is asked for its features.
         layer: name of the linear layer whose input are the features; None where that is not known.
         train_underlying: True while the classifier is trained, too.
+
+    Example:
+        >>> ood_net = OoDNet(network, num_classes=5)
+        >>> ood_net(inputs).shape  # how familiar each image is as each class
+        torch.Size([2, 5])
     """
 
     def __init__(self, underlying: nn.Module, num_classes: int) -> None:

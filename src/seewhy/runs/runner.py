@@ -299,6 +299,14 @@ class ImageClassificationRunner:
         threshold: classes above this probability are explained, with those that truly are there.
         data_options: keyword arguments of `seewhy.datasets.open_data` (``box_format="xyxy"``).
         options: of `Job` and `Runner`: batch, chunk, precision, engine, progress, ...
+
+    Example:
+        >>> import tempfile
+        >>> runner = ImageClassificationRunner(tempfile.mkdtemp(), network, data=(inputs, [1, 2]), progress=False)
+        >>> runner.register_saliency(["grad_cam"], ["sparseness"])
+        >>> summary = runner.run()
+        >>> summary.failed, summary.maps > 0
+        (0, True)
     """
 
     def __init__(

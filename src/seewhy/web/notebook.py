@@ -63,6 +63,15 @@ def show(
         InvalidInput: no such run, or a view that cannot be used.
         UnknownName: the run has no such picture.
         MissingDependency: the extra ``web`` is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> folder, data = tempfile.mkdtemp(), (inputs, [1, 2])
+        >>> runner = seewhy.ImageClassificationRunner(folder, network, data=data, progress=False)
+        >>> runner.register_saliency(["grad_cam"])
+        >>> place = runner.run().place
+        >>> show(place, "000000")
+        Shown(height=780)
     """
     if height is not None and not is_count(height):
         raise InvalidInput(f"height is a positive number of pixels, got {height!r}.")

@@ -55,6 +55,12 @@ class TorchModel:
         preprocessing: how a picture becomes its input.
         title: its name in reports; by default that of its class.
         notes: what was decided while it was loaded.
+
+    Example:
+        >>> model = TorchModel(network, labels=tuple("abcde"))
+        >>> with model.opened():
+        ...     model.features(inputs, "auto").layer
+        'act2'
     """
 
     network: nn.Module

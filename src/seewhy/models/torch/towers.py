@@ -163,6 +163,10 @@ def spoken(model: Model, targets: Any) -> tuple[Model, Any]:
 
     Raises:
         InvalidTarget: texts for a model that reads none.
+
+    Example:
+        >>> spoken(seewhy.load(network), 2)[1]  # no text: as it was
+        2
     """
     several = list(targets) if isinstance(targets, list | tuple) else [targets]
     if any(isinstance(one, TextTarget) for one in several):
