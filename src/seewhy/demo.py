@@ -130,18 +130,23 @@ def _explainer(network: Model, name: str, masks: int) -> Explainer:
 
 def _sheet(found: Run, records: list[SampleRecord]) -> Image.Image:
     """Photographs down, explainers across, each for what the network says is on the photograph."""
-    rows, titles = [], []
+    rows, titles, why = [], [], []
     for record in records:
         explained = [explanation(found, record.sample, name, record.predicted) for name in found.drawn]
         rows.append([explained[0].seen(), *map(_column, explained)])
-        titles.append(f"{found.class_name(record.predicted or 0)} {record.probability or 0:.2f}")
+        title = f"{found.class_name(record.predicted or 0)} {record.probability or 0:.2f}"
+        titles.append(title)
+        nothing = {name: record.nothing(record.predicted or 0, name) for name in found.drawn}
+        why += [f"Faint: {name} of {title}. {text}" for name, text in nothing.items() if text]
     columns = ["photograph", *(found.settings["explainers"][name]["class"] for name in found.drawn)]
     return sheets.grid(
         [[*row] for row in rows],
         column_titles=columns,
         row_titles=titles,
         title="Why EfficientNet-Lite0 says so",
-        footer=f"Of each photograph the part that the network sees. {COLOURS} seewhy {version('seewhy')}",
+        footer="\n".join(
+            [f"Of each photograph the part that the network sees. {COLOURS} seewhy {version('seewhy')}", *why]
+        ),
     )
 
 

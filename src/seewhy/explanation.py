@@ -260,13 +260,14 @@ class Explanation:
             rows.append([self.pictures[i], *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
             titles.append("\n".join([self.names[i], *(self._told(i, t) for t in range(self.raw.shape[1]))]))
         asked = [f"{self.names[i]}, {self.labels[i][t]}: {one.line}" for (i, t), one in sorted(self._trust.items())]
-        footer = "\n".join([AS_IT_IS if self.values == "score" else COLOURS, *asked])
+        why = sentences(faint(self.notes), self._target_name)
+        footer = "\n".join([AS_IT_IS if self.values == "score" else COLOURS, *why, *asked])
         return sheets.grid(rows, row_titles=titles, cell=320, title=f"{self.method} of {self.model}", footer=footer)
 
     def _told(self, i: int, t: int) -> str:
-        """What the network says of a target, of a map that shows nothing why, and its trust where that was asked."""
-        trust = [f"trust {self._trust[i, t].word}"] if (i, t) in self._trust else []
-        return "\n".join([self.said(i, t, 2), *trust, *(f"Faint: {note.text}" for note in self._nothing(i, t))])
+        """What the network says of a target, that its map shows nothing where it does, and its trust if asked."""
+        said = self.said(i, t, 2) + (" (faint: shows nothing)" if self.shows_nothing(i, t) else "")
+        return said + (f"\ntrust {self._trust[i, t].word}" if (i, t) in self._trust else "")
 
     def _with_key(self, i: int, t: int) -> Image.Image:
         shown = self.overlay(i, t)

@@ -88,6 +88,7 @@ def test_occlusion_of_what_a_network_is_sure_of_is_drawn_faint_and_says_why() ->
     assert found.shows_nothing()
     where = found.scale_of()
     assert float(torch.from_numpy(where.places(found.raw[0, 0].numpy())).max()) == pytest.approx(0.25, abs=0.01)
+    assert "(faint: shows nothing)" in found._told(0, 0)
     about_logit = seewhy.explain(Sure(), inputs, 0, method="occlusion", activation_fn=None)
     assert not about_logit.shows_nothing()
     assert about_logit.scale_of().high == pytest.approx(float(about_logit.raw.max()))
