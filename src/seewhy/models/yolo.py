@@ -165,6 +165,8 @@ class YOLOv8:
         if found.shape[1] < 5 or found.shape[2] < found.shape[1]:
             raise BadOutput(f"YOLOv8's output has shape (N, 4 + K, Q), got {tuple(found.shape)}.{_like(found)}")
         rows = found.transpose(1, 2)
+        if _are_rows(rows):
+            raise BadOutput(f"The last row of {tuple(found.shape)} holds class numbers, no probabilities. {_ROWS}")
         masks = self._prototypes(raw)
         k = self._count(rows.shape[2], masks)
         _check_classes("YOLOv8", k, self.classes)
@@ -321,6 +323,12 @@ def _placed(given: Tensor, size: tuple[int, int] | None, normalised: bool) -> Te
     if float(given[..., 2:].amin()) < 0:
         raise BadOutput(f"The sizes of boxes go down to {float(given[..., 2:].amin()):.3g}. {_UNDECODED}")
     if normalised and size is not None:
+        if not are_shares(given):
+            most = float(given.amax())
+            raise BadOutput(
+                f"The boxes are said to be shares of the input, but go up to {most:.3g}: they are in its pixels. Pass "
+                "normalised=False."
+            )
         return in_pixels(corners(given, "cxcywh"), size)
     if are_shares(given):
         raise BadOutput(
@@ -331,6 +339,11 @@ def _placed(given: Tensor, size: tuple[int, int] | None, normalised: bool) -> Te
         raise BadOutput(
             f"All boxes lie within the first {float(given.amax()):.3g} pixels of an input of {size[0]} x {size[1]}. "
             f"{_UNDECODED}"
+        )
+    if size is not None and bool((given[..., :2] > given.new_tensor([size[1], size[0]])).any(-1).float().mean() > 0.5):
+        raise BadOutput(
+            f"Most boxes have their centre outside of an input of {size[0]} x {size[1]} pixels, the farthest at "
+            f"{float(given[..., :2].amax()):.0f}. Pass the right size=(height, width)."
         )
     return corners(given, "cxcywh")
 
@@ -344,12 +357,13 @@ def _upright(boxes: Tensor, angle: Tensor) -> Tensor:
 
 
 def _are_rows(found: Tensor) -> bool:
-    """Whether (N, Q, 6) rows are corners, score and class number, the best first."""
-    if found.shape[2] != 6 or not found.numel():
+    """Whether (N, Q, 6) rows are corners, score and class number, as they are after suppression."""
+    if found.shape[2] != 6 or found.shape[1] < 2:
         return False
     scores, labels = found[..., 4], found[..., 5]
-    ordered = found.shape[1] > 1 and bool((scores[:, 1:] <= scores[:, :-1]).all())
-    return bool((labels == labels.round()).all()) and (ordered or bool((labels > 1).any()))
+    ordered = bool((scores[:, 1:] <= scores[:, :-1]).all()) and bool((scores[:, 0] > scores[:, -1]).all())
+    second = bool((found[..., 2:4] >= found[..., :2]).all()) and bool((found[..., 2:4] > 0).any())  # of two corners
+    return bool((labels == labels.round()).all()) and (ordered or second or bool((labels > 1).any()))
 
 
 def _like(found: Tensor) -> str:
