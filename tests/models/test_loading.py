@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 import seewhy
 from seewhy.errors import CheckpointError, InvalidInput, InvalidType, UnknownName
@@ -19,6 +23,7 @@ from seewhy.models import Model
 from seewhy.models.function import FunctionModel
 from seewhy.models.loading import FORMS, load, read_labels
 from seewhy.models.torch.model import TorchModel
+from seewhy.types import Outputs, Passes
 from support.typed import loaded, present, unchecked
 
 
@@ -210,3 +215,61 @@ def test_options_override_metadata_and_labels_come_from_a_file(tmp_path: Path) -
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(InvalidInput, match="is empty"):
         read_labels(tmp_path / "empty.txt")
+
+
+# ------------------------------------------------------------------------------------------- somebody's own model
+
+
+SQUARE = Preprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+class Own:
+    """A model of a stranger's backend: scores, and nothing else."""
+
+    name = "own"
+
+    def __init__(self) -> None:
+        self.passes = Passes()
+
+    def opened(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def check(self, inputs: Tensor) -> None:
+        pass
+
+    def __call__(self, inputs: Tensor) -> Outputs:
+        self.passes.forward += len(inputs)
+        return Outputs.of_classes(inputs.mean((2, 3)))
+
+
+@dataclass(frozen=True)
+class Frozen(Own):
+    """The same as a dataclass that has class names, and no preprocessing."""
+
+    passes: Passes = field(default_factory=Passes)
+    labels: tuple[str, ...] | None = None
+
+
+def test_what_is_said_about_a_strangers_model_counts() -> None:
+    own = Own()
+    loaded = load(own, preprocessing=SQUARE, labels=["red", "green", "blue"])
+    assert isinstance(loaded, Own)
+    assert not hasattr(own, "preprocessing")
+    picture = Image.new("RGB", (8, 8), (0, 200, 0))
+    found = seewhy.explain(loaded, picture, "blue", "rise", num_masks=8, progress=False)
+    assert found.labels == [["blue"]]
+    assert found.predicted[0] is not None
+    assert found.predicted[0][0] == "green"
+    assert not hasattr(load(own), "labels")
+    changed = load(loaded, changes={"size": (4, 4)})
+    assert changed.preprocessing.size == (4, 4)  # type: ignore[attr-defined]  # a model may have one
+
+
+def test_what_a_strangers_model_cannot_be_told_is_refused() -> None:
+    assert load(Frozen(), labels=["a", "b", "c"]).labels == ("a", "b", "c")  # type: ignore[attr-defined]  # it has them
+    with pytest.raises(InvalidInput, match=r"^preprocessing cannot be given to own: Frozen has no 'prep"):
+        load(Frozen(), preprocessing=SQUARE)
+    strange: dict[str, Any] = {"output": 0, "forward_kwargs": {"a": 1}, "input_name": "x"}
+    for name, value in strange.items():
+        with pytest.raises(InvalidInput, match=rf"^{name} cannot be given to own: Own has no '{name}' of its own\."):
+            load(Own(), **{name: value})

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from copy import copy
+from dataclasses import dataclass, fields, is_dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,10 @@ def load(
     notes = () if weights is None else _fitted(model, weights, Path(str(checkpoint)).name)
     names = built.labels if named is None else named
     if not isinstance(model, TorchModel | FunctionModel | ExportedModel):
-        return model
+        known = given or getattr(model, "preprocessing", None) or built.preprocessing
+        about = {"preprocessing": _changed(model.name, known, changes), "labels": names}
+        asked = {"output": output, "forward_kwargs": forward_kwargs, "input_name": input_name}
+        return _with(model, {name: value for name, value in {**about, **asked}.items() if value is not None})
     values: dict[str, Any] = {
         "preprocessing": _changed(
             spec if isinstance(spec, str) else model.name,
@@ -135,6 +139,26 @@ def load(
             raise InvalidInput("input_name is for torch modules, whose forward has arguments with names.")
         values |= {"input_name": input_name}
     return replace(model, **values)
+
+
+def _with(model: Model, about: dict[str, Any]) -> Model:
+    """Somebody's own model with what the caller says about it; the caller's object stays as it is.
+
+    Raises:
+        InvalidInput: it cannot be told.
+    """
+    own: Any = model
+    plain = not is_dataclass(own) and hasattr(own, "__dict__")
+    known = ("preprocessing", "labels") if plain else [f.name for f in fields(own)] if is_dataclass(own) else ()
+    if wrong := [name for name in about if name not in known]:
+        raise InvalidInput(
+            f"{wrong[0]} cannot be given to {model.name}: {type(model).__name__} has no {wrong[0]!r} of its own. Make "
+            "it with one, or a function of it: seewhy.load(lambda x: model(x).scores[:, 0], ...)."
+        )
+    found: Model = copy(own) if plain else replace(own, **about)
+    for name, value in about.items() if plain else ():
+        setattr(found, name, value)
+    return found
 
 
 def _reading(model: Model, tokenizer: Any, texts: Texts | None) -> Model:

@@ -96,8 +96,8 @@ ANSWERS = [
     (lambda s: s[:, 0], None, "The network must return scores of shape (2, K), got (2,). One score an image: "
      "return scores.unsqueeze(1)."),
     (lambda s: s[:, :, None, None].expand(-1, -1, 8, 8), None,
-     "The network must return scores of shape (2, K), got (2, 4, 8, 8). For a map of scores pick a region: "
-     "seewhy.load(network, output=CALLABLE)."),
+     "The network must return scores of shape (2, K), got (2, 4, 8, 8). If it is a map of scores for each "
+     "class, pass seewhy.load(network, output=seewhy.heads.Segmentation()); for key points seewhy.heads.Heatmaps()."),
     (lambda s: s[:, :0], None, "The network must return scores of shape (2, K), got (2, 0)."),
     (lambda s: s[:1], None, "The network must return scores of shape (2, K), got (1, 4)."),
     (lambda s: s.long(), None, "The network must return floating-point scores, got torch.int64."),
