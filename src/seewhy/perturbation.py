@@ -18,7 +18,7 @@ from seewhy.progress import report
 from seewhy.targets import TargetSet
 from seewhy.types import Activation, Note, Outputs, activation, as_they_are
 
-__all__ = ["Perturb", "Settled", "batch_size", "chunked", "perturbed_scores", "probabilities", "settle"]
+__all__ = ["Perturb", "Settled", "batch_size", "chunked", "exclusive", "perturbed_scores", "probabilities", "settle"]
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """(rows (R,): which image, changes (R,): which change) -> changed images (R, C, H, W)."""
@@ -215,6 +215,14 @@ def _probabilities(model: Model, inputs: Tensor, outputs: Outputs, sigmoid: bool
 
 
 ENOUGH = 4  # rows that look like probabilities by chance are not so many
+
+
+def exclusive(probabilities: Tensor, function: Any) -> bool:
+    """Whether the classes exclude each other: softmax, or rows that sum to 1."""
+    if function in ("softmax", "sigmoid"):
+        return bool(function == "softmax")
+    sums = probabilities.sum(-1)
+    return probabilities.shape[-1] > 1 and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all())
 
 
 def _exclude(scores: Tensor) -> bool:

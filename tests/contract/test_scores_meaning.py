@@ -324,7 +324,7 @@ def test_a_folder_of_two_classes_over_one_logit(tmp_path: Any) -> None:
     ready = seewhy.Preprocessing(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     model = seewhy.load(logits(1), preprocessing=ready)
     run = done(tmp_path, model, str(tmp_path / "data"))
-    assert run.settings["activation"] == "sigmoid"
+    assert (run.settings["activation"], run.exclusive) == ("sigmoid", True)
     assert run.settings["classes"] == ["cat", "dog"]
     assert ONE_LOGIT in run.settings["model"]["notes"]
     for row in run_jobs.rows(tmp_path / "run"):
@@ -339,7 +339,7 @@ def test_a_folder_of_two_classes_over_one_logit(tmp_path: Any) -> None:
 def test_a_run_of_probabilities_and_its_continuation(tmp_path: Any) -> None:
     network = build(Ends, nn.Softmax(dim=1))
     run = done(tmp_path, network)
-    assert run.settings["activation"] == "as they are"
+    assert (run.settings["activation"], run.exclusive) == ("as they are", True)
     assert SOFT in run.settings["model"]["notes"]
     row = run_jobs.rows(tmp_path / "run")[0]
     assert row["probability"] == pytest.approx(float(network(images(4))[0].max().detach()), abs=1e-5)

@@ -111,7 +111,8 @@ class Run:
     @property
     def exclusive(self) -> bool:
         """Whether of the classes exactly one is meant (softmax), so that the likeliest is the prediction."""
-        return self.settings.get("activation") == "softmax" and not self.detects
+        softmax = self.settings.get("activation") == "softmax"  # is all that runs of earlier versions say
+        return bool(self.settings.get("exclusive", softmax)) and not self.detects
 
     @property
     def drawn(self) -> tuple[str, ...]:

@@ -24,13 +24,14 @@ from seewhy.explainers import Baseline, Explainer
 from seewhy.judging import Judgement
 from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
+from seewhy.perturbation import exclusive
 from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import CostRow, NoteRow, SaidRow, ScoreRow, TreeRow, UncertaintyRow, readable
 from seewhy.runs.folder.tasks import COUNTERFACTUAL, EXPLAIN, PREDICT, UNCERTAINTY
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.batches import Batches
 from seewhy.runs.work.job import Tools
-from seewhy.runs.work.picture import Picture, choose, exclusive
+from seewhy.runs.work.picture import Picture, choose
 from seewhy.targets import BoxTarget, Chosen
 from seewhy.types import Note, Outputs, activation
 

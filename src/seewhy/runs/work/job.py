@@ -26,7 +26,7 @@ from seewhy.models import Model, at, bound
 from seewhy.models.function import FunctionModel
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
-from seewhy.perturbation import settle
+from seewhy.perturbation import exclusive, settle
 from seewhy.runs.folder import tasks
 from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
@@ -129,6 +129,7 @@ class Tools:
         notes: about the activation.
         ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
         unkept: labels of explainers whose maps are judged and not kept.
+        exclusive: whether the classes exclude each other, so that the likeliest is the prediction.
     """
 
     job: Job
@@ -144,6 +145,7 @@ class Tools:
     ids: dict[tuple[str, str], str]
     notes: tuple[str, ...] = ()
     unkept: frozenset[str] = frozenset()
+    exclusive: bool = False
 
     @classmethod
     def of(cls, job: Job, known: Mapping[str, Any] | None = None) -> Tools:
@@ -163,7 +165,7 @@ class Tools:
         model = _rows(model, data, limit)
         model, data, classes = _bound(model, data, known, limit)
         sieve = _sieve(job, model, data, known, limit)
-        function, notes = _activation(job, model, data, known, limit)
+        function, notes, alone = _activation(job, model, data, known, limit)
         job = replace(job, activation_fn=function)
         methods, metrics = specs.explainers(model, job.explainers, function), specs.metrics(job.metrics, function)
         chance = judging.baselines(model, methods, job.baselines) if methods and metrics else {}
@@ -181,7 +183,7 @@ class Tools:
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
             metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
             unkept=frozenset(label for label, one in explainers.items() if one in chance.values()),
-            notes=notes,
+            notes=notes, exclusive=alone and sieve is None,
         )  # fmt: skip
 
     def named(self, known: Mapping[str, Any]) -> Tools:
@@ -240,6 +242,7 @@ class Tools:
                 "notes": [*getattr(self.model, "notes", ()), *self.notes],
             },
             "activation": _named(job.activation_fn), "threshold": self.threshold,
+            "exclusive": self.exclusive,
             **({} if self.sieve is None else {"detection": dataclasses.asdict(self.sieve)}),
             "classes": list(self.classes) if self.classes else None,
             "explainers": {label: self._explainer(label) for label in self.explainers},
@@ -336,8 +339,10 @@ def _count(model: Model, data: Data, limit: Limit) -> int | None:
 
 def _activation(
     job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit
-) -> tuple[str | Activation | None, tuple[str, ...]]:
-    """The activation of the whole run, and what is to be said about it; a run goes on as it began.
+) -> tuple[str | Activation | None, tuple[str, ...], bool]:
+    """The activation of the whole run, what is to be said about it, and whether classes then exclude each other.
+
+    A run goes on as it began.
 
     Raises:
         InvalidTarget: the network gives an embedding, which has no classes that a run could explain.
@@ -345,25 +350,27 @@ def _activation(
     """
     if known and job.activation_fn == "auto":
         stands = known.get("activation")
-        return (as_they_are if stands == AS_THEY_ARE else stands), ()
+        return (as_they_are if stands == AS_THEY_ARE else stands), (), bool(known.get("exclusive"))
     first = _first(model, data, limit)
     if first is None:
-        return job.activation_fn, ()
+        return job.activation_fn, (), job.activation_fn == "softmax"
     own, inputs = first
     with own.opened():
         try:
             with limit():
                 outputs = own(inputs[:1])
         except FAILURES:  # whose reason will stand beside the picture
-            return job.activation_fn, ()
+            return job.activation_fn, (), job.activation_fn == "softmax"
         if outputs.meaning == "embedding":
             raise InvalidTarget(
                 f"A run explains classes, and {model.name} gives an embedding of {outputs.num_classes} numbers: "
                 f"{outputs.how}. Use seewhy.explain with a SimilarityTarget, or a network with its classifier."
             )
         found = settle(own, inputs[:1], outputs, job.activation_fn)
+        said = outputs.activate(found.put).classes
     notes = tuple(note.text for note in found.notes)
-    return (found.name if job.activation_fn == "auto" else job.activation_fn), notes
+    alone = outputs.pair or exclusive(said, found.name)
+    return (found.name if job.activation_fn == "auto" else job.activation_fn), notes, alone
 
 
 def _first(model: Model, data: Data, limit: Limit) -> tuple[Model, Tensor] | None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from seewhy.runs.folder.tasks import SCORE
 from seewhy.runs.work.plan import Item
 from seewhy.runs.work.reading import Loaded
 
-__all__ = ["Picture", "choose", "exclusive", "flag"]
+__all__ = ["Picture", "choose", "flag"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -145,11 +144,3 @@ def choose(probabilities: Tensor, truth: tuple[int, ...] | None, threshold: floa
         k = len(probabilities)
         raise InvalidTarget(f"Class {wrong[0]} is said to be there, but the network has {k} classes, 0 to {k - 1}.")
     return tuple(sorted({*above, *(truth or ())}))
-
-
-def exclusive(probabilities: Tensor, function: Any) -> bool:
-    """Whether the classes exclude each other: softmax, or rows that sum to 1."""
-    if function in ("softmax", "sigmoid"):
-        return bool(function == "softmax")
-    sums = probabilities.sum(-1)
-    return probabilities.shape[-1] > 1 and bool(torch.isclose(sums, torch.ones_like(sums), atol=1e-3).all())
