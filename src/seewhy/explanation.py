@@ -99,8 +99,9 @@ class Explanation:
     def trust(self, i: int = 0, t: int = 0) -> Trust:
         """How far the map of image ``i`` and target ``t`` can be trusted, as a grade with its reasons in one line.
 
-        Asks the network, once for each map: the image and 54 changed copies of the image, one pass to see the classes,
-        one to see the order of the layers, and three further maps by the same method (four where it draws at random).
+        Asks the network, once for each map: the image and 54 changed copies of the image, three passes to see the
+        classes, the order of the layers and what random weights say, and three further maps by the same method (four
+        where it draws at random).
         The weights are random for the time of one of them and put back as they were. What the grades are worth:
         docs/trust.md.
 

@@ -144,6 +144,22 @@ def test_a_black_box_shows_no_weights_which_lowers_nothing() -> None:
     assert found.grade == 3
 
 
+def test_weights_that_do_not_run_are_not_taken_for_weights_that_do_not_matter() -> None:
+    class Compiled(Planted):
+        """Runs a copy that was made when it was new, as compiled networks do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.copies = [Planted()]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.copies[0](x)
+
+    part = asked(Occlusion(Compiled(), **SMALL), lit()).part("weights")
+    assert (part.value, part.good) == (None, None)
+    assert part.sentence == "the network's weights cannot be changed: what it says stays the same"
+
+
 @pytest.mark.parametrize(
     ("target", "network", "said"),
     [
@@ -299,7 +315,7 @@ def test_the_cost_is_counted_and_what_is_written() -> None:
     assert trust.passes.forward == sum(seen)
     assert trust.passes.forward == TrustGrade().cost(SIDE, SIDE).forward + 3 * one
     assert "54 changed copies of the image" in re.sub(r"\s+", " ", str(seewhy.Explanation.trust.__doc__))
-    assert TrustGrade().cost(SIDE, SIDE) == (57, 3)
+    assert TrustGrade().cost(SIDE, SIDE) == (58, 3)
 
 
 def test_without_the_network_nothing_can_be_asked() -> None:

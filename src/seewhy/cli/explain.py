@@ -31,6 +31,6 @@ class Explain(PictureFlags, SieveFlags):
     dump: bool = False
     """Write the raw values of the maps too (.npz)."""
     trust_grade: bool = False
-    """Asks how far each map can be trusted, and says it in a line: 57 passes and three or four further maps."""
+    """Asks how far each map can be trusted, and says it in a line: 58 passes and three or four further maps."""
     strict: bool = False
     """Exit with 1 when any picture failed, not only when all did."""

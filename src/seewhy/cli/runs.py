@@ -57,7 +57,7 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     metrics: str = ""
     """Names separated by commas, with parameters if wanted: "insertion_auc,pointing_game(tolerance=0)"."""
     trust_grade: bool = False
-    """Grades how far each map can be trusted: the metric of this name, 57 passes and three or four maps each."""
+    """Grades how far each map can be trusted: the metric of this name, 58 passes and three or four maps each."""
     baselines: bool = True
     """The metrics judge a random map and a map of the centre, too; these maps are not kept."""
     uncertainty: bool = False

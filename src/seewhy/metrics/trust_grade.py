@@ -87,11 +87,11 @@ class TrustGrade(PerturbationMetric):
         check_seed(self.seed)
 
     def cost(self, height: int, width: int) -> Cost:
-        """Passes of the map and its copies, one for the classes, one to see the order of the layers; three maps.
+        """Passes of the map and its copies, three more to see classes, layers and random weights at work; three maps.
 
         A method that draws at random makes a fourth map.
         """
-        return Cost(forward=PASSES + 2, explanations=3)
+        return Cost(forward=PASSES + 3, explanations=3)
 
     def ask(self, case: Case) -> Trust:
         """The grade and all answers; ``case.explain`` has to be there.
@@ -107,8 +107,10 @@ class TrustGrade(PerturbationMetric):
                 parts = tuple(_unasked(name, "the map is the same everywhere") for name in LIMITS)
                 return Trust(grade=0, parts=parts)
             found = worth(case, self.activation_fn, self.perturbation_per_eval, self.seed)
+            scores = _scores(case)
             parts = (
-                _place(found), _tried("weights", lambda: self._weights(case)), _tried("class", lambda: _class(case)),
+                _place(found), _tried("weights", lambda: self._weights(case, scores)),
+                _tried("class", lambda: _class(case, scores)),
                 _tried("noise", lambda: self._noise(case)), _tried("sampling", lambda: _sampling(case)),
             )  # fmt: skip
         return Trust(grade=_grade(parts), parts=parts, passes=case.model.passes.since(before))
@@ -117,11 +119,13 @@ class TrustGrade(PerturbationMetric):
         found = self.ask(case)
         return Said(float("nan") if found.grade is None else found.grade, found.line)
 
-    def _weights(self, case: Case) -> Part:
+    def _weights(self, case: Case, scores: Tensor) -> Part:
         with alone(network_of(case.model)):
             layers = layers_of(case, "The question")
             top = layers[: max(1, len(layers) // TOP)]
             with randomised([weight for layer in top for weight in layer], self.seed):
+                if torch.equal(_scores(case), scores):  # what runs is not what the weights belong to
+                    return _unasked("weights", "the network's weights cannot be changed: what it says stays the same")
                 r = _alike(_again(case, case.image, case.target), case.saliency)
         said = "hardly changes" if r >= LIMITS["weights"].at else "changes"
         return _part("weights", r, f"{said} with the network's weights (r {r:.2f})")
@@ -144,10 +148,14 @@ def _place(found: Worth | None) -> Part:
     )
 
 
-def _class(case: Case) -> Part:
+def _scores(case: Case) -> Tensor:
+    """(K,) what the network says of the picture."""
+    return case.model(case.image.unsqueeze(0)).classes[0]
+
+
+def _class(case: Case, scores: Tensor) -> Part:
     if not isinstance(case.target, int):
         return _unasked("class", "its target is no class, so there is no other one to compare with")
-    scores = case.model(case.image.unsqueeze(0)).classes[0]
     if len(scores) < 2:
         return _unasked("class", "the network has one class only")
     others = scores.clone()
