@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType
+from seewhy.images.deep import deep, narrow
 from seewhy.images.preprocessing import Preprocessing, stretched
 from seewhy.images.reading import read
 from seewhy.images.statistics import check_statistics
+from seewhy.images.transform import Transform
 from seewhy.images.view import View
 from seewhy.models import Model
 from seewhy.models.torch.model import TorchModel
@@ -143,19 +145,30 @@ def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[B
             "ready for the network."
         )
     made = [preprocessing(picture) for picture in given.pictures]
+    shown = [preprocessing.seen(picture) for picture in given.pictures]
+    said = [_narrow(preprocessing, *pair) for pair in zip(given.pictures, given.names, strict=True)]
     alike: dict[Any, list[int]] = {}
     for i, (tensor, _) in enumerate(made):
         alike.setdefault(i if apart else tensor.shape, []).append(i)
     return [
         (
             Batch(
-                _placed(network, torch.cat([made[i][0] for i in places])), [given.pictures[i] for i in places],
+                _placed(network, torch.cat([made[i][0] for i in places])), [shown[i] for i in places],
                 [made[i][1] for i in places], [given.names[i] for i in places],
+                tuple(text for i in places if (text := said[i])),
             ),
             places,
         )
         for places in alike.values()
     ]  # fmt: skip
+
+
+def _narrow(preprocessing: Preprocessing, picture: Image.Image, name: str) -> str:
+    """What is to be said about the depth of a picture."""
+    if isinstance(preprocessing, Transform) and deep(picture) is not None:
+        return f"{name}: {preprocessing.title} was given 8 bits of a picture that has more. Use seewhy.Preprocessing."
+    text = "" if preprocessing.window is not None else narrow(picture)
+    return f"{name}: {text}" if text else ""
 
 
 def _batched(image: Tensor) -> Tensor:

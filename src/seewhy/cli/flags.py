@@ -72,6 +72,8 @@ class NetworkFlags(PixelFlags):
     """How a picture of another shape is fitted into the input."""
     channels: Literal["RGB", "BGR", "L"] | None = None
     """Order of the channels."""
+    window: tuple[float, float] | None = None
+    """The values of the files that are black and white, where these are not 0 and the largest value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ def source(command: NetworkFlags) -> tuple[str, Path | None]:
 
 def changes(command: NetworkFlags) -> dict[str, Any]:
     """Of the preprocessing that the model's metadata give."""
-    names = ("size", "mean", "std", "fit", "channels")
+    names = ("size", "mean", "std", "fit", "channels", "window")
     return {name: value for name in names if (value := getattr(command, name)) is not None}
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType
+from seewhy.images.deep import Deep, deep, windowed
 from seewhy.images.view import View
 
 __all__ = ["Preprocessing", "constants", "stretched", "to_unit"]
@@ -34,6 +35,7 @@ _RESAMPLING = {
     "sampled": None,  # no filter of Pillow
 }
 _FITS = {"crop": "centre crop", "squash": "squashed", "letterbox": "letterboxed", "keep": "at its own aspect ratio"}
+_LUMA = (0.299, 0.587, 0.114)  # as Pillow makes grey of colours
 _DEPTH = {"RGB": 3, "BGR": 3, "L": 1}
 _MOST_PIXELS = 2**26  # of a resized picture: an 8192 x 8192 one
 
@@ -56,6 +58,9 @@ class Preprocessing:
         channels: their order in the input.
         value_range: pixels run over 0..value_range before the mean is subtracted (255 for Caffe-like networks).
         pad: grey of the letterbox's margins in [0, 1].
+        window: the values of the file that are black and white, for pictures that use another part of their range than
+            0 to the largest value: (0, 4095) for 12 bits in a file of 16, (level - width / 2, level + width / 2) for
+            a radiograph. Values beyond are cut off.
 
     Raises:
         InvalidInput: a field that cannot be, with the reason.
@@ -76,6 +81,7 @@ class Preprocessing:
     channels: Literal["RGB", "BGR", "L"] = "RGB"
     value_range: float = 1.0
     pad: float = 114 / 255
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("fit", _FITS), ("interpolation", _RESAMPLING), ("channels", _DEPTH)):
@@ -98,6 +104,10 @@ class Preprocessing:
         _require(fair, "std", f"{depth} positive numbers, one a channel of {self.channels}", self.std)
         _require(0 < self.crop_fraction <= 1, "crop_fraction", "a number above 0, at most 1", self.crop_fraction)
         _require(0 <= self.pad <= 1, "pad", "a grey in [0, 1]", self.pad)
+        if self.window is not None:
+            object.__setattr__(self, "window", _as_tuple("window", self.window))
+            fair = len(self.window) == 2 and -math.inf < self.window[0] < self.window[1] < math.inf
+            _require(fair, "window", "(black, white) with black below white", self.window)
 
     def __str__(self) -> str:
         return self.describe()
@@ -111,6 +121,7 @@ class Preprocessing:
         return (
             f"{side} {self.channels}, {_FITS[self.fit]}{part}, {self.interpolation}; "
             f"values 0..{self.value_range:g}, mean {means}, deviation {stds}"
+            f"{'' if self.window is None else f', black {self.window[0]:g} and white {self.window[1]:g}'}"
         )
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
@@ -185,11 +196,33 @@ class Preprocessing:
         self, image: Image.Image, resized: tuple[int, int], size: tuple[int, int], corner: tuple[int, int]
     ) -> NDArray[np.float32]:
         """(H, W, C) in 0..255: the resized picture on a canvas of ``size``, its upper left corner at (y, x)."""
-        pixels = self._resized(image.convert("L") if self.channels == "L" else image, resized)
+        known = deep(image)
+        if known is None and self.window is None:
+            pixels = self._resized(image.convert("L") if self.channels == "L" else image, resized)
+        else:
+            pixels = self._deeply_resized(image, known, resized)
         canvas = np.full((*size, pixels.shape[2]), round(255 * self.pad), dtype=np.float32)
         here, there = zip(*(_overlap(c, r, s) for c, r, s in zip(corner, resized, size, strict=True)), strict=True)
         canvas[there] = pixels[here]
         return canvas
+
+    def _deeply_resized(self, image: Image.Image, known: Deep | None, size: tuple[int, int]) -> NDArray[np.float32]:
+        """(H, W, C) in 0..255, of which nothing was rounded."""
+        if known is None:
+            low, high = self.window or (0.0, 255.0)
+            units = ((np.asarray(image, np.float32) - low) / (high - low)).clip(0, 1)
+        else:
+            units = known.units(self.window)
+        planes = [units] if units.ndim == 2 else list(units.transpose(2, 0, 1))
+        if self.channels == "L" and len(planes) == 3:
+            planes = [sum((share * plane for share, plane in zip(_LUMA, planes, strict=True)), np.float32(0))]
+        made = [self._resized(Image.fromarray(plane * np.float32(255)), size) for plane in planes]
+        found = np.concatenate(made if len(made) == len(self.mean) else made * len(self.mean), 2)
+        return found.clip(0, 255)  # a filter may overshoot, which 8 bits would cut off, too
+
+    def seen(self, image: Image.Image) -> Image.Image:
+        """The picture as people are to see it: with black and white where the network sees them."""
+        return windowed(image, self.window)
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
         """(H, W, C) in 0..255."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from seewhy.errors import InvalidType, UnreadableImage
 from seewhy.images.decoding import opened, orientation, strips, upright
+from seewhy.images.deep import with_deep
 
 __all__ = ["read", "read_mask"]
 
@@ -26,7 +27,8 @@ def read(image: Source, *, most_pixels: int | None = None) -> Image.Image:
     """The picture as an upright RGB image of 8 bits a channel.
 
     Rotated as its EXIF data say; the first frame of a file with several; transparency laid on white; grey of 16 bits
-    (and of 32-bit integers) scaled from 0..65535, so that nothing is cut off, of 12 bits from 0..4095.
+    (and of 32-bit integers) scaled from 0..65535, so that nothing is cut off, of 12 bits from 0..4095. What had more
+    than 8 bits is kept beside the image (`seewhy.images.deep`), for the network.
 
     Args:
         image: a file's path, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), either
@@ -39,7 +41,10 @@ def read(image: Source, *, most_pixels: int | None = None) -> Image.Image:
     """
     if isinstance(image, np.ndarray):
         with _reading(f"the array of shape {image.shape} and type {image.dtype}"):
-            return _to_rgb(_array_to_image(image))
+            found = _to_rgb(_array_to_image(image))
+            if not np.issubdtype(image.dtype, np.floating) or image.shape[2:] == (4,):
+                return found
+            return with_deep(found, image[:, :, 0] if image.shape[2:] == (1,) else image, 1)
     if isinstance(image, Image.Image):
         with _reading(f"the PIL image {image.mode} {image.width}x{image.height}"):
             return _to_rgb(image)
@@ -94,9 +99,7 @@ def _reason(error: Exception) -> str:
 
 def _read_file(path: Path, most: int | None) -> Image.Image:
     with opened(_ordinary(path), most=most) as image:
-        image.load()
-        found, turned = _plain(image), orientation(image)
-    return upright(found, turned)
+        return _to_rgb(image)
 
 
 def _ordinary(path: Path) -> Path:
@@ -113,7 +116,18 @@ def _ordinary(path: Path) -> Path:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
-    return upright(_plain(image), orientation(image))
+    turned = orientation(image)
+    found = upright(_plain(image), turned)
+    if not _is_deep(image) or "transparency" in image.info:
+        return found
+    top, inverted = _white(image)
+    values = np.asarray(upright(image, turned))
+    return with_deep(found, values, 1 if image.mode == "F" else top, inverted)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether it is a grey picture of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -121,7 +135,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise ValueError("it has no pixels")
     top, inverted = _white(image)
-    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    deep = _is_deep(image)
     top = 1 if image.mode == "F" else top
     for _, strip in strips(image) if deep else ():  # first: a number that cannot be is the whole picture's fault
         _check_range(np.asarray(strip), top)
