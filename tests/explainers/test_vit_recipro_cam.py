@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidInput, MissingCapability, NoSpatialOutput
@@ -86,8 +87,9 @@ def test_it_is_the_definition(prefix: int, mean: bool, keep: bool, gaussian: boo
     close(got.raw, want, atol=1e-5, rtol=1e-5)
     assert got.layer == "blocks.1.norm1"
     known = TorchModel(network).look(x).known.checked
-    way = ("replaced", "blocks.1", keep) if mean else ("reweighted", keep, 4 if gaussian else 2)
-    assert known == {way: True}  # where the head reads first tokens only, one pass is enough
+    assert known == {("counted" if mean else "reweighted", keep, 4 if gaussian else 2): True}
+    again = ViTReciproCAM(network, use_gaussian=gaussian, cls_token=keep).run(x, "all")
+    assert again.passes.forward == 3
 
 
 def test_the_gaussian_reaches_the_attention() -> None:
@@ -216,16 +218,80 @@ def test_attention_that_the_network_computes_itself_is_run_for_each_position() -
     close(ViTReciproCAM(same).run(x, "all").raw, found.raw, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("mean", "way"), [(False, "_shortcut"), (True, "_hooked")])
+class _Reading(token_networks.Pooled):
+    """Other ways for a head to read the picture's tokens, and blocks in which a token's place counts."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(mean=True, prefix=0 if how in ("class", "attention", "moved") else 1)
+        self.how, self.query = how, nn.Parameter(torch.randn(1, 1, 16))
+        self.key, self.side = nn.Linear(16, 16), nn.Conv1d(16, 16, 3, padding=1)
+        self.attend, self.last = nn.MultiheadAttention(16, 2, batch_first=True), token_networks.SelfAttention(16)
+        if how == "moved":  # a block that mixes neighbours in the row of tokens
+            self.blocks[1].register_module("side", self.side)
+            self.blocks[1].forward = self._moved  # type: ignore[assignment]
+
+    def _moved(self, x: Tensor) -> Tensor:
+        block: Any = self.blocks[1]
+        x = x + block.attn(self.side(block.norm1(x).transpose(1, 2)).transpose(1, 2))
+        return x + block.mlp(block.norm2(x))
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        tokens, n = self.norm(tokens), len(tokens)
+        query = self.query.expand(n, -1, -1)
+        if self.how == "attention":
+            return F.scaled_dot_product_attention(query[:, None], self.key(tokens)[:, None], tokens[:, None])[:, 0, 0]
+        if self.how == "softmax":
+            scores = (query @ self.key(tokens).mT)[:, None]
+            return (scores.softmax(-1)[:, 0] @ tokens)[:, 0]
+        if self.how == "class":
+            return self.last(torch.cat([query, tokens], 1))[:, 0]
+        if self.how == "sum":
+            return tokens.sum(dim=1) / 30
+        if self.how == "largest":
+            return tokens[:, 1:].amax(1)
+        if self.how == "product":
+            return (tokens / 8 + 1).prod(1)
+        return tokens.mean(1)
+
+
+@pytest.mark.parametrize(
+    ("how", "shared"),
+    [("attention", True), ("softmax", True), ("class", True), ("sum", True), ("largest", True), ("product", False),
+     ("moved", False)],
+)  # fmt: skip
+def test_heads_that_read_the_tokens_of_the_picture(how: str, shared: bool) -> None:
+    network, x = build(_Reading, how), pictures(2, height=24, width=24)
+    wrapped = TorchModel(network)
+    explainer = ViTReciproCAM(wrapped)
+    with wrapped.opened():
+        body = wrapped.transformer(x)
+        block = body.weighted(x, body.last, explainer._weightings(body.grid, x.device))
+        assert isinstance(block, TorchBlock)
+        count = len(block.weightings)
+        rows, which = torch.arange(2 * count) // count, torch.arange(2 * count) % count
+        want = block._whole(x, rows, which).classes
+        assert (block.all() is not None) is shared
+    got = explainer.run(x, "all")
+    close(got.raw, want.view(2, *body.grid, -1).permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_be_replayed_is_run_whole_and_that_is_said() -> None:
+    network, x = build(token_networks.Pooled, mean=True), pictures(2, height=16, width=24)
+    with mock.patch("seewhy.models.torch.passed.discover", return_value=None):
+        found = ViTReciproCAM(network).run(x, "all")
+    close(found.raw, slow(*of_pooled(network, x), 1, (4, 6)), atol=1e-5, rtol=1e-5)
+    said = "The network could not be cut at layer 'blocks.1'; the whole network was run for each change."
+    assert found.warnings == (said,)
+
+
+@pytest.mark.parametrize(("mean", "way"), [(False, "_shortcut"), (True, "_shortcut"), (True, "_defined")])
 def test_a_shortcut_that_disagrees_with_the_network_is_not_taken(mean: bool, way: str) -> None:
     network, x = build(token_networks.Pooled, mean=mean), pictures(2, height=16, width=24)
     real = getattr(TorchBlock, way)
 
     def wrong(self: TorchBlock, *args: Any) -> Any:
         found = real(self, *args)
-        own, shown = found if isinstance(found, tuple) else (found, found)
-        off = type(shown)(scores=shown.scores * 1.01)
-        return (own, off) if isinstance(found, tuple) else off
+        return None if way == "_shortcut" and found is None else type(found)(scores=found.scores * 1.01)
 
     with mock.patch.object(TorchBlock, way, wrong):
         found = ViTReciproCAM(network).run(x, "all")

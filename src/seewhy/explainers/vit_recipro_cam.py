@@ -7,9 +7,10 @@ x_t are the picture's tokens that enter the last block and g is a Gaussian of 3 
 16, cut off at the borders: all other tokens of the picture are 0, and the class token (and registers) stay as they are.
 Before the LayerNorm the weights would have no effect: it cancels every factor. No gradient is needed.
 
-Where the head reads class tokens only, one forward pass is enough for all positions and classes: the class token needs
-only its own query, and each key and value comes in the few variants that g has. In any other network the block and what
-follows it are run for each position.
+One forward pass is enough for all positions and classes. Where the head reads class tokens only, the class token needs
+only its own query, and each key and value comes in the few variants that g has. Where it reads the picture's tokens,
+all hidden tokens are one token, which counts as many times as there are. Where that is not so (a position enters the
+attention) the block and what follows it are run for each position.
 
 Source: Byun and Lee, "ViT-ReciproCAM: Gradient and Attention-Free Visual Explanations for Vision Transformer", 2023
 (arXiv 2310.02588).

@@ -36,6 +36,10 @@ class Network(Protocol):
         """One forward pass: whatever the network returns."""
         ...
 
+    def again(self, inputs: Tensor, rows: Tensor) -> Any:
+        """A pass that is a replay, of copies of the images ``rows``: nothing is copied or counted."""
+        ...
+
     def read(self, output: Any, n: int) -> Outputs:
         """What the network returned for ``n`` inputs, as outputs."""
         ...

@@ -24,9 +24,9 @@ from seewhy.models.torch.state import hooked
 from seewhy.models.turns import alone, running
 from seewhy.types import Outputs
 
-__all__ = ["Head", "Memory"]
+__all__ = ["WRITTEN", "Head", "Memory"]
 
-_WRITTEN = 8  # the most images of whose pass everything is written down: of a ResNet-50 that is 13 MB each
+WRITTEN = 8  # the most images of whose pass everything is written down: of a ResNet-50 that is 13 MB each
 _TRIED = 2  # images with which it is found out how a network is replayed, where there are more
 
 
@@ -48,7 +48,7 @@ class Memory:
         """What writes a pass down, where that will be of use and does not take much memory."""
         known = [key for key in self.plans if key[0] == layer and at in (None, key[1])]
         plan = self.plans[known[0]] if known else None
-        if layer in self.closed or (plan is None and (known or layer in self.idle or len(inputs) > _WRITTEN)):
+        if layer in self.closed or (plan is None and (known or layer in self.idle or len(inputs) > WRITTEN)):
             return None
         if plan is None:
             self.idle.add(layer)

@@ -204,7 +204,7 @@ class TorchModel:
             memory.closed.add(name)
         head = Head(
             self.module, self._cuttable(), self._rows, self.read, self._count, layout, watch.at or watch.calls,
-            self._again, memory, watch.recording(), prefix,
+            self.again, memory, watch.recording(), prefix,
         )  # fmt: skip
         return Features(
             maps=layout.to_maps(own),
@@ -411,7 +411,7 @@ class TorchModel:
         """What it returns for changed copies, row r of image ``rows[r]``."""
         return self.at(rows)._run(inputs)
 
-    def _again(self, inputs: Tensor, rows: Tensor) -> Any:
+    def again(self, inputs: Tensor, rows: Tensor) -> Any:
         """What it returns for such copies in a pass that is a replay: the caller sees to it that none is changed."""
         model = self.at(rows)
         further = dict(model.forward_kwargs)

@@ -11,28 +11,25 @@ there are a few variants of every key and value; for each weighting the query pi
 
 The block itself makes queries, keys and values of the variants (one run of its first part for each weight), and does
 the rest on a row that has the class token in the place of every picture token, one for each weighting. Whatever the
-block consists of besides its attention is so run as it is; its rows join the batch for the head, in the same pass.
-Where the head reads tokens of the picture the whole block is run on each weighting, and its rows take the pictures'
-place.
+block consists of besides its attention is so run as it is. Where the head reads tokens of the picture see `counted`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.models import Weightings
-from seewhy.models.layout import is_tokens
 from seewhy.models.tokens import Enough
 from seewhy.models.torch.attention import Attention, Query, logits
 from seewhy.models.torch.state import on
 
-__all__ = ["Impossible", "Replaced", "Reweighed", "Weighted", "spread"]
+__all__ = ["Impossible", "Reweighed", "Weighted", "spread"]
 
 _LARGEST = 2**24  # numbers in a table of attention
 
@@ -89,32 +86,6 @@ class Weighted:
         return given
 
 
-@dataclass(eq=False)
-class Replaced:
-    """A forward hook of a block: its output becomes (R, L, C), one row for each weighting of a picture's tokens.
-
-    Attributes:
-        block: the block and its norms.
-        weights: (R, L, 1).
-        rows: (R,) the picture of each weighting.
-    """
-
-    block: Weighted
-    weights: Tensor
-    rows: Tensor
-    _tokens: Tensor | None = field(default=None, init=False)
-    _inside: bool = field(default=False, init=False)
-
-    def before(self, _module: nn.Module, args: Any) -> None:
-        """A pre-hook that keeps the input; the block may change it in place."""
-        self._tokens = _own_input(args).clone()
-
-    def after(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], _output: Any) -> Tensor:
-        """The hook."""
-        assert self._tokens is not None
-        return self.block.run(self._tokens[self.rows], self.weights, args[1:], kwargs)
-
-
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """Queries, keys and values (V, heads, L, d) of the variants."""
@@ -159,7 +130,7 @@ class _Seen:
 
 @dataclass(eq=False)
 class Reweighed:
-    """A forward hook of a block: its output becomes (N + N P, prefix, C), the pictures' own rows first.
+    """What the block gives for the tokens before those of the picture, under every weighting.
 
     Attributes:
         block: the block and its norms.
@@ -172,22 +143,24 @@ class Reweighed:
     weightings: Weightings
     prefix: int
     readers: list[int]
-    _tokens: Tensor | None = field(default=None, init=False)
 
-    def before(self, _module: nn.Module, args: Any) -> None:
-        """A pre-hook that keeps the input; the block may change it in place."""
-        self._tokens = _own_input(args).clone()
+    def rows(self, tokens: Tensor, output: Tensor, args: Any, kwargs: dict[str, Any]) -> Tensor:
+        """(N P, prefix, C), a picture's rows together.
 
-    def after(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Tensor:
-        """The hook."""
-        if self._tokens is None or not is_tokens(output):
-            raise Impossible("the block does not give tokens")
+        Args:
+            tokens: (N, L, C) what enters the block.
+            output: (N, L, C) what it gives for them.
+            args: what it is given beside its tokens.
+            kwargs: what it is given by name.
 
-        def run(tokens: Tensor, weights: Tensor) -> Tensor:
-            return self.block.run(tokens, weights, args[1:], kwargs)
+        Raises:
+            Impossible: it is not of the kind for which there is a shortcut.
+        """
 
-        rows = [self._rows(run, self._tokens[n : n + 1], output[n : n + 1]) for n in range(len(output))]
-        return torch.cat([output[:, : self.prefix], *rows])
+        def run(some: Tensor, weights: Tensor) -> Tensor:
+            return self.block.run(some, weights, args, kwargs)
+
+        return torch.cat([self._rows(run, tokens[n : n + 1], output[n : n + 1]) for n in range(len(output))])
 
     def _rows(self, run: _Run, tokens: Tensor, output: Tensor) -> Tensor:
         """(P, prefix, C): what the block gives for one picture's tokens (1, L, C), under each weighting."""
@@ -221,10 +194,3 @@ class Reweighed:
 
 
 _Run = Callable[[Tensor, Tensor], Tensor]
-
-
-def _own_input(args: Any) -> Tensor:
-    if not args or not is_tokens(args[0]):
-        raise Impossible("the block is not given its tokens first")
-    tokens: Tensor = args[0]
-    return tokens

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seewhy.errors import BadOutput, InputRefused, NoSpatialOutput
+from seewhy.errors import InputRefused, NoSpatialOutput, out_of_memory
 from seewhy.models import Attentions, WeightedBlock, Weightings
 from seewhy.models.torch.body import Body, Network
+from seewhy.models.torch.counted import counted
+from seewhy.models.torch.passed import Passed, alike
 from seewhy.models.torch.relevance import attentions
-from seewhy.models.torch.reweighing import Impossible, Replaced, Reweighed, Weighted, spread
+from seewhy.models.torch.reweighing import Impossible, Reweighed, Weighted, spread
 from seewhy.models.torch.sampling import sampled, streams
 from seewhy.models.torch.state import on, widened
 from seewhy.models.torch.trace import Block
@@ -87,64 +89,84 @@ class TorchBlock:
     inputs: Tensor
     weightings: Weightings
     warnings: list[str] = field(default_factory=list)
+    _passed: Passed | None = field(default=None, init=False)
 
     def all(self) -> tuple[Outputs, Outputs] | None:
         """The outputs, and those of all weightings (N P rows, a picture's together), in one pass.
 
-        None where there is no such shortcut: the head reads tokens of the picture, or an earlier block is asked for,
-        or the block is of an unknown kind.
+        None where there is no such shortcut: an earlier block is asked for, or tokens that are hidden differ from each
+        other by their places and the head reads them.
         """
-        last = self.block is self.body.blocks[-1]
-        if not last or bool(self.body.reads[self.body.prefix :].any()):
+        if self.block is not self.body.blocks[-1]:
             return None
-        key = ("reweighted", self.weightings.keep, len(self.weightings.levels))
+        reads = bool(self.body.reads[self.body.prefix :].any())
+        key = ("counted" if reads else "reweighted", self.weightings.keep, len(self.weightings.levels))
         known = self.body.look.known.checked
-        found = None if known.get(key) is False else self._shortcut()
-        if key not in known:
-            known[key] = found is not None and self._agrees(found[1].scores)
-        return found if known[key] else None
+        if known.get(key) is False:
+            return None
+        with self._wide() as inputs:
+            passed = self._pass(inputs)
+            found = None if passed is None else self._shortcut(passed, reads)
+            if key not in known:
+                known[key] = passed is not None and found is not None and self._agrees(passed, found.scores)
+        return (passed.outputs, found) if known[key] and passed is not None and found is not None else None
 
     def some(self, rows: Tensor, which: Tensor) -> Outputs:
         """The outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
-        key, known = ("replaced", self.block.name, self.weightings.keep), self.body.look.known.checked
-        if key not in known:
-            known[key] = self._replacing_is_right(rows, which)
-        return self._replaced(rows, which) if known[key] else self._whole(rows, which)
+        key, known = ("continued", self.block.name, self.weightings.keep), self.body.look.known.checked
+        with self._wide() as inputs:
+            passed = self._pass(inputs) if known.get(key) is not False else None
+            if key not in known:
+                known[key] = passed is not None and self._continues(passed, rows, which)
+            found = self._defined(passed, rows, which) if passed is not None and known[key] else None
+            if found is None:
+                self._say(f"The network could not be cut at layer {self.block.name!r}; the whole network was run for "
+                          "each change.")  # fmt: skip
+            return self._whole(inputs, rows, which) if found is None else found
 
-    def _shortcut(self) -> tuple[Outputs, Outputs] | None:
-        body = self.body
-        readers = body.reads[: body.prefix].nonzero().flatten().tolist()
-        hook = Reweighed(self._hooks(), self.weightings, body.prefix, readers)
-        n = len(self.inputs)
-        outputs = self._hooked(hook, torch.arange(n, device=self.inputs.device), n * (1 + len(self.weightings)))
-        if outputs is None or outputs.boxes is not None or outputs.masks is not None:
+    def _say(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _pass(self, inputs: Tensor) -> Passed | None:
+        """The pictures' own pass, made once."""
+        if self._passed is None:
+            self._passed = Passed.of(self.body, self.block.name, self._hooks(), inputs)
+        return self._passed
+
+    def _shortcut(self, passed: Passed, reads: bool) -> Outputs | None:
+        """The outputs of all weightings."""
+        if passed.outputs.boxes is not None or passed.outputs.masks is not None:
             return None
-        return replace(outputs, scores=outputs.scores[:n]), replace(outputs, scores=outputs.scores[n:])
-
-    def _replaced(self, rows: Tensor, which: Tensor) -> Outputs:
-        pictures, own = rows.unique(return_inverse=True)
-        hook = Replaced(self._hooks(), spread(self.weightings, which, self.body.prefix), own)
-        found = self._hooked(hook, pictures, len(rows))
-        return self._whole(rows, which) if found is None else found
-
-    def _replacing_is_right(self, rows: Tensor, which: Tensor) -> bool:
-        """Whether two rows for one picture give what the whole network says of them."""
-        some, picture = torch.stack([which[0], which[-1]]), rows[:1]
-        hook = Replaced(self._hooks(), spread(self.weightings, some, self.body.prefix), picture.new_zeros(2))
-        found = self._hooked(hook, picture, 2)
-        return found is not None and _alike(found.scores, self._whole(picture.expand(2), some).scores, self.inputs)
-
-    def _hooked(self, hook: Reweighed | Replaced, rows: Tensor, count: int) -> Outputs | None:
-        """What the network says of some pictures where ``hook`` changed the number of rows; None where it cannot."""
-        module = hook.block.block
         try:
-            own = on(module, before=hook.before, after=hook.after, with_kwargs=True)
-            with alone(self.body.look.network), own, torch.no_grad():
-                return self.body.model.read(self._run(rows), count)
-        except (Impossible, InputRefused, BadOutput):
+            if reads:
+                parts = counted(passed, self.weightings, self.body.prefix)
+                return replace(parts[0], scores=torch.cat([part.scores for part in parts]))
+            body = self.body
+            readers = body.reads[: body.prefix].nonzero().flatten().tolist()
+            own = Reweighed(passed.block, self.weightings, body.prefix, readers).rows(
+                passed.tokens, passed.output, passed.args, passed.kwargs
+            )
+        except (Impossible, RuntimeError, ValueError, IndexError) as error:  # the block may ask for all its tokens
+            if out_of_memory(error):
+                raise
             return None
+        rows = torch.arange(len(passed.tokens), device=own.device).repeat_interleave(len(self.weightings))
+        return passed.put(own, rows)
 
-    def _whole(self, rows: Tensor, which: Tensor) -> Outputs:
+    def _defined(self, passed: Passed, rows: Tensor, which: Tensor) -> Outputs | None:
+        """By the definition, from the block on."""
+        with torch.no_grad():
+            own = passed.run(rows, spread(self.weightings, which, self.body.prefix))
+            return passed.put(own, rows)
+
+    def _continues(self, passed: Passed, rows: Tensor, which: Tensor) -> bool:
+        """Whether two rows for one picture, from the block on, are what the whole network says of them."""
+        some, picture = torch.stack([which[0], which[-1]]), rows[:1].expand(2)
+        found = self._defined(passed, picture, some)
+        return found is not None and alike(found.scores, self._whole(passed.inputs, picture, some).scores, self.inputs)
+
+    def _whole(self, inputs: Tensor, rows: Tensor, which: Tensor) -> Outputs:
         """By the definition: the whole network on every row."""
         hooks = self._hooks()
         weights = spread(self.weightings, which, self.body.prefix)
@@ -155,40 +177,40 @@ class TorchBlock:
 
         with alone(self.body.look.network), ExitStack() as stack, torch.no_grad():
             stack.enter_context(on(hooks.block, before=weigh))
-            return self.body.model.read(self._run(rows), len(rows))
+            return self.body.model.read(self.body.model.at(rows).run(inputs[rows]), len(rows))
 
-    def _run(self, rows: Tensor) -> Any:
-        """What the network returns for some pictures; in float32 where a network of half precision can be run so.
+    @contextmanager
+    def _wide(self) -> Iterator[Tensor]:
+        """The pictures, and the network with them, in float32 where they are of half precision and can be run so.
 
         What a few tokens say differs by a few hundredths of a logit, which is about what half precision can tell apart.
         """
-        model, inputs = self.body.model.at(rows), self.inputs[rows]
-        network, known = self.body.look.network, self.body.look.known.checked
-        if inputs.dtype in (torch.half, torch.bfloat16) and known.get("widened") is not False:
-            try:
-                with alone(network), widened(network):
-                    found = model.run(inputs.float())
-                known["widened"] = True
-                return found
-            except InputRefused:
-                known["widened"] = False
-        return model.run(inputs)
+        network, known, inputs = self.body.look.network, self.body.look.known.checked, self.inputs
+        if inputs.dtype not in (torch.half, torch.bfloat16) or known.get("widened") is False:
+            yield inputs
+            return
+        with alone(network), widened(network):
+            if "widened" not in known:
+                try:
+                    self.body.model.run(inputs[:1].float())
+                    known["widened"] = True
+                except InputRefused:
+                    known["widened"] = False
+            if known["widened"]:
+                yield inputs.float()
+                return
+        yield inputs
 
-    def _agrees(self, shown: Tensor) -> bool:
-        """Whether the whole network says the same of the first picture, under three of the weightings."""
+    def _agrees(self, passed: Passed, shown: Tensor) -> bool:
+        """Whether the definition says the same of the first picture, under three of the weightings."""
         count = len(self.weightings)
         which = torch.tensor(sorted({0, count // 3, count - 1}), device=shown.device)
-        slow = self._whole(torch.zeros_like(which), which).scores
-        return _alike(shown[which], slow, self.inputs)
+        slow = self._defined(passed, torch.zeros_like(which), which)
+        return slow is not None and alike(shown[which], slow.scores, self.inputs)
 
     def _hooks(self) -> Weighted:
         network = self.body.look.network
         return Weighted(network.get_submodule(self.block.name), [network.get_submodule(n) for n in self.block.norms])
-
-
-def _alike(quick: Tensor, slow: Tensor, kind: Tensor) -> bool:
-    tolerance = 1e-4 if kind.dtype in (torch.float32, torch.float64) else 5e-2
-    return bool((quick - slow).abs().amax() <= tolerance * slow.abs().amax().clamp_min(1e-6))
 
 
 def transformer(model: Network, inputs: Tensor) -> TorchTransformer:
