@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import seewhy
 from seewhy.errors import InvalidInput, InvalidType, MissingCapability, NoSpatialOutput, UnknownLayer
 from seewhy.explainers import RISE, ActivationMap, GradCAM, LeGrad, ReciproCAM, ViTReciproCAM
 from seewhy.models import FeatureModel, GradientModel, TokenModel
@@ -252,3 +253,37 @@ def test_a_file_that_is_wrong_about_its_batch(backend: str, tmp_path: Path) -> N
     name = "net.xml" if backend == "xml" else "net.onnx"
     with pytest.raises(InvalidInput, match=re.escape(f"{name} ")):
         exported(network, backend, tmp_path, X)(X[:2])
+
+
+class Informed(Pooled):
+    """Takes four numbers an image besides."""
+
+    def __init__(self, add: bool) -> None:
+        super().__init__()
+        self.add, self.more = add, nn.Linear(4, 16)
+        self.last = nn.Linear(16 if add else 32, 5)
+
+    def forward(self, x: Tensor, meta: Tensor | None = None) -> Tensor:
+        assert meta is not None
+        maps, more = self.features(x).mean((2, 3)), self.more(meta)
+        return self.last(maps + more if self.add else torch.cat([maps, more], 1))
+
+
+@pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("add", [True, False])
+def test_one_row_of_a_further_input_is_for_all_images_and_several_are_blamed(
+    add: bool, runs: str, tmp_path: Path
+) -> None:
+    network, meta = build(Informed, add), torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(network, (X, meta), path, dynamo=False, input_names=["x", "meta"], output_names=["scores"],
+                      dynamic_axes={"x": {0: "n"}, "meta": {0: "n"}})  # fmt: skip
+    one = seewhy.load(path, backend=runs, forward_kwargs={"meta": meta[:1]})
+    with one.opened(), torch.no_grad():
+        close(one(X).classes, network(X, meta[:1].expand(3, -1)))
+    said = (
+        r"Of its further inputs 'meta' has 3 rows: a graph is given values that are the same for all images, one row "
+        r"of them\. Explain the images one by one, each with a model that has its own row, or load the network that"
+    )
+    with pytest.raises(InvalidInput, match=said):
+        ReciproCAM(seewhy.load(path, backend=runs, forward_kwargs={"meta": meta}))(X)

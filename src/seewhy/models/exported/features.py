@@ -112,7 +112,7 @@ class CutModel(ExportedModel):
         if size not in looks:
             batch = self._step(size[0]) or _SOME
             blank = self._encoded(torch.zeros((batch, *size[0])))
-            sizes = self.engine.sizes({self._port.key: tuple(blank.shape)})
+            sizes = self._sizes(tuple(blank.shape))
             looks[size] = Known(Anatomy(self.engine.graph, sizes, batch, (size[0][1], size[0][2]), self._ends()))
         return Look(self, inputs, looks[size])
 

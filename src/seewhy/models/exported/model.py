@@ -348,7 +348,8 @@ class ExportedModel:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
             shape = " x ".join(map(str, feeds[0].shape))
-            raise InputRefused(f"{self.name} refuses an input of {shape}. It says: {one_line(error)}") from error
+            said = f"{self.name} refuses an input of {shape}. It says: {one_line(error)}"
+            raise InputRefused(self._blaming(said)) from error
         tensors = [torch.from_numpy(a) for a in found]
         return [t[:n] if t.ndim and len(t) == step else t for t in tensors]
 
@@ -370,9 +371,30 @@ class ExportedModel:
         except Exception as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
-            raise InputRefused(
-                f"{self.name} cannot be made ready for an input of {next(iter(feeds.values()))}: {one_line(error)}"
-            ) from error
+            said = f"{self.name} cannot be made ready for an input of {next(iter(feeds.values()))}: {one_line(error)}"
+            raise InputRefused(self._blaming(said)) from error
+
+    def _sizes(self, shape: tuple[int, ...]) -> Mapping[str, Size]:
+        """The shape of every tensor, where it can be found out, for pictures of this shape in the graph's own order."""
+        try:
+            return self.engine.sizes({self._port.key: shape})
+        except Exception as error:
+            if isinstance(error, SeewhyError) or out_of_memory(error):
+                raise
+            said = f"{self.name} cannot be made ready for an input of {shape}: {one_line(error)}"
+            raise InputRefused(self._blaming(said)) from error
+
+    def _blaming(self, said: str) -> str:
+        """The same, with what is more likely at fault where values of further inputs have several rows."""
+        shapes = {name: np.shape(value) for name, value in self.forward_kwargs.items()}
+        several = [f"{name!r} has {shape[0]} rows" for name, shape in shapes.items() if shape and shape[0] > 1]
+        if not several:
+            return said
+        return (
+            f"{said.rstrip('.: ')}. Of its further inputs {', '.join(several)}: a graph is given values that are the "
+            "same for all images, one row of them. Explain the images one by one, each with a model that has its own "
+            "row, or load the network that the file was made from."
+        )
 
     # ------------------------------------------------------------------------------------------------ what comes out
 
@@ -386,10 +408,8 @@ class ExportedModel:
         ports = self.engine.outputs
         for port, tensor in zip(ports, raw, strict=True):
             if not callable(self.output) and (tensor.ndim == 0 or len(tensor) != n):
-                raise BadOutput(
-                    f"{self.name} returned {port.name!r} of shape {tuple(tensor.shape)} for {n} images. Expected one "
-                    "row for each image."
-                )
+                said = f"{self.name} returned {port.name!r} of shape {tuple(tensor.shape)} for {n} images."
+                raise BadOutput(self._blaming(f"{said} Expected one row for each image."))
         named = {port.name: tensor for port, tensor in zip(ports, raw, strict=True)}
         many: Any = list(raw) if isinstance(self.output, int) else named
         whole = raw[0] if self.output is None and len(raw) == 1 else many
