@@ -133,6 +133,21 @@ def test_explainers_of_the_table_are_sorted_and_weights_stay(tab: Any, served: A
     assert query(tab)["sort"] == ["name"]
 
 
+def test_the_legend_hides_a_line_and_lights_the_one_that_is_pointed_at(tab: Any, served: Any) -> None:
+    tab.goto(f"{served[1]['real']}/scores")
+    button = tab.locator(".legend [data-hides]").nth(1)
+    line = tab.locator(f".radar [data-line='{button.get_attribute('data-hides')}']")
+    button.hover()
+    assert "lit" in (line.get_attribute("class") or "")
+    button.focus()
+    tab.keyboard.press("Space")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert not line.is_visible()
+    assert tab.locator(".radar .shape:visible").count() == tab.locator(".radar .shape").count() - 1
+    tab.keyboard.press("Space")
+    assert line.is_visible()
+
+
 @pytest.mark.parametrize("width", [1440, 800, 380])
 def test_no_name_is_cut_and_the_radar_has_its_names_inside(browser: Any, tmp_path: Path, width: int) -> None:
     long = "a_metric_with_a_long_name(steps=16, baseline='blur')"

@@ -199,6 +199,7 @@ def test_the_head_of_a_column_warns_of_the_method(tmp_path: Path) -> None:
     assert heads["one"]["cautions"] == ["Follows the edges.", "The same map for every class."]
     assert heads["two"]["cautions"] == ["Same for every picture: noted on 5 of 8 pictures."]
     assert (heads["blind"]["cautions"], heads["blind"]["number"], heads["one"]["number"]) == ([], 0, 1)
+    assert [heads[name]["style"] for name in ("blind", "one", "two")] == ["chance-0", "hue-0", "hue-1"]
 
 
 @pytest.mark.parametrize(

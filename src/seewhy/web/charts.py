@@ -33,6 +33,7 @@ class Shape:
 
     explainer: str
     number: int
+    style: str
     points: list[tuple[float, float]]
     closed: bool
     missing: list[str]
@@ -68,8 +69,8 @@ def radar(page: ScoresPage) -> Radar | None:
         missing = [row.metric for row, unit in zip(rows, units, strict=True) if unit is None]
         shapes.append(
             Shape(
-                explainer=head.explainer, number=head.number, points=points, closed=not missing, missing=missing,
-                baseline=head.baseline,
+                explainer=head.explainer, number=head.number, style=head.style, points=points, closed=not missing,
+                missing=missing, baseline=head.baseline,
             )
         )  # fmt: skip
     shapes.sort(key=lambda shape: not shape.baseline)  # chance is drawn first, below all others

@@ -75,6 +75,7 @@ class Verdict:
         p: adjusted for all pairs.
         verdict: "real", "may be chance" or "cannot be told"; "" where there is no second.
         why: what stands against a verdict, or against calling it best; "" where nothing does.
+        untold: why it cannot be told whether the difference to the second is chance; "" where it can.
     """
 
     explainer: str | None
@@ -86,6 +87,7 @@ class Verdict:
     p: float | None
     verdict: str
     why: str
+    untold: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +148,15 @@ class Head:
 
     Attributes:
         explainer: its label.
-        number: in the run: its colour in all charts.
+        number: in the run.
+        style: of its lines in all charts: "hue-N", or "chance-N" of a baseline.
         baseline: whether it looks at nothing and shows what chance gives.
         cautions: what is to be known of its maps whatever the numbers say.
     """
 
     explainer: str
     number: int
+    style: str
     baseline: bool
     cautions: list[str]
 
@@ -234,6 +238,7 @@ def _order(sort: str, table: Judged, rows: list[MetricRow], weighted: list[Weigh
     return sorted(range(len(names)), key=key)
 
 
+STYLES = 10  # that can be told apart
 STANDING = ("same for every picture", "equal weights")  # kinds of notes that are about a method on a network
 
 
@@ -241,7 +246,7 @@ def _heads(opened: Opened, table: Judged) -> list[Head]:
     """Every explainer with what its class says of all of its maps, and what was noted on most pictures."""
     run, pictures = opened.run, opened.counts().samples
     noted = [one for one in opened.once("notes", run.notes) if one.kind in STANDING and 2 * one.pictures > pictures]
-    found = []
+    found: list[Head] = []
     for number, name in enumerate(run.explainers):
         about, baseline = run.settings["explainers"][name], name in table.baselines
         own = [str(about["caution"])] if about.get("caution") else []
@@ -251,7 +256,9 @@ def _heads(opened: Opened, table: Judged) -> list[Head]:
             f"{one.kind[:1].upper()}{one.kind[1:]}: noted on {one.pictures} of {pictures} pictures."
             for one in noted if one.explainer == name
         ]  # fmt: skip
-        found.append(Head(explainer=name, number=number, baseline=baseline, cautions=own))
+        alike = sum(head.baseline == baseline for head in found)
+        style = f"chance-{alike % 2}" if baseline else f"hue-{alike % STYLES}"
+        found.append(Head(explainer=name, number=number, style=style, baseline=baseline, cautions=own))
     return found
 
 
@@ -332,6 +339,7 @@ def _verdict(best: Best) -> Verdict | None:
     return Verdict(
         explainer=best.explainer, leader=best.leader, second=one.worse if one.better == best.leader else one.better,
         ahead=ahead, low=low, high=high, p=_number(one.p), verdict=one.verdict, why=best.why or one.why,
+        untold=one.why,
     )  # fmt: skip
 
 

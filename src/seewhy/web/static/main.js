@@ -67,6 +67,27 @@ function weights() {
   document.addEventListener("submit", (event) => { if (event.target.matches("[data-weights]")) event.preventDefault(); });
 }
 
+// The legend of a chart: a click hides a line or shows it again, the one that is pointed at is lit.
+function legend() {
+  const chart = (button) => button.closest(".chart").querySelector(".radar");
+  const line = (button) => chart(button).querySelector(`[data-line="${button.dataset.hides}"]`);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-hides]");
+    if (!button) return;
+    const shown = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(shown));
+    line(button).classList.toggle("gone", !shown);
+  });
+  for (const [name, lit] of [["mouseover", true], ["mouseout", false], ["focusin", true], ["focusout", false]]) {
+    document.addEventListener(name, (event) => {
+      const button = event.target.closest?.("[data-hides]");
+      if (!button) return;
+      chart(button).classList.toggle("pointing", lit);
+      line(button).classList.toggle("lit", lit);
+    });
+  }
+}
+
 swaps.watch();
 look.watch((other) => {
   const url = look.dressed(location.href);
@@ -81,5 +102,6 @@ theme();
 help();
 copies();
 weights();
+legend();
 swaps.onSwap(() => { combo.watch(); play.renew(); });
 follow.watch();
