@@ -147,6 +147,8 @@ def _with(model: Model, about: dict[str, Any]) -> Model:
     Raises:
         InvalidInput: it cannot be told.
     """
+    if not about:
+        return model
     own: Any = model
     plain = not is_dataclass(own) and hasattr(own, "__dict__")
     known = ("preprocessing", "labels") if plain else [f.name for f in fields(own)] if is_dataclass(own) else ()
