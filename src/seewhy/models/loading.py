@@ -110,55 +110,53 @@ def load(
         model = files.described(model)
     model = _reading(model, tokenizer or getattr(processor, "tokenizer", None), texts)
     notes = () if weights is None else _fitted(model, weights, Path(str(checkpoint)).name)
-    names = built.labels if named is None else named
-    if not isinstance(model, TorchModel | FunctionModel | ExportedModel):
-        known = given or getattr(model, "preprocessing", None) or built.preprocessing
-        about = {"preprocessing": _changed(model.name, known, changes), "labels": names}
-        asked = {"output": output, "forward_kwargs": forward_kwargs, "input_name": input_name}
-        return _with(model, {name: value for name, value in {**about, **asked}.items() if value is not None})
-    values: dict[str, Any] = {
-        "preprocessing": _changed(
-            spec if isinstance(spec, str) else model.name,
-            given or model.preprocessing or built.preprocessing or _of_module(model),
-            _sized(model, changes),
-        ),
-        "labels": names or model.labels,
-        "output": output if output is not None else model.output,
-    }
+    known = given or getattr(model, "preprocessing", None) or built.preprocessing or _of_module(model)
+    about = {
+        "preprocessing": _changed(spec if isinstance(spec, str) else model.name, known, _sized(model, changes)),
+        "labels": built.labels if named is None else named, "output": output, "forward_kwargs": forward_kwargs,
+        "input_name": input_name,
+    }  # fmt: skip
     if isinstance(model, TorchModel):
         title = model.title or (spec if isinstance(spec, str) else None)
-        values |= {"title": title, "notes": (*model.notes, *notes)}
-    if forward_kwargs is not None:
-        if "forward_kwargs" not in {field.name for field in fields(model)}:
-            raise InvalidInput(
-                "forward_kwargs are for torch modules. Give a callable its arguments by functools.partial."
-            )
-        values |= {"forward_kwargs": forward_kwargs}
-    if input_name is not None:
-        if not isinstance(model, TorchModel):
-            raise InvalidInput("input_name is for torch modules, whose forward has arguments with names.")
-        values |= {"input_name": input_name}
-    return replace(model, **values)
+        about |= {"title": title, "notes": (*model.notes, *notes)}
+    return _with(model, about)
 
 
-def _with(model: Model, about: dict[str, Any]) -> Model:
-    """Somebody's own model with what the caller says about it; the caller's object stays as it is.
+_NOT_FOR = {
+    "forward_kwargs": "forward_kwargs are for torch modules. Give a callable its arguments by functools.partial.",
+    "input_name": "input_name is for torch modules, whose forward has arguments with names.",
+}
+
+
+def _with(model: Model, about: Mapping[str, Any]) -> Model:
+    """The model with what the caller says about it; the caller's own object stays as it is.
+
+    Args:
+        model: one of seewhy's, or somebody's own, which may have ``preprocessing`` and ``labels``.
+        about: what is None or empty is left as it is.
 
     Raises:
         InvalidInput: it cannot be told.
     """
-    if not about:
-        return model
     own: Any = model
+    new = {
+        name: value
+        for name, value in about.items()
+        if value not in (None, ()) and value is not getattr(own, name, None)
+    }
     plain = not is_dataclass(own) and hasattr(own, "__dict__")
     known = ("preprocessing", "labels") if plain else [f.name for f in fields(own)] if is_dataclass(own) else ()
-    if wrong := [name for name in about if name not in known]:
+    if wrong := [name for name in new if name not in known]:
+        if wrong[0] in _NOT_FOR and isinstance(model, FunctionModel | ExportedModel):
+            raise InvalidInput(_NOT_FOR[wrong[0]])
         raise InvalidInput(
             f"{wrong[0]} cannot be given to {model.name}: {type(model).__name__} has no {wrong[0]!r} of its own. Make "
             "it with one, or a function of it: seewhy.load(lambda x: model(x).scores[:, 0], ...)."
         )
-    found: Model = copy(own) if plain else replace(own, **about)
-    for name, value in about.items() if plain else ():
+    if not new:
+        return model
+    found: Model = copy(own) if plain else replace(own, **new)
+    for name, value in new.items() if plain else ():
         setattr(found, name, value)
     return found
 

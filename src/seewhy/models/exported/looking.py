@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, NoSpatialOutput
+from seewhy.models import FeatureModel
 from seewhy.models.automatic import Maps, no_stream, nowhere
 from seewhy.models.exported.layers import Anatomy
+from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.parts import Part
 from seewhy.models.layout import Layout, Seen, UnlocatedTokens, read_layout
 from seewhy.models.places import answers, apart, changed, probes
 from seewhy.models.tokens import MOST_PREFIX, astray, candidates
-
-if TYPE_CHECKING:  # which is made of this
-    from seewhy.models.exported.features import CutModel
 
 __all__ = ["Known", "Look"]
 
@@ -63,7 +61,7 @@ class Look:
         known: what is known already; it grows.
     """
 
-    model: CutModel
+    model: ExportedModel
     inputs: Tensor
     known: Known
 
@@ -213,6 +211,7 @@ class Look:
         """Whether the scores depend on the picture's tokens in ``key``: several are changed, one at a time."""
         known, model = self.known.matters, self.model
         if key not in known:
+            assert isinstance(model, FeatureModel)
             found = model.features(self.inputs[:1], key)
             h, w = found.maps.shape[2:]
             places = torch.tensor([i * w + j for i, j in probes((h, w))])
