@@ -134,7 +134,7 @@ class Taking:
 
     def __del__(self) -> None:
         """Nothing, unless the block was left without its end."""
-        if self.turn.thread:
+        if hasattr(self, "turn") and self.turn.thread:  # an interrupt may have come before it had one
             _table.give(self.turn)
 
 

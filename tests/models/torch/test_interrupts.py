@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
 import torch
 
 from seewhy.metrics._weights import randomised
@@ -15,6 +16,8 @@ from seewhy.models.torch import state as kept
 from support import networks
 from support.networks import build, pictures
 
+OWN = ("state.py", "contextlib.py", "_weights.py", "turns.py", "module.py")  # the last is torch.nn.Module
+
 
 def _at_every_place(work: Callable[[], None], check: Callable[[], None]) -> int:
     """Interrupts at the first place where Python looks for interrupts, at the second, ... until none is left."""
@@ -22,7 +25,7 @@ def _at_every_place(work: Callable[[], None], check: Callable[[], None]) -> int:
 
     def look(frame: FrameType, event: str, _: Any) -> None:
         nonlocal left
-        own = frame.f_code.co_filename.endswith(("state.py", "contextlib.py", "_weights.py"))
+        own = frame.f_code.co_filename.endswith(OWN)
         if own and event in ("call", "c_return"):
             left -= 1
             if left < 0:
@@ -36,16 +39,17 @@ def _at_every_place(work: Callable[[], None], check: Callable[[], None]) -> int:
             work()
         except KeyboardInterrupt:
             pass
-        else:
-            return place
         finally:
             sys.setprofile(None)
+        if left >= 0:  # not interrupted any more; what comes while an object is deleted is lost, as Python has it
+            return place
         check()
         place += 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_at_every_place_leave_no_hook_and_no_changed_weight() -> None:
-    network, x = build(networks.Pooled).half(), pictures(1)
+    network, x = build(networks.Pooled).half().train(), pictures(1)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     floating = [network.conv1.weight, network.fc.weight]
 
@@ -65,10 +69,16 @@ def test_interrupts_at_every_place_leave_no_hook_and_no_changed_weight() -> None
         with randomised(floating, 0):
             network.act1(x)
 
+    def evaluated() -> None:
+        with kept.untouched(network):
+            network.act1(x)
+
     def check() -> None:
+        assert all(m.training for m in network.modules())
+        assert not any(one.groups for one in (kept._modules, kept._random, kept._stance))
         assert not any(getattr(m, name) for m in network.modules() for name in vars(m) if name.startswith("_forward_"))
         assert all(p.requires_grad and p.dtype == torch.half for p in network.parameters())
         assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
         assert not turns._table.held
 
-    assert [_at_every_place(work, check) > 10 for work in (hooks, grads, wide, random_weights)] == [True] * 4
+    assert [_at_every_place(work, check) > 10 for work in (hooks, grads, wide, random_weights, evaluated)] == [True] * 5

@@ -60,20 +60,22 @@ class SharedState:
     @contextmanager
     def kept(
         self, keys: frozenset[Hashable], save: Callable[[], Restore], own: Callable[[], bool] = lambda: False,
-        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        turn: Callable[[], AbstractContextManager[Any]] = nullcontext, change: Callable[[], None] = lambda: None,
     ) -> Iterator[None]:  # fmt: skip
         """The state for the time of a block.
 
         Args:
             keys: what is kept.
-            save: notes the state and changes it for the block; gives what puts it back, which may be called twice.
+            save: notes the state; gives what puts it back, which may be called twice.
             own: whether the block has the state to itself, asked at its end.
             turn: what is waited for before the state is changed or put back.
+            change: changes the state for the block; may be interrupted half way.
         """
         visit = _Visit(keys)
         try:
             with turn():
                 self._enter(visit, save)
+                change()
             yield
         finally:
             try:

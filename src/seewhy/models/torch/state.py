@@ -57,9 +57,10 @@ def untouched(network: nn.Module) -> Iterator[None]:
         _eager(modules),
         _modules.kept(
             frozenset(map(id, modules)),
-            lambda: _evaluating(modules, norms, others),
+            lambda: _noted(modules, norms, others),
             own=lambda: turns.holds(network),
             turn=lambda: turns.running(network),
+            change=lambda: _switch(modules, [False] * len(modules)),
         ),
     ):
         try:
@@ -80,8 +81,8 @@ def untouched_by_pass(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def _evaluating(modules: list[nn.Module], norms: Sequence[nn.Module], others: list[nn.Module]) -> Callable[[], None]:
-    """Switches to evaluation mode; gives what puts modes and buffers back."""
+def _noted(modules: list[nn.Module], norms: Sequence[nn.Module], others: list[nn.Module]) -> Callable[[], None]:
+    """Notes modes and buffers; gives what puts them back."""
     modes = [m.training for m in modules]
     named = [(m, dict(m._buffers)) for m in others if not isinstance(m, ScriptModule)]
     buffers = [
@@ -98,9 +99,6 @@ def _evaluating(modules: list[nn.Module], norms: Sequence[nn.Module], others: li
                 module._buffers.clear()
                 module._buffers.update(own)
 
-    # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
-    if True in modes:
-        _switch(modules, [False] * len(modules))
     return restore
 
 
@@ -156,6 +154,7 @@ def _thaw(parameters: list[nn.Parameter]) -> None:
 
 
 def _switch(modules: list[nn.Module], modes: list[bool]) -> None:
+    # The flag itself, not eval(): a module that overrides train() to do work could not be put back.
     for module, training in zip(modules, modes, strict=True):
         if module.training != training:
             module.training = training
@@ -197,13 +196,16 @@ def _eager(modules: list[nn.Module]) -> Iterator[None]:
     if not compiled:
         yield
         return
-    with _stance.kept(frozenset(["stance"]), _force_eager):
+    made: list[Any] = []
+
+    def restore() -> None:
+        while made:
+            made.pop().__exit__(None, None, None)
+
+    with _stance.kept(
+        frozenset(["stance"]), lambda: restore, change=lambda: made.append(torch.compiler.set_stance("force_eager"))
+    ):
         yield
-
-
-def _force_eager() -> Callable[[], None]:
-    stance = torch.compiler.set_stance("force_eager")
-    return lambda: stance.__exit__(None, None, None)
 
 
 @contextmanager
