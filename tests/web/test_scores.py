@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,24 @@ def test_every_drawing_has_the_level_of_chance(tmp_path: Path) -> None:
     assert by_metric["rows"][0]["bars"][1]["chance"][0][1] == pytest.approx(0.33)
     assert by_explainer["rows"][1]["bars"][0]["chance"][0][1] == pytest.approx(0.34)
     assert text.count('class="level-0"') == 2 * 3
+
+
+def test_a_baseline_has_one_style_in_all_drawings_whatever_the_order(tmp_path: Path) -> None:
+    about = settings(["first", "one", "second"], ["up", "a", "b"])
+    about["explainers"]["first"] |= {"chance": True}
+    about["explainers"]["second"] |= {"chance": True}
+    made = Folder(tmp_path / "run", about)
+    values = {"first": 0.2, "one": 0.5, "second": 0.4}  # sorted by the metric, the second comes before the first
+    scores = {(0, e, m): v for e, v in values.items() for m in ("up", "a", "b")}
+    made.add("0" * 8, picture("s", 0, labels={0: (0.9, True)}, scores=scores))
+    with client(tmp_path / "run") as asking:
+        of = f"runs/{key(asking)}/scores?sort=metric:up"
+        styles = {one["explainer"]: one["style"] for one in asking.get(f"/api/{of}").json()["heads"]}
+        text = asking.get(f"/{of}").text
+    assert list(styles.items()) == [("one", "hue-0"), ("second", "chance-1"), ("first", "chance-0")]
+    for name, style in (("first", "0"), ("second", "1")):
+        assert len(re.findall(rf'<path class="level-{style}" d="[^"]*"><title>{name} ', text)) == 3 * 3
+        assert text.count(f'<g class="shape chance-{style}"') == 1
 
 
 def test_numbers_have_the_digits_that_their_interval_lets_count(tmp_path: Path) -> None:
