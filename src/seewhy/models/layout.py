@@ -132,9 +132,9 @@ def _is_attention(output: Tensor) -> bool:
     """True for (N, heads, queries, keys) with rows that sum to 1: perhaps as high and wide as a map, but of tokens."""
     if output.shape[3] == 1:
         return False
-    row = output[:, :, 0].detach()
-    if abs(float(row[0, 0].float().sum()) - 1) >= 1e-2:  # most maps end here
+    if abs(float(output.detach()[0, 0, 0].float().sum()) - 1) >= 1e-2:  # most maps end here
         return False
+    row = output[:, :, 0].detach()
     return bool((row >= 0).all()) and bool(((row.float().sum(-1) - 1).abs() < 1e-2).all())
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seewhy.models.ending import EMBEDDINGS, Ending, likely, read
+from seewhy.models.torch.parts import tensors_in
 
 __all__ = ["Recorder", "keep", "known"]
 
@@ -55,14 +55,13 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs the operation and writes it down."""
         result = func(*args, **(kwargs or {}))
-        taken = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        taken = tensors_in(args, kwargs)
         places = [self.nodes.get(_place(t)) for t in taken]
         sources = [node for node in places if node is not None]
         others: list[Tensor] = [t for t, node in zip(taken, places, strict=True) if node is None]
-        for t in pytree.tree_leaves(result):
-            if isinstance(t, Tensor):
-                name = func.name().removeprefix("aten::").partition(".")[0]
-                self.nodes[_place(t)] = _Node(name, sources, others, tuple(t.shape), self.held)
+        name = str(func._schema.name).removeprefix("aten::")
+        for t in tensors_in(result):
+            self.nodes[_place(t)] = _Node(name, sources, others, tuple(t.shape), self.held)
         return result
 
     def ending(self, network: nn.Module, raw: Any, scores: Tensor) -> Ending:

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.models.graph import Graph, Node
 from seewhy.models.layout import Seen, is_tokens, spatial, without_heads
 from seewhy.models.reading import maps_in
-from seewhy.models.torch.parts import modules_of, walk
+from seewhy.models.torch.parts import modules_of, tensors_in, walk
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 
@@ -125,7 +124,7 @@ class _Recorder(TorchDispatchMode):
         return result
 
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any, drew: bool) -> None:
-        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        given = tensors_in(args, kwargs)
         cells = {_cell(t) for t in given}
         sources = tuple(dict.fromkeys(self.values[c] for c in cells if c in self.values))
         if not sources and not drew:
@@ -134,7 +133,7 @@ class _Recorder(TorchDispatchMode):
             self.turned.update(sources)
         written = _written(func, args, kwargs)
         changed = {_cell(t) for t in written}
-        made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
+        made = tensors_in(result)
         fresh = [t for t in (*written, *made) if _cell(t) in changed or _cell(t) not in cells]
         if not fresh:
             return
@@ -186,13 +185,13 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     found: list[Any] = []
     for place, argument in enumerate(schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            found += pytree.tree_leaves(args[place] if place < len(args) else kwargs.get(argument.name))
-    return [t for t in found if isinstance(t, Tensor)]
+            found.append(args[place] if place < len(args) else kwargs.get(argument.name))
+    return tensors_in(found)
 
 
 def _dice(args: Any) -> Tensor:
     """The state of the generators from which random numbers are drawn."""
-    device = next((t.device for t in pytree.tree_leaves(args) if isinstance(t, Tensor)), torch.device("cpu"))
+    device = next((t.device for t in tensors_in(args)), torch.device("cpu"))
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
@@ -281,7 +280,7 @@ def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], sco
 
 def _leaving(name: str, inputs: Tensor, seen: list[tuple[Seen, str]], recorder: _Recorder) -> Any:
     def note(_module: nn.Module, _args: Any, output: Any) -> None:
-        with recorder.aside():
+        with recorder.aside(), _disable_current_modes():  # each of the looks costs as much as an operation
             order = spatial(output, inputs)
         kind = "map" if order else "tokens" if is_tokens(output) else "other"
         shape = tuple(output.shape) if isinstance(output, Tensor) else ()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seewhy.errors import InputRefused
 from seewhy.models.layout import Seen
 from seewhy.models.places import answers, apart, changed, probes
 from seewhy.models.tokens import Enough
@@ -27,29 +28,38 @@ def lies(
     """
     grid = (layer.grid[0], layer.grid[1])
     cells = probes(grid)
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept.append(_channels_first(output, layer).detach().float())
-        raise Enough
+    rows = 1 + len(cells)
 
     def change(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        maps = _channels_first(output, source)[:1] if source is not None else output
+        assert source is not None
+        maps = _channels_first(output, source)[:1]
         found = changed(maps.float(), grid, cells).to(output)
-        return found.permute(0, 2, 3, 1) if source is not None and source.last else found
+        return found.permute(0, 2, 3, 1) if source.last else found
 
-    rows = 1 + len(cells)
-    inputs = changed(image, grid, cells) if source is None else image.expand(rows, -1, -1, -1).contiguous()
-    with ExitStack() as stack, suppress(Enough), torch.no_grad():
-        stack.enter_context(_at(network, layer, keep))
-        if source is not None:
-            stack.enter_context(_at(network, source, change))
-        passes.forward += rows
-        run(inputs)
-        passes.forward -= rows
-    if not kept or len(kept[0]) != rows:
-        return False
-    return apart(kept[0], cells)
+    def moved(inputs: Tensor) -> Tensor | None:
+        kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            kept.append(_channels_first(output, layer).detach().float())
+            raise Enough
+
+        with ExitStack() as stack, suppress(Enough), torch.no_grad():
+            stack.enter_context(_at(network, layer, keep))
+            if source is not None:
+                stack.enter_context(_at(network, source, change))
+            passes.forward += rows
+            run(inputs)
+            passes.forward -= len(inputs)
+        return kept[0] if kept and len(kept[0]) == rows else None
+
+    if source is None:
+        found = moved(changed(image, grid, cells))
+    else:
+        found = None
+        with suppress(InputRefused):  # one picture comes as far as the source; not every network takes more from there
+            found = moved(image)
+        found = moved(image.expand(rows, -1, -1, -1).contiguous()) if found is None else found
+    return found is not None and apart(found, cells)
 
 
 @contextmanager

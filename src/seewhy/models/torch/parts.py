@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["codes", "content", "modules_of", "reached", "tensors", "trusted", "walk"]
+__all__ = ["codes", "content", "modules_of", "reached", "tensors", "tensors_in", "trusted", "walk"]
 
 _OWN = frozenset(vars(nn.Module()))  # what torch itself keeps in a module
 _PLAIN = (Tensor, str, bytes, int, float, type(None))
@@ -30,6 +30,19 @@ def tensors(network: nn.Module) -> list[Tensor]:
     """Every parameter and buffer; one that several modules share comes several times."""
     owned = ((*m._parameters.values(), *m._buffers.values()) for m in walk(network))
     return [t for group in owned for t in group if t is not None]
+
+
+def tensors_in(*values: Any) -> list[Tensor]:
+    """The tensors in an operation's arguments or results; torch's own walk through them takes ten times as long."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += tensors_in(*value)
+        elif isinstance(value, dict):
+            found += tensors_in(*value.values())
+    return found
 
 
 def modules_of(owner: Any) -> list[nn.Module]:

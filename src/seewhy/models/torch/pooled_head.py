@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seewhy.models import PooledLinear
+from seewhy.models.torch.parts import tensors_in
 
 __all__ = ["Tape"]
 
@@ -65,7 +65,7 @@ class Tape(TorchDispatchMode):
         return result
 
     def _note(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
-        touched = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]  # lists of tensors, too
+        touched = tensors_in(args, kwargs)  # lists of tensors, too
         if any(a is self._maps for a in touched):
             self._pool(func, args, result)
         elif any(_is_in(a, self._pooled) for a in touched):
