@@ -16,7 +16,7 @@ from seewhy import registry
 from seewhy.checks import check_choice
 from seewhy.errors import CheckpointError, InvalidInput, MissingDependency
 from seewhy.images.preprocessing import Preprocessing
-from seewhy.models import Model, file_metadata
+from seewhy.models import Model, file_metadata, yolo_file
 from seewhy.models.backends import Backend
 from seewhy.models.exported.model import ExportedModel
 
@@ -92,8 +92,10 @@ def described(model: ExportedModel) -> ExportedModel:
     if model.preprocessing is not None or model.labels is not None:
         return model
     metadata = model.engine.metadata
-    known = file_metadata.preprocessing(metadata, model.size)
-    notes = (*model.notes, *file_metadata.notes(metadata))
+    known = file_metadata.preprocessing(metadata, model.size) or yolo_file.preprocessing(metadata, model.size)
+    labels = file_metadata.labels(metadata)
+    boxes = yolo_file.reader(metadata, model.size, len(labels or ())) if model.output is None else None
+    notes = (*model.notes, *file_metadata.notes(metadata), *yolo_file.notes(boxes))
     if known is None and model.size is not None and model.engine.inputs[0].dtype == np.uint8:
         zeros, ones = (0.0,) * model.channels, (1.0,) * model.channels
         known = Preprocessing(
@@ -102,4 +104,5 @@ def described(model: ExportedModel) -> ExportedModel:
         notes += (
             "The graph takes 8-bit pixels; how pictures are fitted into it is not in the file: cut at the centre.",
         )
-    return replace(model, preprocessing=known, labels=file_metadata.labels(metadata), notes=notes)
+    output = model.output if boxes is None else boxes
+    return replace(model, preprocessing=known, labels=labels, output=output, notes=notes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from seewhy.models import Model
+from seewhy.models import Model, file_metadata, yolo_file
 from seewhy.models.archives import names
 from seewhy.models.exported.program_file import read as read_program
 from seewhy.models.exported.torch_export import as_network
@@ -36,4 +36,14 @@ class Torch:
         """See `seewhy.models.backends.Backend`."""
         if path.suffix.lower() == ".pt2":
             return as_network(read_program(path, trust), path, trust)
-        return ScriptModel(read_script(path, trust), title=path.name)
+        script, metadata = read_script(path, trust), yolo_file.of_script(path)
+        labels = file_metadata.labels(metadata)
+        boxes = yolo_file.reader(metadata, None, len(labels or ()))
+        return ScriptModel(
+            script,
+            title=path.name,
+            preprocessing=yolo_file.preprocessing(metadata, None),
+            labels=labels,
+            output=boxes,
+            notes=yolo_file.notes(boxes),
+        )

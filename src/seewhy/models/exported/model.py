@@ -377,7 +377,8 @@ class ExportedModel:
     def _sizes(self, shape: tuple[int, ...]) -> Mapping[str, Size]:
         """The shape of every tensor, where it can be found out, for pictures of this shape in the graph's own order."""
         try:
-            return self.engine.sizes({self._port.key: shape})
+            found: Mapping[str, Size] = self.engine.sizes({self._port.key: shape})
+            return found
         except Exception as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
