@@ -3,15 +3,16 @@
 Nothing is assumed about a network's tokens: a grid is tried out. One place is changed, and the token that changes most
 must be the one that the grid says. The place is a position of the map that the tokens were made from, or where there is
 none of that grid a cell of the picture. This is looked at where tokens of a length come up first, before they have
-spoken to each other; a residual stream keeps every token in its place from there on. In a pyramid,
-whose grids come of finer ones by leaving out or pooling positions, the finer cell that each token came of is changed.
+spoken to each other; whether every token keeps its place from there on to a layer that is used is tried out, too. In a
+pyramid, whose grids come of finer ones by leaving out or pooling positions, the finer cell that each token came of is
+changed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,17 @@ from torch import Tensor, nn
 
 from seewhy.errors import NoSpatialOutput
 from seewhy.models.layout import Layout, Seen, is_tokens
-from seewhy.models.places import alike, changed, probes
+from seewhy.models.places import alike, apart, changed, probes
 from seewhy.models.torch.state import hooked, on
 from seewhy.models.turns import alone
 from seewhy.registry import instead
 from seewhy.types import Passes
 
-__all__ = ["MOST_PREFIX", "Enough", "NotOfThePicture", "astray", "candidates", "locate"]
+__all__ = ["MOST_PREFIX", "Enough", "NotOfThePicture", "astray", "candidates", "locate", "stay"]
 
 MOST_PREFIX = 16  # class tokens and registers
 _TRIES = 6
+_HIGH = 0.8  # share of the other tokens that move less than the one that was changed, which speaks to all
 _FIRSTS = 6  # how many tensors of a length are tried
 _OBLONG = math.log(1.25)  # a cell's height and width may differ by a quarter, where borders of a picture are cut off
 
@@ -82,6 +84,72 @@ def astray(length: int, layer: str, still: bool = False) -> str:
         f"The network's tokens ({length} of them from layer {layer!r} on) {how}, so a map cannot be read from them. "
         f"Use a method that needs scores only: {instead('scores')}."
     )
+
+
+def stay(
+    network: nn.Module, image: Tensor, layout: Layout, source: Seen, layer: Seen, run: Callable[[Tensor], Any],
+    passes: Passes,
+) -> bool:  # fmt: skip
+    """Whether a change of one token of ``source`` moves the same token of ``layer`` most.
+
+    Where everything moves everything it is enough that it moves more than nearly all others. Tokens may be sorted in
+    between, by windows for example.
+
+    Args:
+        network: the module.
+        image: (1, C, H, W).
+        layout: of tokens of this length.
+        source: tokens that run before.
+        layer: the tokens in question.
+        run: one forward pass.
+        passes: counts the pictures of a pass that is ended.
+    """
+    cells = probes(layout.grid)
+    places = [layout.prefix + i * layout.grid[1] + j for i, j in cells]
+    kept: list[Tensor] = []
+
+    def change(tokens: Tensor) -> Tensor:
+        copy = tokens.clone()
+        noise = torch.randn(copy.shape[2], generator=torch.Generator().manual_seed(0)).to(copy)
+        for row, place in zip(copy[1:], places, strict=True):
+            row[place] += noise * (1 + row.float().std(correction=0).to(noise))
+        return copy
+
+    def keep(tokens: Tensor) -> None:
+        kept.append(tokens.detach().float())
+        raise Enough
+
+    rows = 1 + len(cells)
+    with alone(network), ExitStack() as stack, suppress(Enough), torch.no_grad():
+        stack.enter_context(_seen(network, source, rows, change))
+        stack.enter_context(_seen(network, layer, rows, keep))
+        passes.forward += rows
+        run(image.expand(rows, -1, -1, -1).contiguous())
+        passes.forward -= rows
+    if not kept:
+        return False
+    moved = (kept[0][1:] - kept[0][:1]).norm(dim=2)
+    return _each_most(moved, places) or (apart(layout.to_maps(kept[0]), cells) and _rank(moved, places) >= _HIGH)
+
+
+@contextmanager
+def _seen(network: nn.Module, one: Seen, rows: int, hook: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """A hook on the tokens of one call of a module, which it gives or is given."""
+    calls, module = 0, network.get_submodule(one.name)
+
+    def counted(tokens: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        wanted = calls == one.call and is_tokens(tokens) and len(tokens) == rows
+        return hook(tokens) if wanted else None
+
+    def before(_module: nn.Module, args: Any) -> Any:
+        found = counted(args[0])
+        return None if found is None else (found, *args[1:])
+
+    given = one.kind == "enters"
+    with on(module, before=before) if given else on(module, after=lambda _m, _args, output: counted(output)):
+        yield
 
 
 def _layout(search: _Search, length: int, before: list[Seen], inputs: Tensor) -> Layout | None:
@@ -139,15 +207,14 @@ class _Search:
     still: bool = True  # whether every change so far moved nothing, or all tokens alike
 
     def holds(self, prefix: int, grid: tuple[int, int], source: Seen | None) -> bool:
-        """Whether each change moves the token that stands for its place most.
+        """Whether each change moves the token that stands for its place most; see `_each_most`.
 
         Where tokens have spoken to each other some may move much whatever is changed: then what counts is by how much
         a token moves beside what it does under the other changes.
         """
         cells = probes(grid)
         moved = self._moved(grid, cells, source)
-        wanted = [prefix + i * grid[1] + j for i, j in cells]
-        return wanted in (_most(moved), _most(moved / moved.mean(0).clamp_min(1e-12)))
+        return _each_most(moved, [prefix + i * grid[1] + j for i, j in cells])
 
     def is_step(self, grid: tuple[int, int], finer: tuple[int, int]) -> bool:
         """Whether a change of the finer cell that each token came of moves that token most."""
@@ -195,6 +262,19 @@ class _Search:
             self.run(inputs.contiguous())
             self.passes.forward -= len(inputs)  # the pass came to its end and was counted
         return kept[0] if kept else None
+
+
+def _each_most(moved: Tensor, wanted: list[int]) -> bool:
+    """Whether each change moves its own token most, or most beside what that token does under the other changes."""
+    return wanted in (_most(moved), _most(moved / moved.mean(0).clamp_min(1e-12)))
+
+
+def _rank(moved: Tensor, wanted: list[int]) -> float:
+    """The share of tokens that each change moves less than its own, beside what they do under the other changes."""
+    table = (moved + 1e-6 * moved.amax()).log()
+    table = table - table.mean(0)
+    own = table[torch.arange(len(wanted)), wanted]
+    return float((table < own[:, None]).float().mean()) if bool(moved.any()) else 0.0
 
 
 def _most(moved: Tensor) -> list[int]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -265,3 +268,98 @@ def test_looks_are_made_once_for_a_network_and_size() -> None:
     before = model.passes.forward
     GradCAM(model).run(x, 1)
     assert model.passes.forward - before == len(x)
+
+
+class _Wrapped(nn.Module):
+    """A block that gives its tokens, or its map, in a tuple, as many libraries' do."""
+
+    def __init__(self, inner: nn.Module, more: tuple[Any, ...] = ()) -> None:
+        super().__init__()
+        self.inner, self.more = inner, more
+
+    def forward(self, x: Tensor) -> tuple[Any, ...]:
+        return (self.inner(x), *self.more)
+
+
+class _Tuples(Pooled):
+    """The same network, whose last map is inside a tuple only."""
+
+    def __init__(self, *more: Any) -> None:
+        super().__init__()
+        self.stage = _Wrapped(_Scaled(), more)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.stage(self.features(x))[0].mean((2, 3)))
+
+
+class _Scaled(nn.Module):
+    """Gives what is no module's output otherwise."""
+
+    def forward(self, x: Tensor) -> Any:
+        return x * x
+
+
+class _Both(_Tuples):
+    def forward(self, x: Tensor) -> Tensor:
+        self.stage.more = (self.features(x),)
+        maps, before = self.stage(self.features(x))
+        return self.fc((maps + before).mean((2, 3)))
+
+
+@pytest.mark.parametrize("more", [(), (None,)])
+def test_a_map_in_a_tuple_is_a_map(more: tuple[Any, ...]) -> None:
+    network, x = build(_Tuples, *more), pictures()
+    network.stage.inner.forward = lambda maps: (maps * maps,)[0]
+    found = GradCAM(network, layer="stage").run(x, 1)
+    maps = network.features(x).square().detach()
+    want = (network.fc.weight[1][:, None, None] * maps).sum(1, keepdim=True).relu() / maps[0, 0].numel()
+    close(found.raw, want.detach(), atol=1e-6, rtol=1e-5)
+    assert GradCAM(network).run(x, 1).layer == "stage"
+    alone = torch.zeros_like(maps)
+    alone[:, :, 3, 4] = maps[:, :, 3, 4]
+    close(ReciproCAM(network).run(x, 1).raw[:, 0, 3, 4], network.fc(alone.mean((2, 3)))[:, 1].detach())
+
+
+def test_a_tuple_of_two_tensors_is_no_map() -> None:
+    network, x = build(_Both), pictures()
+    with pytest.raises(NoSpatialOutput, match=r"^Layer 'stage' has no spatial map: it gives a tuple for an input of "):
+        GradCAM(network, layer="stage")(x)
+
+
+class _Drawing(Pooled):
+    """Draws where torch does not see it: ``how`` gives a number."""
+
+    def __init__(self, how: Callable[[], float]) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + self.how())
+
+
+class _OwnGenerator(Pooled):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = np.random.default_rng(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * float(self.dice.normal())
+
+
+WAVERS = (
+    "{} says something else of the same picture in each pass, so this map is one of many. Torch draws no random "
+    "numbers in it: look for those of numpy or Python, or for what it keeps from pass to pass."
+)
+
+
+@pytest.mark.parametrize("method", [GradCAM, RISE])
+@pytest.mark.parametrize("make", [lambda: _Drawing(random.random), lambda: _Drawing(np.random.rand), _OwnGenerator])
+def test_random_numbers_of_numpy_and_python_are_said(make: Callable[[], nn.Module], method: Any) -> None:
+    network = build(make)
+    for _ in range(2):
+        assert method(network).run(pictures(1), 1).warnings[0] == WAVERS.format(type(network).__name__)
+
+
+def test_numbers_that_are_drawn_and_do_not_matter_are_not_said() -> None:
+    network = build(_Drawing, lambda: 0 * random.random())
+    assert not [w for w in GradCAM(network).run(pictures(1), 1).warnings if "each pass" in w]

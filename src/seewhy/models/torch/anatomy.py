@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from seewhy.errors import InvalidInput, NoSpatialOutput
 from seewhy.models.automatic import Maps, no_stream, nowhere
 from seewhy.models.layout import Layout, Seen, fingerprint
-from seewhy.models.tokens import locate
+from seewhy.models.tokens import locate, stay
 from seewhy.models.torch.flow import Flow, Heard, follow
 from seewhy.models.torch.head import Memory
 from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
-from seewhy.models.torch.trace import Trace, trace
+from seewhy.models.torch.trace import Step, Trace, beside, trace
 from seewhy.models.turns import alone
 from seewhy.registry import instead
 from seewhy.types import Passes
@@ -32,6 +32,8 @@ __all__ = ["Anatomy", "anatomy"]
 
 _known: WeakKeyDictionary[nn.Module, dict[Any, Anatomy]] = WeakKeyDictionary()
 _ENOUGH = 0.9  # share of a layer's tokens on which the scores must depend
+_AGAIN = 4  # how often the places of tokens are looked for in a network that draws random numbers
+_DEEP = 4  # how often a row of layers is halved where it is looked whether tokens keep their order
 
 
 @dataclass(eq=False)
@@ -48,7 +50,10 @@ class Anatomy:
         active: the one for methods that look at activations alone.
         stream: (L, C) of the tokens of a transformer; (0, 0) for other networks; None before it was looked.
         maps: for each map (value, shape) why it is not the picture's, or "".
+        stays: for each layer of tokens (module, call) whether they stand in the order of their layout.
+        alone: for layers beside which something goes on, whether that is nothing of the picture's own tokens.
         boxes: whether the outputs have boxes; None before that was seen.
+        steady: whether two passes of one picture differ; see `seewhy.models.torch.chance`.
         checked: results of checks that are made once, by name.
         heads: how what follows a layer is run.
     """
@@ -62,7 +67,10 @@ class Anatomy:
     active: str | None = None
     stream: tuple[int, int] | None = None
     maps: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
+    stays: dict[tuple[str, int], bool] = field(default_factory=dict)
+    alone: dict[str, bool] = field(default_factory=dict)
     boxes: bool | None = None
+    steady: dict[Any, bool] = field(default_factory=dict)
     checked: dict[Any, bool] = field(default_factory=dict)
     heads: Memory = field(default_factory=Memory)
 
@@ -101,6 +109,28 @@ class Look:
     def carries(self, name: str) -> bool:
         """Whether everything that the scores know of the picture passes through a module's output."""
         return any(s.carries for s in self.seen() if s.name == name and s.kind != "enters")
+
+    def through(self, step: Step) -> bool:
+        """Whether all that the scores know of the picture's tokens passes through a layer.
+
+        Either all that they know of the picture does; or the layer is given tokens of which that is so, and those of
+        the picture have no other way from there, as after the first norm of the last block before a class token is
+        read.
+        """
+        if self.carries(step.name):
+            return True
+        if not any(s.carries for s in self.seen() if s.name == step.name):
+            return False
+        if step.name not in self.known.alone:
+            self.known.alone[step.name] = self._alone(step)
+        return self.known.alone[step.name]
+
+    def _alone(self, step: Step) -> bool:
+        last = self.calls(step.name)[-1]
+        found = beside(self.network, self.inputs[:1], last, self.run, lambda raw: self.scores(raw, 1))
+        self.passes.backward += 1
+        prefix = self.layout(step.shape[0]).prefix
+        return found is not None and len(found) == step.shape[0] and not bool(found[prefix:].any())
 
     def calls(self, name: str) -> list[Seen]:
         """What a module gave in each call."""
@@ -149,8 +179,17 @@ class Look:
             return self.known.tokens[length]
 
     def _locate(self, length: int) -> None:
+        tries = _AGAIN if self.flow().random else 1  # tokens in a random order may happen to stand in their places
         try:
-            self.known.tokens[length] = locate(self.network, self.inputs, length, self.seen(), self.run, self.passes)
+            found = {
+                locate(self.network, self.inputs, length, self.seen(), self.run, self.passes) for _ in range(tries)
+            }
+            if len(found) > 1:
+                raise NoSpatialOutput(
+                    f"The network's tokens ({length} of them) stand in another order in each pass, so a map cannot be "
+                    f"read from them. Use a method that needs scores only: {instead('scores')}."
+                )
+            (self.known.tokens[length],) = found
         except NoSpatialOutput as error:
             self.known.astray[length] = error
             raise
@@ -244,16 +283,62 @@ class Look:
         return None
 
     def _token_layer(self, stream: tuple[int, int], wanted: Callable[[str], bool]) -> str | None:
-        found, prefix = self.traced(), self.layout(stream[0]).prefix
-        inner = tuple(f"{name}." for name in found.attention_modules)
-        for step in reversed(found.steps):
-            if step.shape != stream or step.name.startswith(inner) or not wanted(step.name):
+        for step in reversed(self.traced().steps):
+            if step.shape != stream or self._inner(step) or not wanted(step.name):
                 continue
-            if int(step.matters[prefix:].sum()) >= _ENOUGH * (stream[0] - prefix):
+            if self._matter(step) and self.through(step) and self.stays(step.name, stream[0]):
                 return step.name
         return None
 
+    def stays(self, name: str, length: int) -> bool:
+        """Whether the tokens of a layer stand in the order that was found where tokens of this length come up first.
+
+        They may be sorted in between, as by windows. In a deep network everything may move everything; step by step,
+        from one tensor through which everything passes to the next, it can still be seen.
+        """
+        own = [s for s in self.calls(name) if s.shape[:2] == (1, length) and s.live]
+        if not own:
+            return False
+        one = own[-1]
+        with alone(self.network):
+            if (one.name, one.call) not in self.known.stays:
+                seen = self.seen()
+                alike = [s for s in seen[: seen.index(one)] if s.shape[:2] == (1, length) and s.kind != "map"]
+                before = [s for s in alike if s.carries and s.kind != "other"]
+                chain = list({s.value: s for s in reversed(before) if s.value != one.value}.values())[::-1]
+                self.known.stays[one.name, one.call] = not chain or self._stay([*chain, one], _DEEP)
+            return self.known.stays[one.name, one.call]
+
+    def check_order(self, name: str, length: int) -> None:
+        """Raises NoSpatialOutput where the tokens of a layer stand in another order; see `stays`."""
+        if not self.stays(name, length):
+            raise NoSpatialOutput(
+                f"The tokens of layer {name!r} ({length} of them) do not stand in the order in which they came of the "
+                "picture, as where they are sorted by windows, so a map cannot be read from them. Choose an earlier "
+                f"layer, or use {instead('scores')}."
+            )
+
+    def _stay(self, chain: list[Seen], depth: int) -> bool:
+        layout = self.known.tokens[chain[-1].shape[1]]
+        if stay(self.network, self.inputs[:1], layout, chain[0], chain[-1], self.run, self.passes):
+            return True
+        middle = len(chain) // 2
+        if not depth or len(chain) < 3:
+            return False
+        return self._stay(chain[: middle + 1], depth - 1) and self._stay(chain[middle:], depth - 1)
+
+    def _inner(self, step: Step) -> bool:
+        """Whether a layer is a part of an attention."""
+        return step.name.startswith(tuple(f"{name}." for name in self.traced().attention_modules))
+
+    def _matter(self, step: Step) -> bool:
+        """Whether the scores depend on the tokens of the picture; their places are known."""
+        length, prefix = step.shape[0], self.known.tokens[step.shape[0]].prefix
+        return int(step.matters[prefix:].sum()) >= _ENOUGH * (length - prefix)
+
     def _no_tokens(self, found: Trace) -> str:
+        if self._sides():
+            return self._none()
         for length, _ in _streams(found):
             if (layout := self.known.tokens.get(length)) is not None:
                 return no_stream(length, layout.prefix)
@@ -266,7 +351,7 @@ class Look:
                 "The scores do not come from the picture through operations of torch that could be seen, so no layer "
                 f"can be chosen. Name a layer, or use {instead('scores')}."
             )
-        maps = [s for s in self.seen() if s.kind == "map" and s.live]
+        maps = [s for s in self.seen() if (s.kind == "map" and s.live) or s in self._sides()]
         if not maps and self.flow().strangers:
             kinds = ", ".join(self.flow().strangers)
             return (
@@ -274,6 +359,14 @@ class Look:
                 f"can be named. Keep them in a torch.nn.ModuleList, or use {instead('scores')}."
             )
         return nowhere(maps, self.flow().graph)
+
+    def _sides(self) -> list[Seen]:
+        """Tokens in known places on which the scores depend, but not on these alone."""
+        if self.known.traced is None:
+            return []
+        steps = [s for s in self.known.traced.steps if s.shape[0] in self.known.tokens and not self._inner(s)]
+        matter = {s.name for s in steps if self._matter(s)}
+        return [s for s in self.seen() if s.kind == "tokens" and s.live and s.name in matter]
 
 
 def _streams(found: Trace) -> list[tuple[int, int]]:

@@ -41,7 +41,8 @@ _DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "ra
           "log_normal_", "random_", "random", "choice", "shuffle", "manual_seed", "seed", "poisson", "gumbel_softmax",
           "rrelu", "rrelu_", "dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout",
           "feature_alpha_dropout", "feature_dropout", "rsample", "sample", "default_rng", "trunc_normal_",
-          "kaiming_normal_", "xavier_uniform_", "fractional_max_pool2d"}  # fmt: skip
+          "kaiming_normal_", "xavier_uniform_", "fractional_max_pool2d", "gauss", "randrange", "getrandbits",
+          "standard_normal", "integers", "permutation", "triangular"}  # fmt: skip
 _SCRIPT_DRAWS = ("aten::rand", "aten::bernoulli", "aten::multinomial", "aten::normal", "aten::dropout")
 _HARMLESS = (type(None), bool, int, float, complex, str, bytes, Tensor, ModuleType, type, BuiltinFunctionType)
 

@@ -24,6 +24,7 @@ from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.models.graph import Graph, Node
 from seewhy.models.layout import Seen, is_tokens, spatial, without_heads
 from seewhy.models.reading import maps_in
+from seewhy.models.torch.chance import generators
 from seewhy.models.torch.parts import modules_of, tensors_in, walk
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
@@ -53,6 +54,7 @@ class Flow:
         quantised: operations on quantised numbers through which the picture reaches the scores.
         strangers: kinds of modules that ran and are no part of the network.
         classes: how many classes the scores, or maps that the network returns, have.
+        drawn: whether numpy's or Python's generator of random numbers was used.
         reached: whether the scores come from the picture through operations that were seen.
     """
 
@@ -62,6 +64,7 @@ class Flow:
     strangers: tuple[str, ...]
     classes: frozenset[int]
     reached: bool
+    drawn: bool
     graph: Graph
     turned: frozenset[str]
 
@@ -204,6 +207,7 @@ class Heard:
 
     random: tuple[str, ...]
     strangers: tuple[str, ...]
+    drawn: bool
 
 
 def overhear(
@@ -225,11 +229,14 @@ def overhear(
         _watch_strangers(stack, network, strangers)
         with recorder:
             recorder.begin(inputs)
+            before = generators()
             raw = run()
+            drawn = generators() != before
             with suppress(SeewhyError):
                 found = scores(raw)
                 graph = Graph(recorder.nodes, (_PICTURE,), (recorder.key(found),), lambda _: None)
-                return raw, Heard(_random(recorder, graph, recorder.key(found)), tuple(dict.fromkeys(strangers)))
+                random = _random(recorder, graph, recorder.key(found))
+                return raw, Heard(random, tuple(dict.fromkeys(strangers)), drawn)
     return raw, None
 
 
@@ -264,18 +271,21 @@ def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], sco
         for name, module in network.named_modules():
             if name and not isinstance(module, ScriptModule):  # its parts are hidden
                 own_hooks = on(
-                    module, before=_entering(name, seen, recorder), after=_leaving(name, inputs, seen, recorder)
-                )
+                    module, before=_entering(name, seen, recorder), after=_leaving(name, inputs, seen, recorder),
+                    named=True,
+                )  # fmt: skip
                 stack.enter_context(own_hooks)
         _watch_strangers(stack, network, strangers)
         stack.enter_context(torch.no_grad())
         stack.enter_context(recorder)
         recorder.begin(picture)
+        before = generators()
         raw = run(picture)
+        drawn = generators() != before
         found = scores(raw)
         end = recorder.key(found)
     flow = _read(recorder, seen, end, strangers)
-    return replace(flow, classes=frozenset({found.shape[-1], *(t.shape[1] for t in maps_in(raw))}))
+    return replace(flow, drawn=drawn, classes=frozenset({found.shape[-1], *(t.shape[1] for t in maps_in(raw))}))
 
 
 def _leaving(name: str, inputs: Tensor, seen: list[tuple[Seen, str]], recorder: _Recorder) -> Any:
@@ -291,9 +301,10 @@ def _leaving(name: str, inputs: Tensor, seen: list[tuple[Seen, str]], recorder: 
 
 
 def _entering(name: str, seen: list[tuple[Seen, str]], recorder: _Recorder) -> Any:
-    def note(_module: nn.Module, args: Any) -> None:
-        if args and is_tokens(args[0]):
-            seen.append((Seen(name, "enters", tuple(args[0].shape)), recorder.key(args[0])))
+    def note(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        given = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
+        if given is not None and is_tokens(given):
+            seen.append((Seen(name, "enters", tuple(given.shape)), recorder.key(given)))
 
     return note
 
@@ -319,6 +330,7 @@ def _read(recorder: _Recorder, seen: list[tuple[Seen, str]], end: str, strangers
         tuple(dict.fromkeys(strangers)),
         frozenset(),
         reached,
+        False,
         graph,
         frozenset(recorder.turned),
     )

@@ -20,6 +20,7 @@ from seewhy.models.reading import Selector, check_size, select, to_outputs
 from seewhy.models.torch import ending as endings
 from seewhy.models.torch.anatomy import Look, anatomy
 from seewhy.models.torch.calling import calling
+from seewhy.models.torch.chance import WAVERS, random_numbers, wavers
 from seewhy.models.torch.detectors import Candidates
 from seewhy.models.torch.flow import overhear
 from seewhy.models.torch.further_inputs import Further, arrange, plain
@@ -358,11 +359,9 @@ class TorchModel:
         if flow is None:
             return ()
         if flow.random:
-            said.append(
-                f"{self.name} draws random numbers in evaluation mode ({', '.join(flow.random)}): it says something "
-                "else of the same picture in each pass, so this map is one of many. Give F.dropout "
-                "training=self.training."
-            )
+            said.append(random_numbers(self.name, flow.random))
+        elif wavers(self.module, flow.drawn, known.steady, lambda: self.bound(inputs), inputs[:1]):
+            said.append(WAVERS.format(name=self.name))
         if flow.strangers:
             said.append(
                 f"{self.name} runs modules that are no part of it ({', '.join(flow.strangers)}), as those in a plain "
@@ -397,6 +396,8 @@ class TorchModel:
                 if at != watch.calls:
                     continue
             watch.check()
+            if watch.layout.kind == "tokens":
+                look().check_order(name, watch.map().shape[1])
             if watch.calls > 1:
                 watch.warnings += several(name, look().calls(name), at or watch.calls)
             if isinstance(self.module, Candidates):

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -252,14 +253,17 @@ def on(
 ) -> Iterator[None]:
     """Hooks before and after the module's forward, which act in this thread; see `torch.nn.Module` for ``options``.
 
-    The caller has the network to itself. With ``named`` the first hook is also given the arguments that have names.
+    The caller has the network to itself. The hook before is given the arguments without a name; where the module's
+    first one was given by its name, that one; with ``named``, all. Where a module gives a tuple of one tensor and
+    nothing else, as blocks of transformers do, the hook after is given the tensor, and what it returns takes the
+    tensor's place.
     """
     # What is taken away stands ready before it is put there, and is taken away again where that was interrupted: an
     # interrupt may come between any two lines.
-    first, second = Own(before), Own(after)
+    first, second = Own(before if named else partial(_of_first, before)), Own(partial(_of_tensor, after))
     try:
         if before is not None:
-            module.register_forward_pre_hook(first, with_kwargs=named)
+            module.register_forward_pre_hook(first, with_kwargs=True)
         if after is not None:
             # First of all hooks: others may keep what they are given for later layers (transformers' own do), and what
             # they keep must be what this one hands on.
@@ -271,6 +275,28 @@ def on(
         except BaseException:
             _unhook(module, first, second)
             raise
+
+
+def _of_first(hook: Any, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Calls a hook before the forward with the first tensor among the arguments, also where that has a name."""
+    name = next((key for key, value in kwargs.items() if isinstance(value, Tensor)), None)
+    if args or name is None:
+        found = hook(module, args)
+        return None if found is None else (found if isinstance(found, tuple) else (found,), kwargs)
+    found = hook(module, (kwargs[name],))
+    if found is None:
+        return None
+    return args, {**kwargs, name: found[0] if isinstance(found, tuple) else found}
+
+
+def _of_tensor(hook: Any, *given: Any) -> Any:
+    """Calls a forward hook with the one tensor in a module's output, where it is wrapped."""
+    *called, output = given
+    wrapped = type(output) in (tuple, list) and len(output) and isinstance(output[0], Tensor)
+    if not wrapped or any(other is not None for other in output[1:]):
+        return hook(*given)
+    found = hook(*called, output[0])
+    return None if found is None else type(output)((found, *output[1:]))
 
 
 def _unhook(module: nn.Module, *own: Own) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy.models.layout import is_tokens
+from seewhy.models.layout import Seen, is_tokens
 from seewhy.models.torch.attention import Attention, Query
 from seewhy.models.torch.state import frozen, on
 from seewhy.models.turns import alone
 
-__all__ = ["Block", "Step", "Trace", "trace"]
+__all__ = ["Block", "Step", "Trace", "beside", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +154,38 @@ def trace(network: nn.Module, image: Tensor, run: Callable[[Tensor], Any], score
         for call, matters in zip(calls, _influence(found, [c.output for c in calls]), strict=True)
     ]
     return Trace(steps, _blocks(calls), recorder.attentions, tuple(dict.fromkeys(recorder.attending)))
+
+
+def beside(
+    network: nn.Module, image: Tensor, layer: Seen, run: Callable[[Tensor], Any], scores: Callable[[Any], Tensor]
+) -> Tensor | None:
+    """Which of the tokens (L,) that a layer is given reach the scores another way than through it; None for no tokens.
+
+    Args:
+        network: in evaluation mode.
+        image: (1, C, H, W).
+        layer: the module, and which call of it.
+        run: one forward pass of the network.
+        scores: its output -> scores.
+    """
+    given: list[Tensor] = []
+    calls = 0
+
+    def enter(_module: nn.Module, args: Any) -> None:
+        if calls == layer.call - 1 and is_tokens(args[0]):
+            given.append(args[0])
+
+    def leave(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        return output.detach() if calls == layer.call else None
+
+    with alone(network), ExitStack() as stack:
+        stack.enter_context(on(network.get_submodule(layer.name), before=enter, after=leave))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(frozen(network))
+        found = scores(run(image.detach().clone().requires_grad_()))
+    return _influence(found, given)[0] if given else None
 
 
 def _influence(scores: Tensor, outputs: list[Tensor]) -> list[Tensor]:

@@ -229,4 +229,5 @@ def transformer(model: Network, inputs: Tensor) -> TorchTransformer:
             f"{instead('gradients', tokens=stream is not None)}."
         )
     last = found.step(same[-1].name)
+    look.check_order(last.name, last.shape[0])
     return TorchTransformer(model, look, same, look.layout(last.shape[0]), last.matters)
