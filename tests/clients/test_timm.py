@@ -39,7 +39,7 @@ SWIN = {"img_size": 64, "window_size": 4, "depths": (1, 1, 1, 1), "embed_dim": 2
 BESIDE = (
     "No layer with a spatial map carries all of the picture's influence on the scores: it passes through several "
     "beside each other. Layers that come into question: 'blocks.0.fusion.1.norm1', 'blocks.0.fusion.0.norm1'. Name "
-    "one, layer='blocks.0.fusion.1.norm1' for example, or use Occlusion or RISE."
+    "one, layer='blocks.0.fusion.1.norm1' for example, or use RISE or Occlusion."
 )
 NETWORKS = [
     tokens("vit_tiny_patch16_224", "blocks.1.norm1", 1, carries=False, block=FIRST),
