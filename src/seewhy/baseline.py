@@ -1,4 +1,4 @@
-"""What is shown in place of a part that is taken away: a number, the mean colour, a blurred copy, or a picture."""
+"""What is shown in place of a part that is taken away: a number, the mean colour, a blurred copy, or an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares explainers on the same pictures by the same metrics, beside a random map and a map of the centre."""
+"""Compares explainers on the same images by the same metrics, beside a random map and a map of the centre."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def compare(
     activation_fn: str | Activation | None = "auto", baselines: bool | Iterable[str] = True,
     confidence: float = 0.95, resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
 ) -> Comparison:  # fmt: skip
-    """Judges explainers by metrics on the same pictures and says which differences are real.
+    """Judges explainers by metrics on the same images and says which differences are real.
 
     Args:
         network: what `seewhy.load` takes.
         data: `Sample` objects, (image, target) or (image, target, mask) tuples, or images alone. A target that is None
-            is what the network predicts; a mask has the picture's size and is true where the object is. Or whatever
-            `seewhy.datasets.open_data` takes: a path, a data set, a loader, a data frame ...; there the class of a
-            picture with one label is its target.
+            is what the network predicts; a mask has the image's size and is true where the object is. Or whatever
+            `seewhy.datasets.open_data` takes: a path, a data set, a loader, a data frame ...; there the class of an
+            image with one label is its target.
         explainers: registry names, also with parameters ("rise(num_masks=500)"), classes or explainers; a list, or a
             dict that gives them labels.
         metrics: the same for metrics.
@@ -54,11 +54,11 @@ def compare(
         progress: a bar on the terminal, False, or a callback (done, total).
 
     Returns:
-        The table with intervals, differences, costs and failures. A picture or map that fails is a recorded failure,
+        The table with intervals, differences, costs and failures. An image or map that fails is a recorded failure,
         and the others are done.
 
     Raises:
-        SeewhyError: a name or parameter that does not exist, or no pictures.
+        SeewhyError: a name or parameter that does not exist, or no images.
 
     Example:
         >>> data = [(image, 1, mask) for image, mask in zip(inputs, masks)]
@@ -159,7 +159,7 @@ class _Table:
         )  # fmt: skip
 
     def fill(self, model: Model, i: int, sample: Sample) -> None:
-        """One picture: every explainer's map of it, judged by every metric."""
+        """One image: every explainer's map of it, judged by every metric."""
         try:
             batch, target = _ready(model, sample)
         except FAILURES as error:

@@ -1,7 +1,7 @@
 """What a comparison of explainers found: averages with intervals, differences that are real, costs and failures.
 
-Every number belongs to one explainer, one metric and one picture. Averages leave out what has no data (NaN) and say how
-many pictures they rest on. Intervals and differences are those of `statistics`.
+Every number belongs to one explainer, one metric and one image. Averages leave out what has no data (NaN) and say how
+many images they rest on. Intervals and differences are those of `statistics`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """What could not be done: a picture, one explainer's map of it (``explainer``), or its number (``metric``)."""
+    """What could not be done: an image, one explainer's map of it (``explainer``), or its number (``metric``)."""
 
     picture: str
     reason: str
@@ -42,16 +42,16 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Explainers, judged by metrics on the same pictures.
+    """Explainers, judged by metrics on the same images.
 
     Attributes:
         explainers: labels, in the caller's order; the baselines come last.
         metrics: labels.
         better: "higher" or "lower" for each metric.
-        values: (explainers, metrics, pictures) float64, NaN where there is no data.
-        forward: (explainers, pictures) images that went through the network to make a map.
-        backward: (explainers, pictures) the same, backward.
-        seconds: (explainers, pictures) time to make a map.
+        values: (explainers, metrics, images) float64, NaN where there is no data.
+        forward: (explainers, images) images that went through the network to make a map.
+        backward: (explainers, images) the same, backward.
+        seconds: (explainers, images) time to make a map.
         judging: (metrics,) images that went through the network to judge all maps.
         pictures: names.
         baselines: labels of the explainers that do not look at the network.
@@ -66,7 +66,7 @@ class Comparison:
         >>> data = [(image, 1, mask) for image, mask in zip(inputs, masks)]
         >>> table = seewhy.compare(network, data, ["grad_cam"], ["relevance_mass"], baselines=False, progress=False)
         >>> table.better, table.pictures
-        (('higher',), ('picture 0', 'picture 1'))
+        (('higher',), ('image 0', 'image 1'))
     """
 
     explainers: tuple[str, ...]
@@ -123,7 +123,7 @@ class Comparison:
         return self.judged.beaten(explainer, metric)
 
     def failed(self, explainer: str, metric: str) -> int:
-        """How many pictures have no number because something failed, rather than because there was nothing to judge."""
+        """How many images have no number because something failed, rather than because there was nothing to judge."""
         about = ((None, None), (explainer, None), (explainer, metric))
         return len({f.picture for f in self.failures if (f.explainer, f.metric) in about})
 
@@ -132,7 +132,7 @@ class Comparison:
         return self.judged.best(metric)
 
     def cost(self, explainer: str) -> tuple[float, float, float]:
-        """Forward passes, backward passes and seconds of one map, averaged over the pictures; NaN without any."""
+        """Forward passes, backward passes and seconds of one map, averaged over the images; NaN without any."""
         e = self.explainers.index(explainer)
         known = ~np.isnan(self.seconds[e])
         if not known.any():
@@ -215,7 +215,7 @@ class Comparison:
         return _write(path, out.getvalue())
 
     def to_json(self, path: str | Path) -> Path:
-        """Writes everything, each picture's numbers included; NaN becomes null. Returns the path."""
+        """Writes everything, each image's numbers included; NaN becomes null. Returns the path."""
         found = {
             "settings": self.settings,
             "explainers": self.explainers,
@@ -239,7 +239,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, path: str | Path) -> Comparison:
-        """The comparison that `to_json` wrote: its table, files and picture come out the same to the last bit.
+        """The comparison that `to_json` wrote: its table, files and image come out the same to the last bit.
 
         Raises:
             InvalidInput: the file is not there, or holds no comparison of this version.

@@ -1,4 +1,4 @@
-"""One picture's maps, made and judged: what `compare` and runs have in common.
+"""One image's maps, made and judged: what `compare` and runs have in common.
 
 A sample, an explainer and metrics become rows: a map with what it cost, then one `Judgement` for each metric. Whatever
 an explainer or a metric raises is a row with its reason, and the others go on.
@@ -161,7 +161,7 @@ def truth(sample: Sample, view: View, label: int, size: tuple[int, int]) -> Tens
 
     Args:
         sample: with masks or boxes.
-        view: which part of the picture the input covers.
+        view: which part of the image the input covers.
         label: the class.
         size: height and width of the input.
     """
@@ -180,5 +180,5 @@ def _of_mask(mask: Any, view: View, size: tuple[int, int]) -> Tensor:
 
 
 def truth_of_boxes(boxes: Sequence[Sequence[float]], view: View, size: tuple[int, int]) -> Tensor:
-    """(H, W) bool: pixels of the input that lie in a box (x0, y0, x1, y1 in the picture's pixels)."""
+    """(H, W) bool: pixels of the input that lie in a box (x0, y0, x1, y1 in the image's pixels)."""
     return box_mask([view.box_to_input(box, size) for box in boxes], size)

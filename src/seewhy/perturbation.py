@@ -139,7 +139,7 @@ def settle(model: Model, inputs: Tensor, outputs: Outputs, function: str | Activ
     Args:
         model: gave the outputs.
         inputs: (N, C, H, W) what it was given; where a few rows could look like probabilities by chance, it is asked
-            about three other pictures.
+            about three other images.
         outputs: of the inputs.
         function: "auto", "softmax", "sigmoid", None or a callable.
 

@@ -1,22 +1,22 @@
 """How sure a mean is, and which of two explainers is better: the one place that says so, for tables, runs and pages.
 
-The unit is the picture: pictures are independent of each other, the maps of one picture are not. With t the t statistic
-of n pictures, g their skewness and a = g / (3 sqrt(n)), Hall's transformation takes the skewness out of it:
+The unit is the image: images are independent of each other, the maps of one image are not. With t the t statistic
+of n images, g their skewness and a = g / (3 sqrt(n)), Hall's transformation takes the skewness out of it:
 
     h = a / 2 + ((1 + a t)^3 - 1) / (3 a)
 
 A mean's interval has all values for which h stays within the quantiles of Student's t with n - 1 degrees of freedom,
-at 1 - 0.7 (1 - confidence): few pictures show too little of their skewness, and the rest is for that; it goes twice as
-far as that of t at most. Pictures that are
-all at the ends of the metric's range are hits and misses; their interval is Wilson's. Fewer than six pictures (five of
+at 1 - 0.7 (1 - confidence): few images show too little of their skewness, and the rest is for that; it goes twice as
+far as that of t at most. Images that are
+all at the ends of the metric's range are hits and misses; their interval is Wilson's. Fewer than six images (five of
 hits and misses), or equal ones in between, tell nothing: there is no interval.
 
-Two explainers are compared picture by picture. Whether a difference is real is decided for the whole table at once: the
-signs of all differences of a picture are flipped together, and a p-value (of t) is as large as the share of flips of
+Two explainers are compared image by image. Whether a difference is real is decided for the whole table at once: the
+signs of all differences of an image are flipped together, and a p-value (of t) is as large as the share of flips of
 which the smallest p-value of the table is as small. The chance to call any difference real where there is none is thus
 1 - confidence. Of each pair, h has to say so, too. The interval of a difference has what one of the two tests does not
-exclude, so it leaves 0 out exactly where the difference is real. To hits and misses two pictures are added, one more
-hit for either side, and h is not asked. With more than 256 pictures, blocks of pictures are flipped.
+exclude, so it leaves 0 out exactly where the difference is real. To hits and misses two images are added, one more
+hit for either side, and h is not asked. With more than 256 images, blocks of images are flipped.
 
 Source: Hall, "On the removal of skewness by transformation", 1992; Wilson, "Probable inference, the law of succession,
 and statistical inference", 1927; Westfall and Young, "Resampling-based multiple testing", 1993 (smallest p, in one
@@ -45,12 +45,12 @@ __all__ = ["FEWEST", "FEWEST_PAIRS", "Best", "Difference", "Interval", "Judged",
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-FEWEST = 6  # pictures of which a mean's interval can be told
-FEWEST_HITS = 5  # the same, where each picture is a hit or a miss
-FEWEST_PAIRS = 6  # pictures on which two explainers must differ: 5 have one sign in a case of 16
-BLOCKS = 256  # groups of pictures whose signs are flipped
+FEWEST = 6  # images of which a mean's interval can be told
+FEWEST_HITS = 5  # the same, where each image is a hit or a miss
+FEWEST_PAIRS = 6  # images on which two explainers must differ: 5 have one sign in a case of 16
+BLOCKS = 256  # groups of images whose signs are flipped
 AT_ONCE = 500_000  # statistics that are computed at a time
-STRETCH = 2  # times as far as t goes, h goes at most: beyond, the few pictures say nothing about their skewness
+STRETCH = 2  # times as far as t goes, h goes at most: beyond, the few images say nothing about their skewness
 KEPT = 0.7  # share of the error that the t distribution may use; the rest is for skewness that was not seen
 
 
@@ -71,11 +71,11 @@ class Mean:
     Attributes:
         explainer: its label.
         metric: its label.
-        mean: over the pictures with data; NaN without any.
+        mean: over the images with data; NaN without any.
         low: of the confidence interval; NaN where it cannot be told.
         high: the same.
-        n: pictures with data.
-        missing: pictures without data, failures included.
+        n: images with data.
+        missing: images without data, failures included.
         why: why there is no interval; "" where there is one.
     """
 
@@ -91,17 +91,17 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Two explainers under one metric, on the pictures that both have; ``better`` has the better mean.
+    """Two explainers under one metric, on the images that both have; ``better`` has the better mean.
 
     Attributes:
         metric: its label.
         better: explainer.
         worse: explainer.
-        difference: mean of better minus worse, picture by picture.
+        difference: mean of better minus worse, image by image.
         low: of its interval, adjusted over the whole table; NaN where nothing can be told.
         high: the same.
         p: adjusted over the whole table; NaN where nothing can be told.
-        n: pictures.
+        n: images.
         real: whether chance alone would name any difference of such a table less often than 1 - confidence. The
             interval leaves 0 out exactly where this is true.
         verdict: "real", "may be chance" or "cannot be told".
@@ -151,7 +151,7 @@ def interval(values: Floats, *, ends: tuple[float, float] = (-np.inf, np.inf), c
     """The mean of ``values`` (n,) with its confidence interval; NaN is left out.
 
     Args:
-        values: one number a picture.
+        values: one number an image.
         ends: lowest and highest value that there can be; the interval ends there.
         confidence: how often the interval has the true mean in it.
     """
@@ -223,17 +223,17 @@ def _skewed(values: Floats) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judged:
-    """What metrics gave to explainers on the same pictures, and what that tells.
+    """What metrics gave to explainers on the same images, and what that tells.
 
     Attributes:
         explainers: labels.
         metrics: labels.
         better: "higher" or "lower" for each metric.
-        values: (explainers, metrics, pictures) float64, NaN where there is no data.
+        values: (explainers, metrics, images) float64, NaN where there is no data.
         ends: lowest and highest value of each metric, infinite where it has none; () for none at all.
         baselines: labels of the explainers that do not look at the network.
         confidence: of the intervals, and 1 - confidence the level of the tests.
-        resamples: how often signs are flipped; few pictures are flipped in all ways.
+        resamples: how often signs are flipped; few images are flipped in all ways.
         seed: of the flips.
     """
 
@@ -266,7 +266,7 @@ class Judged:
 
     @cached_property
     def differences(self) -> list[Difference]:
-        """Every pair of explainers under every metric that have pictures in common, adjusted over all of them."""
+        """Every pair of explainers under every metric that have images in common, adjusted over all of them."""
         pairs = [
             _Pair.of(self, m, first, second)
             for m in range(len(self.metrics))
@@ -317,9 +317,9 @@ class Judged:
         return next((d for d in self.differences if d.metric == metric and {d.better, d.worse} == wanted), None)
 
     def weighted(self, weights: Sequence[float], name: str = "weighted score") -> Judged:
-        """One score of several metrics, 1 the better end: the weighted mean of a picture's places on their scales.
+        """One score of several metrics, 1 the better end: the weighted mean of an image's places on their scales.
 
-        Only pictures that have every metric with a weight are in it.
+        Only images that have every metric with a weight are in it.
 
         Args:
             weights: one a metric; those of metrics without two ends have to be 0, and one has to be more.
@@ -360,13 +360,13 @@ class _Test(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pair:
-    """First minus second of two explainers under a metric, picture by picture.
+    """First minus second of two explainers under a metric, image by image.
 
     Attributes:
         metric: its number.
         first: number of an explainer.
         second: the same.
-        values: (pictures,) differences, NaN where one of them has no data.
+        values: (images,) differences, NaN where one of them has no data.
         span: of hits and misses the difference between them, else 0.
     """
 
@@ -396,12 +396,12 @@ class _Pair:
 
     @property
     def added(self) -> int:
-        """Hits and misses get a picture more that one of the two hits, for each of them."""
+        """Hits and misses get an image more that one of the two hits, for each of them."""
         return 2 if self.span else 0
 
     @cached_property
     def size(self) -> int:
-        """Pictures, and those that are added."""
+        """Images, and those that are added."""
         return len(self.known) + self.added
 
     @cached_property
@@ -463,7 +463,7 @@ def _tested(pairs: Sequence[_Pair], table: Judged) -> list[_Test]:
 
 
 def _smallest(pairs: Sequence[_Pair], table: Judged) -> Floats:
-    """(flips,) the smallest p-value of the table for each way to flip the pictures' signs, the unflipped included."""
+    """(flips,) the smallest p-value of the table for each way to flip the images' signs, the unflipped included."""
     alike: dict[tuple[bool, int], list[_Pair]] = defaultdict(list)
     for pair in pairs:  # of these the largest part has the smallest p-value
         alike[pair.span > 0, pair.size].append(pair)

@@ -2,7 +2,7 @@
 
     search = HierarchicalOcclusion(network, threshold=0.5)
     trees = search(inputs, targets)                   # N lists of T trees
-    trees[0][0].layer_image(0), trees[0][0].sheet()   # the picture after a layer; all layers drawn
+    trees[0][0].layer_image(0), trees[0][0].sheet()   # the image after a layer; all layers drawn
 
 A method is one file: a frozen dataclass whose fields are its parameters. Its answer is an `EditTree` for each image
 and target, so that whatever shows one (a page, a sheet, a report) need not know which method made it.

@@ -1,6 +1,6 @@
 """Greedy search, coarse to fine, for the few windows that bring a probability to the other side of a threshold.
 
-A picture's probability is known once and for all: whatever order windows are taken in, the same region is never looked
+An image's probability is known once and for all: whatever order windows are taken in, the same region is never looked
 at twice, nor by one target after another.
 """
 
@@ -33,16 +33,16 @@ ROUNDING = 1e-6  # probabilities that differ by a smaller share are the same: ba
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """One picture, and what the targets' probabilities are when a region of it is shown or hidden.
+    """One image, and what the targets' probabilities are when a region of it is shown or hidden.
 
     Attributes:
         model: gives scores.
         picture: (C, H, W).
         fill: (C, H, W).
         mode: whether a region is shown or hidden.
-        values: outputs of R edited pictures -> (R, T) probabilities.
-        per_eval: pictures a forward pass, or "auto".
-        matters: (H, W) where picture and fill differ.
+        values: outputs of R edited images -> (R, T) probabilities.
+        per_eval: images a forward pass, or "auto".
+        matters: (H, W) where image and fill differ.
         known: probabilities by region.
     """
 
@@ -60,7 +60,7 @@ class Scene:
         cls, model: Model, picture: Tensor, fill: Tensor, *, mode: Mode, own: Tensor,
         values: Callable[[Outputs], Tensor], per_eval: int | str,
     ) -> Scene:  # fmt: skip
-        """``own``: (T,) probabilities of the untouched picture, which need not be asked again."""
+        """``own``: (T,) probabilities of the untouched image, which need not be asked again."""
         matters = (picture != fill).any(0).cpu().numpy()
         scene = cls(
             model=model, picture=picture, fill=fill, mode=mode, values=values, per_eval=per_eval, matters=matters
@@ -71,7 +71,7 @@ class Scene:
 
     @property
     def field(self) -> Box:
-        """The whole picture."""
+        """The whole image."""
         return 0, 0, self.matters.shape[1], self.matters.shape[0]
 
     def changes(self, region: Region, box: Box) -> bool:
@@ -132,10 +132,10 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
-    """The search for one target of one picture.
+    """The search for one target of one image.
 
     Attributes:
-        scene: the picture.
+        scene: the image.
         column: which of the scene's targets.
         name: of the target.
         threshold: what the probability has to reach, or to fall below.
@@ -149,7 +149,7 @@ class Search:
     layers: tuple[Layer, ...]
 
     def run(self) -> Found:
-        """Layer 0 from the untouched (or wholly filled) picture; then inside each window that gained; then replays."""
+        """Layer 0 from the untouched (or wholly filled) image; then inside each window that gained; then replays."""
         region = np.zeros(self.scene.matters.shape, dtype=bool)
         start = _State(region, self._probabilities([(region, NOTHING)])[0])
         if self._enough(start.probability):

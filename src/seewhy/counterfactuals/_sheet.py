@@ -28,7 +28,7 @@ LINE = (0, 229, 255)  # hardly a photograph has it
 
 
 class Panel(NamedTuple):
-    """One picture of a sheet.
+    """One image of a sheet.
 
     Attributes:
         seen: (H, W) bool, what is in colour.
@@ -76,11 +76,11 @@ def draw(tree: Tree, picture: Image.Image, *, label: str | None, cell: int) -> I
         tree: what was found.
         picture: RGB or grey, of any size; it shows what the network's input covers.
         label: the target's name for the reader.
-        cell: longer side of one picture in pixels.
+        cell: longer side of one image in pixels.
 
     Raises:
         InvalidInput: cells too small to show anything.
-        InvalidType: a picture of another mode.
+        InvalidType: an image of another mode.
     """
     if cell < 32:
         raise InvalidInput(f"Expected cells of at least 32 pixels, got {cell}.")
@@ -92,7 +92,7 @@ def draw(tree: Tree, picture: Image.Image, *, label: str | None, cell: int) -> I
 
 
 def panels(tree: Tree) -> list[Panel]:
-    """The untouched picture, the picture that the search started from where that is another one, and the layers."""
+    """The untouched image, the image that the search started from where that is another one, and the layers."""
     whole = np.ones(tree.picture.shape[1:], dtype=bool)
     found = [Panel(whole, (), ("untouched", f"probability {tree.probability:.3f}"))]
     if tree.root is not None and tree.mode == "show":
@@ -125,7 +125,7 @@ def footer(tree: Tree) -> str:
 
 
 def panel(picture: Image.Image, one: Panel) -> Image.Image:
-    """The picture, what is not seen blurred, dark and grey, with the windows outlined."""
+    """The image, what is not seen blurred, dark and grey, with the windows outlined."""
     seen = Image.fromarray(one.seen).resize(picture.size, Image.Resampling.NEAREST)
     drawn = Image.composite(picture, _hidden(picture), seen)
     draw = ImageDraw.Draw(drawn)
@@ -143,7 +143,7 @@ def _hidden(picture: Image.Image) -> Image.Image:
 
 
 def _captioned(picture: Image.Image, caption: Sequence[str], cell: int) -> Image.Image:
-    """The picture in its cell, with the lines beneath."""
+    """The image in its cell, with the lines beneath."""
     letter = max(10, cell / 16)
     font, pitch = ImageFont.load_default(letter), round(1.3 * letter)
     width = max(cell, *(math.ceil(font.getlength(line)) for line in caption))

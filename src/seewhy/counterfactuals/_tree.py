@@ -28,7 +28,7 @@ class Node:
 
     Attributes:
         box: x, y, width, height in input pixels.
-        layer: 0 is the coarsest; the root, which is the whole picture before any step, has -1.
+        layer: 0 is the coarsest; the root, which is the whole image before any step, has -1.
         probability: after the step, in the search that made it. A search inside a window starts from what its parent
             search had found before that window, so these are not the probabilities of a whole layer.
         gain: by how much the step brought the probability the right way: up when showing, down when hiding.
@@ -69,11 +69,11 @@ def prune(node: Node, layers: int) -> Node:
 
 
 def edit(picture: Tensor, fill: Tensor, regions: Tensor, mode: Mode) -> Tensor:
-    """(R, C, H, W): the picture shown inside the regions alone, or hidden there.
+    """(R, C, H, W): the image shown inside the regions alone, or hidden there.
 
     Args:
         picture: (C, H, W).
-        fill: (C, H, W) what stands where the picture does not.
+        fill: (C, H, W) what stands where the image does not.
         regions: (R, H, W) bool.
         mode: "show" or "hide".
     """
@@ -86,17 +86,17 @@ class EditTree:
     """The windows that suffice for one image and target, coarse to fine.
 
     Attributes:
-        root: the whole picture before the first step, with the steps of layer 0 as children; None when nothing was
+        root: the whole image before the first step, with the steps of layer 0 as children; None when nothing was
             found.
         reason: why nothing was found, else None.
         target: the name of the target ("class 285").
         mode: "show": the windows suffice when all else is filled. "hide": the target is lost when they are filled.
         threshold: what the probability had to reach, or in mode "hide" had to fall below.
-        probability: of the untouched picture.
-        probabilities: of the picture after each layer.
+        probability: of the untouched image.
+        probabilities: of the image after each layer.
         cut_off: the same of deeper layers that missed the threshold and were taken away, the coarsest first.
         picture: (C, H, W) the network's input.
-        fill: (C, H, W) what stands where the picture is hidden.
+        fill: (C, H, W) what stands where the image is hidden.
     """
 
     root: Node | None
@@ -126,7 +126,7 @@ class EditTree:
         return () if self.root is None else tuple(self.root.walk())[1:]
 
     def layer_nodes(self, layer: int) -> tuple[Node, ...]:
-        """The windows of the picture after a layer: the layer's own, and earlier ones that nothing was found inside.
+        """The windows of the image after a layer: the layer's own, and earlier ones that nothing was found inside.
 
         Raises:
             InvalidInput: there is no such layer.
@@ -138,18 +138,18 @@ class EditTree:
         return tuple(frontier(self.root, layer))
 
     def layer_mask(self, layer: int) -> Tensor:
-        """(H, W) bool: true inside the layer's windows, where the picture is shown or, in mode "hide", hidden."""
+        """(H, W) bool: true inside the layer's windows, where the image is shown or, in mode "hide", hidden."""
         mask = torch.zeros(self.picture.shape[1:], dtype=torch.bool, device=self.picture.device)
         for x, y, width, height in (node.box for node in self.layer_nodes(layer)):
             mask[y : y + height, x : x + width] = True
         return mask
 
     def layer_image(self, layer: int) -> Tensor:
-        """(C, H, W): the picture after a layer, as the network takes it."""
+        """(C, H, W): the image after a layer, as the network takes it."""
         return edit(self.picture, self.fill, self.layer_mask(layer).unsqueeze(0), self.mode)[0]
 
     def layer_probability(self, layer: int) -> float:
-        """The probability of the picture after a layer."""
+        """The probability of the image after a layer."""
         self.layer_nodes(layer)
         return self.probabilities[layer]
 
@@ -187,11 +187,11 @@ class EditTree:
             picture: what the network saw, of any size and RGB or grey; by default the input, its range stretched to
                 black and white. `Preprocessing.denormalise` makes the true colours of an input.
             label: the target's name for the reader.
-            cell: side of one picture in pixels.
+            cell: side of one image in pixels.
 
         Raises:
             InvalidInput: cells too small to show anything.
-            InvalidType: a picture of another mode.
+            InvalidType: an image of another mode.
         """
         return draw(self, stretched(self.picture) if picture is None else picture, label=label, cell=cell)
 

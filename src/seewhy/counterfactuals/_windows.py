@@ -44,10 +44,10 @@ def plan(
     size: tuple[int, int], window: int | Sequence[int] | None, stride: int | Sequence[int] | None,
     num_layers: int | None,
 ) -> tuple[Layer, ...]:  # fmt: skip
-    """The layers for pictures of ``size`` (H, W), the coarsest first.
+    """The layers for images of ``size`` (H, W), the coarsest first.
 
     Raises:
-        InvalidInput: the picture is too small, or windows and steps do not fit it or each other.
+        InvalidInput: the image is too small, or windows and steps do not fit it or each other.
     """
     sides = tuple(window) if isinstance(window, Sequence) else _halved(min(size), window, num_layers)
     if sides[0] > min(size):

@@ -1,18 +1,18 @@
-"""Hierarchical occlusion: which few square windows, shown on a blurred picture, suffice for the network's decision.
+"""Hierarchical occlusion: which few square windows, shown on a blurred image, suffice for the network's decision.
 
-    1. Start from the picture blurred all over. Of all windows of the coarsest layer, show the one that raises the
+    1. Start from the image blurred all over. Of all windows of the coarsest layer, show the one that raises the
        target's probability most; repeat until it reaches the threshold.
     2. Inside each window that gained, search in the same way with windows of half the side, from what had been found
        before that window, until its gain is regained.
-    3. Replay: a layer's picture shows its own windows, and earlier ones that nothing was found inside. From the deepest
+    3. Replay: a layer's image shows its own windows, and earlier ones that nothing was found inside. From the deepest
        up, layers that miss the threshold are cut off.
 
-With ``mode="hide"`` the picture starts untouched and windows are hidden until the probability falls below the
+With ``mode="hide"`` the image starts untouched and windows are hidden until the probability falls below the
 threshold: an edit after which the network drops the label.
 
 The search is greedy, so the windows are sufficient, not the fewest that there are. A window counts as used when it
 would change nothing. Windows whose probabilities differ by rounding only are tied, and the first wins, columns outer
-and rows inner. No picture is run twice, and all targets of an image share what is known.
+and rows inner. No image is run twice, and all targets of an image share what is known.
 
 The hierarchical search is the one that MindSpore XAI documents under this name. Showing what suffices and hiding what
 is needed are the preservation and the deletion game of Fong and Vedaldi, "Interpretable Explanations of Black Boxes by
@@ -55,11 +55,11 @@ class HierarchicalOcclusion:
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: edited copies a forward pass, or "auto".
         threshold: the probability that has to be reached, or with mode "hide" undercut.
-        mode: "show": windows shown on the filled picture. "hide": windows filled on the untouched picture.
-        fill: what stands where the picture does not: "blur", a number, one number a channel, or a picture.
+        mode: "show": windows shown on the filled image. "hide": windows filled on the untouched image.
+        fill: what stands where the image does not: "blur", a number, one number a channel, or an image.
         num_layers: how many layers of windows; by default as long as windows have 28 pixels, at most three.
         window: side in pixels in the first layer, halved in each next one, or a side for each layer; by default half
-            of the picture's short side.
+            of the image's short side.
         stride: step in pixels in every layer, or one for each; by default a fifth of the window.
 
     Example:
@@ -234,7 +234,7 @@ def _check_fill(fill: Any) -> None:
 
 
 def _filled(fill: float | str | Sequence[float] | Tensor, inputs: Tensor) -> Tensor:
-    """(N, C, H, W) what stands where the pictures do not.
+    """(N, C, H, W) what stands where the images do not.
 
     Raises:
         InvalidInput: it does not fit the inputs.

@@ -1,9 +1,9 @@
-"""Pictures that come with their truth.
+"""Images that come with their truth.
 
 A data set is one file here: a folder, Pascal VOC, COCO, arrays, a data set of torch or anything like one, a CSV table;
 the registry finds them, and those of other packages.
 All of them are `Data`: `Sample` objects by number, with a key that names each for good. `open_data` finds out which of
-them a path or an object is. `seewhy.datasets.shapes` draws pictures of textured shapes and knows every pixel of them,
+them a path or an object is. `seewhy.datasets.shapes` draws images of textured shapes and knows every pixel of them,
 for tests that need the right answer.
 
     data = open_data("voc:VOCdevkit/VOC2012?val").bind(model.labels, num_classes)
@@ -80,7 +80,7 @@ class Data(Protocol):
         """
 
     def source(self, index: int) -> str | None:
-        """The absolute path of the picture, None where it is no file."""
+        """The absolute path of the image, None where it is no file."""
 
     def __getitem__(self, index: int) -> Sample:
         """The sample; a file is not decoded: `Sample.image` is its path.
@@ -104,16 +104,16 @@ def open_data(spec: Any, **options: Any) -> Data:
     """The data that a path or an object means.
 
     Args:
-        spec: a folder of pictures; "voc:ROOT" or "voc:ROOT?SET"; "coco:FILE.json"; "csv:FILE.csv"; "npz:FILE.npz";
+        spec: a folder of images; "voc:ROOT" or "voc:ROOT?SET"; "coco:FILE.json"; "csv:FILE.csv"; "npz:FILE.npz";
             "tar:FILE.tar" (WebDataset; a folder or a pattern of them, too); a path without such a beginning, which is
-            recognised; a picture file. Or an object: a torch Dataset or DataLoader, a Hugging Face data set, a data
+            recognised; an image file. Or an object: a torch Dataset or DataLoader, a Hugging Face data set, a data
             module of Lightning, a data frame of pandas, polars or pyarrow with a column of paths, a list of paths or
             rows, a tuple of arrays (images, labels, boxes, masks), a dict of them with "images", an array or a tensor
             of many images, any iterable; or `Data`, which comes back as it is.
         options: of the kind, see the `open` or `of` of each class.
 
     Raises:
-        InvalidInput: the path is nothing that is known, or has no pictures.
+        InvalidInput: the path is nothing that is known, or has no images.
         InvalidType: the object is no data set.
         UnknownParameter: an option that the kind does not have.
     """

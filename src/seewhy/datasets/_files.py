@@ -1,4 +1,4 @@
-"""Picture files: which they are, what they are called, and a cheap sign that they have not changed."""
+"""Image files: which they are, what they are called, and a cheap sign that they have not changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Identity = tuple[int, int]
 
 
 def is_picture(name: str) -> bool:
-    """Whether the file's ending is that of a picture."""
+    """Whether the file's ending is that of an image."""
     return os.path.splitext(name)[1].lower() in PICTURES
 
 
@@ -82,7 +82,7 @@ def existing_folder(root: str | os.PathLike[str]) -> str:
 
 
 def scan(root: str) -> tuple[list[str], list[str], list[str]]:
-    """Every picture below a folder: files, its own sub-folders, folders that could not be read; all sorted.
+    """Every image below a folder: files, its own sub-folders, folders that could not be read; all sorted.
 
     Paths are relative to the root, with "/". Hidden entries are left out. A linked folder is entered unless its
     target is entered anyway or contains the root; so nothing comes twice and no loop is walked.

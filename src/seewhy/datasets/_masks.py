@@ -28,7 +28,7 @@ class Lazily(Mapping[int, Mask]):
 
     Attributes:
         parts: what `decode` takes.
-        size: height and width of the picture.
+        size: height and width of the image.
         where: what errors name.
     """
 

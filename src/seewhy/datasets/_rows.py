@@ -176,11 +176,11 @@ def _numpy(value: Any) -> NDArray[Any]:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-# ---------------------------------------------------------------------------------------------------------- picture
+# ---------------------------------------------------------------------------------------------------------- image
 
 
 def _picture(value: Any) -> Any:
-    """Paths, PIL images, arrays (H, W[, C]) and float tensors (C, H, W) as they are; bytes are made pictures."""
+    """Paths, PIL images, arrays (H, W[, C]) and float tensors (C, H, W) as they are; bytes are made images."""
     if isinstance(value, str):
         return Path(value)
     if isinstance(value, os.PathLike | Image.Image | np.ndarray):
@@ -333,7 +333,7 @@ def _flagged(flags: Any, kept: Sequence[tuple[int, Any]], count: int) -> tuple[i
 
 
 def _check_inside(box: Corners, size: tuple[int, int] | None, form: str) -> None:
-    """One pixel of slack, for data that count from 1; more is another format or another picture size."""
+    """One pixel of slack, for data that count from 1; more is another format or another image size."""
     if size is not None and (box[2] > size[0] + 1 or box[3] > size[1] + 1):
         other = "xyxy" if form == "xywh" else "xywh"
         raise InvalidInput(
@@ -343,7 +343,7 @@ def _check_inside(box: Corners, size: tuple[int, int] | None, form: str) -> None
 
 
 def _masks(masks: Any, labels: Sequence[int | None]) -> tuple[Any, dict[int, Any]]:
-    """The one mask of the picture, and one for each label."""
+    """The one mask of the image, and one for each label."""
     if masks is None:
         return None, {}
     if isinstance(masks, str | os.PathLike):

@@ -1,4 +1,4 @@
-"""Pictures in memory: arrays or a tensor with labels, boxes and masks beside them, or an .npz file of those."""
+"""Images in memory: arrays or a tensor with labels, boxes and masks beside them, or an .npz file of those."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["Arrays"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrays(Labelled):
-    """Pictures in one array, or inputs in one tensor.
+    """Images in one array, or inputs in one tensor.
 
     Attributes:
-        images: (N, H, W) or (N, H, W, C), uint8 or floating in [0, 1]: pictures. A float tensor (N, C, H, W): inputs
-            that are ready for the network. A uint8 tensor (N, C, H, W): pictures.
+        images: (N, H, W) or (N, H, W, C), uint8 or floating in [0, 1]: images. A float tensor (N, C, H, W): inputs
+            that are ready for the network. A uint8 tensor (N, C, H, W): images.
         labels: (N,) or (N, L) class indices padded with -1, or (N, K) multi-hot.
-        boxes: (N, L, 4), or (N, 4) for one a picture.
+        boxes: (N, L, 4), or (N, 4) for one an image.
         masks: (N, H, W), or (N, L, H, W) for one a label.
         reading: how labels and boxes are understood.
         path: of the .npz file, if they come from one.
@@ -99,7 +99,7 @@ class Arrays(Labelled):
         return len(self.images)
 
     def key(self, index: int) -> str:
-        """The number of the picture."""
+        """The number of the image."""
         return f"{range(len(self))[index]:06d}"
 
     def stamp(self, index: int) -> str:
@@ -110,7 +110,7 @@ class Arrays(Labelled):
         return digest(*(_bytes(part[index]) for part in parts if part is not None))
 
     def source(self, index: int) -> None:
-        """There is no file of the picture."""
+        """There is no file of the image."""
 
     def __getitem__(self, index: int) -> Sample:
         name = self.key(index)

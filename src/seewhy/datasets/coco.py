@@ -1,4 +1,4 @@
-"""COCO instances (Lin et al., 2014, arXiv:1405.0312): pictures with boxes and masks, one JSON file for all.
+"""COCO instances (Lin et al., 2014, arXiv:1405.0312): images with boxes and masks, one JSON file for all.
 
 Category ids have gaps: sorted by id, they are counted from 0. A box x, y, width, height becomes x0, y0, x1, y1.
 """
@@ -25,13 +25,13 @@ __all__ = ["COCO"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class COCO(Labelled):
-    """Pictures with boxes and masks in the form of COCO's instances.
+    """Images with boxes and masks in the form of COCO's instances.
 
     Attributes:
         path: absolute path of the JSON file.
-        images: absolute path of the folder with the pictures.
+        images: absolute path of the folder with the images.
         entries: the JSON's "images", sorted by file name.
-        keys: one a picture.
+        keys: one an image.
         objects: image id -> the JSON's "annotations" of it.
         categories: category id -> index in `classes`.
     """
@@ -59,11 +59,11 @@ class COCO(Labelled):
 
         Args:
             root: the JSON file.
-            images: the folder with the pictures; found beside the file, or where COCO has it, when not given.
+            images: the folder with the images; found beside the file, or where COCO has it, when not given.
             unmatched: see `Labelled`.
 
         Raises:
-            InvalidInput: not such a file, or the pictures are not found.
+            InvalidInput: not such a file, or the images are not found.
         """
         path = os.path.abspath(root)
         content = _content(path)
@@ -97,12 +97,12 @@ class COCO(Labelled):
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
-        """Size and time of change of the picture, and a digest of what the JSON says about it."""
+        """Size and time of change of the image, and a digest of what the JSON says about it."""
         said = [self.entries[index], *self.objects[self.entries[index]["id"]]]
         return f"{stamp(self.source(index))}+{digest(json.dumps(said, sort_keys=True).encode())}"
 
     def source(self, index: int) -> str:
-        """The picture's absolute path."""
+        """The image's absolute path."""
         return os.path.join(self.images, self.entries[index]["file_name"])
 
     def __getitem__(self, index: int) -> Sample:
@@ -181,7 +181,7 @@ def _content(path: str) -> dict[str, Any]:
 
 
 def _images_folder(path: str, entries: Sequence[Mapping[str, Any]], given: str | os.PathLike[str] | None) -> str:
-    """The folder that is given, or the first of the usual ones that has one of the first pictures."""
+    """The folder that is given, or the first of the usual ones that has one of the first images."""
     beside, stem = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
     split = stem.rpartition("_")[2]  # instances_val2017 -> val2017
     usual = [os.path.join(base, *sub) for base in (beside, os.path.dirname(beside)) for sub in (

@@ -1,4 +1,4 @@
-"""A folder of pictures, or a list of picture files; sub-folders may be their classes."""
+"""A folder of images, or a list of image files; sub-folders may be their classes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["Folder"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Folder(Labelled):
-    """Every picture below a folder, sorted by path.
+    """Every image below a folder, sorted by path.
 
-    Broken links, empty and unreadable files that have a picture's ending are samples too: they fail when they are read.
+    Broken links, empty and unreadable files that have an image's ending are samples too: they fail when they are read.
 
     Attributes:
         root: absolute path; files are relative to it.
         files: with "/" between folders.
         keys: one a file, see `seewhy.datasets.Data.key`.
-        classes_from_folders: True, False or "auto": when every picture lies in a sub-folder, exactly one level deep.
+        classes_from_folders: True, False or "auto": when every image lies in a sub-folder, exactly one level deep.
         numbers: what sub-folders called by numbers mean: "index", their place in "sorted" order, or "auto", which is an
             error where the two differ.
         listed: the files were given one by one, not found.
@@ -44,7 +44,7 @@ class Folder(Labelled):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Never: a folder is one of pictures where no other kind knows it."""
+        """Never: a folder is one of images where no other kind knows it."""
         return False
 
     @classmethod
@@ -52,10 +52,10 @@ class Folder(Labelled):
         cls, root: str | os.PathLike[str], *, classes_from_folders: bool | Literal["auto"] = "auto",
         numbers: Literal["auto", "index", "sorted"] = "auto", unmatched: Literal["error", "ignore"] = "error",
     ) -> Self:  # fmt: skip
-        """Lists the pictures below a folder.
+        """Lists the images below a folder.
 
         Raises:
-            InvalidInput: not a folder, or no picture in it.
+            InvalidInput: not a folder, or no image in it.
         """
         check_choice("classes_from_folders", classes_from_folders, (True, False, "auto"))
         check_choice("numbers", numbers, ("auto", "index", "sorted"))
@@ -80,7 +80,7 @@ class Folder(Labelled):
 
     @classmethod
     def of_files(cls, paths: Sequence[str | os.PathLike[str]], root: str | None = None) -> Self:
-        """The picture files that are named, in this order, relative to ``root`` (by default the working directory).
+        """The image files that are named, in this order, relative to ``root`` (by default the working directory).
 
         Raises:
             InvalidInput: there is none.
@@ -108,7 +108,7 @@ class Folder(Labelled):
         return stamp(self.source(index))
 
     def source(self, index: int) -> str:
-        """The picture's absolute path."""
+        """The image's absolute path."""
         return os.path.join(self.root, self.files[index])
 
     def __getitem__(self, index: int) -> Sample:

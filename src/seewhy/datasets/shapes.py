@@ -1,16 +1,16 @@
-"""Textured shapes on textured backgrounds, with the exact mask of each: pictures whose right explanation is known.
+"""Textured shapes on textured backgrounds, with the exact mask of each: images whose right explanation is known.
 
     data = Shapes(seed=7, size=(64, 96))
-    data[12].pixels            # (64, 96, 3) uint8, the same bytes whichever pictures were drawn before
+    data[12].pixels            # (64, 96, 3) uint8, the same bytes whichever images were drawn before
     data[12].masks             # (6, 64, 96) bool, one for each class
-    data.background(12)        # the same picture without its shapes: equal outside of all masks
+    data.background(12)        # the same image without its shapes: equal outside of all masks
 
 A class is an outline and a texture (`NAMES`). Colours are drawn alike for every class, all outlines have the same area,
-both colours of a texture cover about half of it: neither colour nor size gives the class away. The shapes of a picture
-are of different classes, do not touch each other and lie wholly inside the picture. A pixel belongs to a shape when its
+both colours of a texture cover about half of it: neither colour nor size gives the class away. The shapes of an image
+are of different classes, do not touch each other and lie wholly inside the image. A pixel belongs to a shape when its
 centre lies inside the outline; edges are not blended, so a mask is exact.
 
-Lengths are in units: one unit is the picture's shorter side / 64, a pixel at the usual size.
+Lengths are in units: one unit is the image's shorter side / 64, a pixel at the usual size.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEAST = 32  # pixels a side; below, textures are finer than the pixels
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shape:
-    """One shape of a picture.
+    """One shape of an image.
 
     Attributes:
         label: its class, an index into `NAMES`.
@@ -51,7 +51,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """A picture and what is on it.
+    """An image and what is on it.
 
     Attributes:
         pixels: (H, W, 3) RGB.
@@ -63,12 +63,12 @@ class Picture:
 
     @property
     def labels(self) -> Mask:
-        """(6,): which classes are on the picture."""
+        """(6,): which classes are on the image."""
         return np.isin(np.arange(len(NAMES)), [shape.label for shape in self.shapes])
 
     @property
     def masks(self) -> Mask:
-        """(6, H, W): where each class is; nowhere for a class that is not on the picture."""
+        """(6, H, W): where each class is; nowhere for a class that is not on the image."""
         found = np.zeros((len(NAMES), *self.pixels.shape[:2]), dtype=bool)
         for shape in self.shapes:
             found[shape.label] = shape.mask
@@ -76,7 +76,7 @@ class Picture:
 
 
 class Batch(NamedTuple):
-    """Several pictures of one size.
+    """Several images of one size.
 
     Attributes:
         pixels: (N, H, W, 3) RGB.
@@ -91,14 +91,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """An endless set of pictures with one to three shapes each.
+    """An endless set of images with one to three shapes each.
 
-    Picture i depends on i and on the attributes alone; iteration goes 0, 1, 2, ... and never stops.
+    Image i depends on i and on the attributes alone; iteration goes 0, 1, 2, ... and never stops.
 
     Attributes:
         seed: not negative.
         size: height and width in pixels, each at least 32.
-        most: the largest number of shapes on a picture, 1 to 3.
+        most: the largest number of shapes on an image, 1 to 3.
     """
 
     seed: int = 0
@@ -116,7 +116,7 @@ class Shapes:
             raise InvalidInput(f"most must be 1, 2 or 3 shapes a picture, got {self.most!r}.")
 
     def __getitem__(self, index: int) -> Picture:
-        """The picture of this number.
+        """The image of this number.
 
         Raises:
             InvalidInput: the number is negative or no integer.
@@ -128,11 +128,11 @@ class Shapes:
         return Picture(pixels=_to_bytes(values), shapes=shapes)
 
     def background(self, index: int) -> Pixels:
-        """(H, W, 3): the picture of this number without its shapes."""
+        """(H, W, 3): the image of this number without its shapes."""
         return _to_bytes(self._ground(index))
 
     def batch(self, indices: Iterable[int]) -> Batch:
-        """The pictures of these numbers, stacked."""
+        """The images of these numbers, stacked."""
         found = [self[index] for index in indices]
         return Batch(
             np.stack([one.pixels for one in found]),
@@ -282,7 +282,7 @@ def _places(rng: Generator, kinds: list[_Class], size: tuple[int, int]) -> list[
 
 
 def _draw(rng: Generator, values: Floats, label: int, place: _Place) -> Shape:
-    """Paints a shape over the picture."""
+    """Paints a shape over the image."""
     height, width = values.shape[:2]
     turn, period = rng.uniform(0, 2 * np.pi), rng.uniform(*_PERIOD) * min(height, width) / 64
     y, x = np.mgrid[:height, :width] + 0.5

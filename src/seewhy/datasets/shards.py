@@ -2,8 +2,8 @@
 
     train-000.tar: a/0001.jpg, a/0001.cls, a/0001.mask.png, a/0002.jpg, a/0002.json, ...
 
-What stands before the first dot of a file's name is the sample, what stands behind it says what the part is: a
-picture's ending, ``cls`` or ``label`` (an index), ``txt`` or ``text`` (a class name), ``json`` (an object with labels,
+What stands before the first dot of a file's name is the sample, what stands behind it says what the part is: an
+image's ending, ``cls`` or ``label`` (an index), ``txt`` or ``text`` (a class name), ``json`` (an object with labels,
 boxes), ``mask.png``. Archives are not unpacked: where each part lies is noted once, and read when it is asked for.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["Shards"]
 
 _PICTURES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "avif", "gif", "jxl")
 _INDEX, _NAME = ("cls", "label", "index"), ("txt", "text", "class")
-_MOST = 2**28  # bytes of one part that are read; a picture of so many is none
+_MOST = 2**28  # bytes of one part that are read; an image of so many is none
 
 
 class _Part(NamedTuple):
@@ -83,7 +83,7 @@ class Shards(Labelled):
             unmatched: see `Labelled`.
 
         Raises:
-            InvalidInput: no such file, one that is no plain .tar archive, or no picture in them.
+            InvalidInput: no such file, one that is no plain .tar archive, or no image in them.
         """
         paths = _archives(os.fspath(root))
         found: dict[tuple[int, str], dict[str, _Part]] = {}
@@ -115,12 +115,12 @@ class Shards(Labelled):
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
-        """Size and time of change of the archive, and where the picture lies in it."""
+        """Size and time of change of the archive, and where the image lies in it."""
         part = self.samples[index][_picture(self.samples[index])]
         return f"{stamp(self.paths[part.shard])}+{part.start}:{part.size}"
 
     def source(self, index: int) -> None:
-        """None: a picture in an archive is no file of its own."""
+        """None: an image in an archive is no file of its own."""
         return
 
     def __getitem__(self, index: int) -> Sample:
@@ -171,7 +171,7 @@ def _members(path: str, shard: int) -> Iterator[tuple[str, str, _Part]]:
 
 
 def _picture(parts: Mapping[str, _Part]) -> str:
-    """The ending of a sample's picture; "" where it has none."""
+    """The ending of a sample's image; "" where it has none."""
     return next((ending for ending in _PICTURES if ending in parts), "")
 
 

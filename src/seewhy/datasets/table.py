@@ -1,4 +1,4 @@
-"""A CSV file of pictures and what is on them.
+"""A CSV file of images and what is on them.
 
     image,labels,boxes,mask
     a.png,dog;cat,10 20 30 40;50 60 20 20,a-mask.png
@@ -62,7 +62,7 @@ class Table(Labelled):
         """Reads the file.
 
         Raises:
-            InvalidInput: not a CSV file with a column `image` and a row a picture.
+            InvalidInput: not a CSV file with a column `image` and a row an image.
         """
         check_choice("box_format", box_format, ("xywh", "xyxy"))
         path = os.path.abspath(root)
@@ -83,17 +83,17 @@ class Table(Labelled):
         return len(self.rows)
 
     def key(self, index: int) -> str:
-        """The picture as the file names it."""
+        """The image as the file names it."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
-        """Size and time of change of the picture and its mask, and a digest of the row."""
+        """Size and time of change of the image and its mask, and a digest of the row."""
         row = self.rows[index]
         files = [self._file(row[name]) for name in ("image", "mask") if row.get(name)]
         return f"{stamp(*files)}+{digest(repr(sorted(row.items())).encode('ascii', 'backslashreplace'))}"
 
     def source(self, index: int) -> str:
-        """The picture's absolute path."""
+        """The image's absolute path."""
         return self._file(self.rows[index]["image"])
 
     def _file(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pascal VOC: pictures with boxes, one XML file a picture (Everingham et al., 2010, doi:10.1007/s11263-009-0275-4).
+"""Pascal VOC: images with boxes, one XML file an image (Everingham et al., 2010, doi:10.1007/s11263-009-0275-4).
 
     ROOT/JPEGImages/NAME.jpg   ROOT/Annotations/NAME.xml   ROOT/ImageSets/Main/SET.txt (optional)
 
@@ -35,16 +35,16 @@ class _Thing:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VOC(Labelled):
-    """Pictures with boxes in the layout of Pascal VOC.
+    """Images with boxes in the layout of Pascal VOC.
 
-    A picture without an XML file has no known labels; one that the set names and that does not exist is a sample that
+    An image without an XML file has no known labels; one that the set names and that does not exist is a sample that
     cannot be read.
 
     Attributes:
         root: absolute path.
-        files: pictures, relative to JPEGImages.
-        keys: one a picture.
-        set: the list that was chosen, or None for every picture.
+        files: images, relative to JPEGImages.
+        keys: one an image.
+        set: the list that was chosen, or None for every image.
         difficult: whether objects marked as difficult are kept: they are there, but need not be found.
     """
 
@@ -66,7 +66,7 @@ class VOC(Labelled):
         cls, root: str | os.PathLike[str], *, set: str | None = None,  # noqa: A002 (its name in VOC)
         difficult: bool = True, classes: Sequence[str] | None = None, unmatched: Literal["error", "ignore"] = "error",
     ) -> Self:  # fmt: skip
-        """Lists the pictures, and reads every XML file once for the class names, unless ``classes`` gives them.
+        """Lists the images, and reads every XML file once for the class names, unless ``classes`` gives them.
 
         Raises:
             InvalidInput: not the layout of VOC, or a set that does not exist.
@@ -94,15 +94,15 @@ class VOC(Labelled):
         return len(self.files)
 
     def key(self, index: int) -> str:
-        """The picture's path below the root."""
+        """The image's path below the root."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
-        """Size and time of change of the picture and its XML file."""
+        """Size and time of change of the image and its XML file."""
         return stamp(self.source(index), _annotation(self.root, self.files[index]))
 
     def source(self, index: int) -> str:
-        """The picture's absolute path."""
+        """The image's absolute path."""
         return os.path.join(self.root, _PICTURES, self.files[index])
 
     def __getitem__(self, index: int) -> Sample:
@@ -138,7 +138,7 @@ def _annotation(root: str, file: str) -> str:
 
 
 def _chosen(root: str, chosen: str, found: Sequence[str]) -> list[str]:
-    """The pictures that a set names, in its order."""
+    """The images that a set names, in its order."""
     path = Path(root, "ImageSets", "Main", f"{chosen}.txt")
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -1,1 +1,1 @@
-"""Pictures of results: values in, picture out."""
+"""Images of results: values in, image out."""

@@ -50,7 +50,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], *, footer: str = "", columns: int = 2) -> Image.Image:
-    """An RGB picture of the panels, in rows of ``columns``.
+    """An RGB image of the panels, in rows of ``columns``.
 
     Raises:
         InvalidInput: there is nothing to draw.

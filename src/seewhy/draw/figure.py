@@ -1,4 +1,4 @@
-"""Pictures on the screen, in a notebook or a window: the only place that needs matplotlib."""
+"""Images on the screen, in a notebook or a window: the only place that needs matplotlib."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["figure", "show", "show_maps"]
 
 
 def figure(pictures: list[Image.Image], titles: list[str]) -> Any:
-    """A matplotlib figure with the pictures side by side.
+    """A matplotlib figure with the images side by side.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -40,7 +40,7 @@ def figure(pictures: list[Image.Image], titles: list[str]) -> Any:
 
 
 def show(pictures: list[Image.Image], titles: list[str]) -> None:
-    """Draws the pictures in the notebook or a window."""
+    """Draws the images in the notebook or a window."""
     figure(pictures, titles)
     importlib.import_module("matplotlib.pyplot").show()
 

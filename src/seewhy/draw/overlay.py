@@ -1,4 +1,4 @@
-"""Pictures of saliency: colour maps, overlays, colour bars and contact sheets. Pure: values in, PIL images out.
+"""Images of saliency: colour maps, overlays, colour bars and contact sheets. Pure: values in, PIL images out.
 
 Nothing here rescales a map: 0 and 1 mean what the caller says they mean, and values outside are an error, so that a
 colour always stands for the same value. NaN stands for "not looked at" and is never drawn in a map's colours.
@@ -164,21 +164,21 @@ def overlay(
     image: Image.Image, saliency: Values, *, opacity: float = 0.75, colour_map: str | None = None,
     signed: bool = False, threshold: float = 0.0,
 ) -> Image.Image:  # fmt: skip
-    """The picture with the map on it: grey where nothing matters, in the map's colours where something does.
+    """The image with the map on it: grey where nothing matters, in the map's colours where something does.
 
-    The colour covers the more the higher the value, so that the picture's details stay visible; pixels that the
+    The colour covers the more the higher the value, so that the image's details stay visible; pixels that the
     network did not look at (NaN) are grey and dark.
 
     Args:
         image: RGB or grey PIL image.
-        saliency: (h, w) in [0, 1] or NaN. It covers the whole picture; another resolution is interpolated.
-        opacity: 0 shows the picture alone; at 1 saliency 1 hides it.
+        saliency: (h, w) in [0, 1] or NaN. It covers the whole image; another resolution is interpolated.
+        opacity: 0 shows the image alone; at 1 saliency 1 hides it.
         colour_map: as in `colourise`; None for inferno, or blue and red where the map is signed.
         signed: whether 0.5 stands for nothing, 0 is fully against and 1 fully for.
         threshold: values of a smaller size are not drawn.
 
     Returns:
-        An RGB image of the picture's size.
+        An RGB image of the image's size.
 
     Raises:
         InvalidInput: wrong shape, saliency outside [0, 1], or opacity outside [0, 1].
@@ -192,7 +192,7 @@ def overlay(
     colours = _coloured(values[..., 0], (DIVERGING if signed else COLOUR_MAP) if colour_map is None else colour_map)
     grey = np.repeat((picture @ _LUMA)[..., None], 3, axis=2)
     strength = np.nan_to_num(np.abs(2 * values - 1) if signed else values)
-    # Grey under the colours: what is strongly coloured in the overlay is the map's doing, not the picture's.
+    # Grey under the colours: what is strongly coloured in the overlay is the map's doing, not the image's.
     full = grey + (colours.astype(np.float32) - grey) * np.where(strength < threshold, 0, strength**0.75)
     full = np.where(np.isnan(values), 0.4 * grey, full)
     mixed = picture + (full - picture) * opacity
@@ -200,14 +200,14 @@ def overlay(
 
 
 def outlined(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """A copy of the picture with a box drawn on it: white between two dark lines, so that it is seen on any colour.
+    """A copy of the image with a box drawn on it: white between two dark lines, so that it is seen on any colour.
 
     Args:
         image: RGB or grey PIL image.
-        box: x0, y0, x1, y1 in pixels; what lies beyond the picture is drawn at its border.
+        box: x0, y0, x1, y1 in pixels; what lies beyond the image is drawn at its border.
 
     Returns:
-        An RGB image of the picture's size.
+        An RGB image of the image's size.
 
     Raises:
         InvalidType: an image of another mode.
@@ -229,7 +229,7 @@ def outlined(image: Image.Image, box: tuple[float, float, float, float]) -> Imag
 def saliency_to_image(
     saliency: Values, original: Image.Image | Values, *, opacity: float = 0.75, colour_map: str = COLOUR_MAP
 ) -> Image.Image:
-    """A saliency map drawn over the picture that it explains.
+    """A saliency map drawn over the image that it explains.
 
     Args:
         saliency: (H, W), (1, H, W) or (1, 1, H, W), tensor or array, in [0, 1] or NaN where unseen.

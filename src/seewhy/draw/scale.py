@@ -1,4 +1,4 @@
-"""Which values the first and the last colour of a map stand for: the one rule of all pictures, pages and notebooks.
+"""Which values the first and the last colour of a map stand for: the one rule of all images, pages and notebooks.
 
     sequential    from the map's lowest value to its white point
     signed        from minus to plus the white point, 0 in the middle: where values are for or against, and those below

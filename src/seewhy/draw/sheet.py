@@ -1,4 +1,4 @@
-"""Contact sheets: pictures in rows and columns under their titles, with a line that says what the colours mean."""
+"""Contact sheets: images in rows and columns under their titles, with a line that says what the colours mean."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def grid(
     title: str = "",
     footer: str = "",
 ) -> Image.Image:
-    """A contact sheet on white: pictures in rows and columns under their titles.
+    """A contact sheet on white: images in rows and columns under their titles.
 
-    Pictures keep their aspect ratio, fill their cell as far as that allows and stand in its middle. Titles that are
+    Images keep their aspect ratio, fill their cell as far as that allows and stand in its middle. Titles that are
     too long are wrapped, then cut with an ellipsis.
 
     Args:
@@ -41,7 +41,7 @@ def grid(
         footer: under everything, the place to say what the colours mean; up to four lines for each of its own.
 
     Raises:
-        InvalidInput: no picture at all, a number of titles that does not fit, or cells too small to show anything.
+        InvalidInput: no image at all, a number of titles that does not fit, or cells too small to show anything.
     """
     columns = max((len(row) for row in rows), default=0)
     _check_grid(rows, columns, (column_titles, row_titles), cell)
@@ -174,7 +174,7 @@ class _Sheet:
         width = left + columns * (cell + gap) + gap
         head = _Text.wrapped(heading, 1.4 * letter, width - 4 * gap, 2)
         foot = _Text.wrapped(footing, 0.9 * letter, width - 4 * gap, 4 * (1 + footing.count("\n")))
-        # A row is as high as its pictures, or as its title where that is higher.
+        # A row is as high as its images, or as its title where that is higher.
         tall = [max(h, beside[i].height if beside else 0) for i, h in enumerate(heights)]
         blocks = [b + gap // 2 for b in (head.height, max((t.height for t in above), default=0)) if b]
         top = 2 * gap + sum(blocks)

@@ -42,7 +42,7 @@ class Explainer:
         network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
 
     A class also says whether its map is the same for every class (``class_agnostic``), whether it has a pixel's
-    detail (``pixelwise``), so that it is better looked at beside the picture than over it, what its raw values are
+    detail (``pixelwise``), so that it is better looked at beside the image than over it, what its raw values are
     (``values``, see `seewhy.plain.Meaning`), by which maps are drawn and those that show nothing are found, whether it
     explains classes and no boxes (``classes_only``), whether it looks at nothing and shows what chance gives
     (``chance``), whether a layer must have a spatial map (``spatial``), its place among the methods that messages

@@ -45,7 +45,7 @@ def active_layer(model: FeatureModel, inputs: Tensor, layer: str) -> str:
     """The layer of a method that looks at activations alone, where it is to be chosen.
 
     It is no LayerNorm, whose channels have the same mean at every position: the output of a transformer's last block
-    whose tokens of the picture matter.
+    whose tokens of the image matter.
     """
     if layer == "auto" and isinstance(model, TransformerModel | TokenModel):
         return model.active_layer(inputs)

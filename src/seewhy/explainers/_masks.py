@@ -1,6 +1,6 @@
 """Random masks of RISE: a grid of cells, each shown or not, enlarged bilinearly and moved by less than a cell.
 
-Masks are never kept at the picture's size: each is a product R_i G_i C_i of its grid with two rows of interpolation
+Masks are never kept at the image's size: each is a product R_i G_i C_i of its grid with two rows of interpolation
 weights, and sums over masks are made with the grids.
 """
 
@@ -56,7 +56,7 @@ class Masks:
     def draw(
         cls, count: int, grid: tuple[int, int], p: float, seed: int, size: tuple[int, int], *, paired: bool = False
     ) -> Masks:
-        """``count`` masks for pictures of ``size`` (H, W); drawn on the host, so that every device gets the same.
+        """``count`` masks for images of ``size`` (H, W); drawn on the host, so that every device gets the same.
 
         With ``paired``, mask 2i + 1 is made of the same numbers as mask 2i, from their other end: what one shows the
         other hides (exactly so for p = 0.5), and both are still shown with probability p.
@@ -84,7 +84,7 @@ class Masks:
         return Masks(p=self.p, **tensors)
 
     def at(self, index: Tensor) -> Tensor:
-        """(B, H, W): the masks of these numbers at the picture's size."""
+        """(B, H, W): the masks of these numbers at the image's size."""
         down, right = self.offsets[index].unbind(1)
         with full_precision(self.grids):
             return self.rows[down].transpose(1, 2) @ self.grids[index] @ self.columns[right]

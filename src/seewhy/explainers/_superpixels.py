@@ -1,4 +1,4 @@
-"""Pictures in parts: cells of a grid or superpixels, and what a network says when only some of them are shown."""
+"""Images in parts: cells of a grid or superpixels, and what a network says when only some of them are shown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class OverSuperpixels(Explainer):
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: partly covered copies a forward pass, or "auto".
         num_masks: partly covered copies an image, at most; all targets share them.
-        segments: "grid" for square cells, "slic" for superpixels that follow the picture (needs scikit-image), or an
+        segments: "grid" for square cells, "slic" for superpixels that follow the image (needs scikit-image), or an
             integer tensor (H, W) or (N, H, W) with a number for each part.
         grid: cells along the short side, or (down, across); "slic" aims at as many superpixels.
         baseline: what covers a part: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
@@ -79,7 +79,7 @@ class OverSuperpixels(Explainer):
         raise NotImplementedError
 
     def _values(self, plan: Plan, scores: Tensor, whole: Tensor) -> Tensor:
-        """(n, T) scores of the coalitions and (T,) of the whole picture, float64 -> (T, M) what each part is worth."""
+        """(n, T) scores of the coalitions and (T,) of the whole image, float64 -> (T, M) what each part is worth."""
         raise NotImplementedError
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
@@ -148,7 +148,7 @@ def segment(segments: str | Tensor, grid: int | tuple[int, int], inputs: Tensor)
     """(N, H, W) int64: the part of each pixel, numbered from 0 in every image without a gap.
 
     Raises:
-        InvalidInput: a tensor that does not fit, a grid finer than the picture, an image with a single part.
+        InvalidInput: a tensor that does not fit, a grid finer than the image, an image with a single part.
         MissingDependency: "slic" without scikit-image.
     """
     n, _, height, width = inputs.shape
@@ -233,7 +233,7 @@ def _slic(inputs: Tensor, count: int) -> Tensor:
             "segments='slic' needs scikit-image. Install it: pip install scikit-image, or use segments='grid'."
         ) from error
     pictures = inputs.float().cpu().permute(0, 2, 3, 1).numpy()
-    # scikit-image brings pictures to [0, 1] and turns three channels into Lab, whose values are a hundred times larger.
+    # scikit-image brings images to [0, 1] and turns three channels into Lab, whose values are a hundred times larger.
     compactness = 10.0 if inputs.shape[1] == 3 else 0.1
     found = [slic(p, n_segments=count, compactness=compactness, start_label=0, channel_axis=-1) for p in pictures]
     labels = [torch.from_numpy(one).long().unique(return_inverse=True)[1] for one in found]

@@ -16,7 +16,7 @@ def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
 
     Raises:
         MissingCapability: the backend cannot look inside.
-        NoSpatialOutput: there is none, or its tokens do not lie in the picture row by row.
+        NoSpatialOutput: there is none, or its tokens do not lie in the image row by row.
     """
     if not isinstance(model, TransformerModel):
         raise MissingCapability(
@@ -40,7 +40,7 @@ def for_tokens(model: Model, inputs: Tensor) -> str:
 
 
 def bypassed(body: Transformer) -> tuple[Note, ...]:
-    """Says where the head reads the picture's tokens themselves, so that attention is not all that counts."""
+    """Says where the head reads the image's tokens themselves, so that attention is not all that counts."""
     if not bool(body.reads[body.prefix :].any()):
         return ()
     text = (

@@ -8,7 +8,7 @@ channel that is not 0 everywhere, without the trunk.
 
 The paper divides by y and takes it to be positive. For a negative y that would turn the sign of the map, so its size
 is taken; near 0 it counts as at least a millionth of the largest fall. Either way all weights of a map are divided
-by one positive number, so that the picture is the same.
+by one positive number, so that the image is the same.
 
 Source: Desai and Ramaswamy, "Ablation-CAM: Visual Explanations for Deep Convolutional Network via Gradient-free
 Localization", 2020 (WACV).

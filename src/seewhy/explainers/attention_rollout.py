@@ -1,4 +1,4 @@
-"""AttentionRollout: how the picture's tokens reach the tokens that the head reads, through the attention of all blocks.
+"""AttentionRollout: how the image's tokens reach the tokens that the head reads, through the attention of all blocks.
 
     relevance="gradient"     E_l = mean over heads of ReLU( A_l * d logit_c / d A_l ),   R = prod_l (I + E_l)
     relevance="attention"    E_l = mean over heads of A_l,                               R = prod_l (I + E_l) / 2

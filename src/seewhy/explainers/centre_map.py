@@ -1,10 +1,10 @@
-"""CentreMap, a baseline: a Gaussian around the middle of the picture, which looks at nothing.
+"""CentreMap, a baseline: a Gaussian around the middle of the image, which looks at nothing.
 
     map(y, x) = exp(-(u^2 + v^2) / (2 sigma^2)),   u = (y + 1/2) / H - 1/2,   v = (x + 1/2) / W - 1/2
 
 People put what they photograph in the middle, so this map does well in many a comparison. A method that is no better
 has shown nothing. Source: Judd, Durand and Torralba, "A Benchmark of Computational Models of Saliency to Predict Human
-Fixations", 2012, whose centre baseline is a Gaussian stretched to the picture.
+Fixations", 2012, whose centre baseline is a Gaussian stretched to the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["CentreMap"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class CentreMap(Baseline):
-    """A baseline for comparisons: a Gaussian around the middle, whatever the picture shows (Judd 2012).
+    """A baseline for comparisons: a Gaussian around the middle, whatever the image shows (Judd 2012).
 
     Attributes:
         sigma: standard deviation as a share of each side.

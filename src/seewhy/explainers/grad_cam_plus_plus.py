@@ -4,7 +4,7 @@
     map = ReLU( sum_k  sum_ij( alpha_k(i, j) ReLU(g) ) * A_k )
 
 The paper explains exp(logit), whose derivatives put the same positive factor on all weights of a map. It is left out:
-it would overflow and changes no picture. The paper takes A to come from a ReLU; where a channel sums to less than 0
+it would overflow and changes no image. The paper takes A to come from a ReLU; where a channel sums to less than 0
 the sum is taken as 0, because else alpha may be infinite or negative, and a warning says so.
 
 Source: Chattopadhay et al., "Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks", 2018 (arXiv

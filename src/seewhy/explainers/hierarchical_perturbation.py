@@ -14,9 +14,9 @@ from that pass, and each keeps only those that it asked for itself: its map is t
 map's own resolution is that of the finest grid.
 
 Where numbers are compared with the authors' program: that one begins with 6 cells a side, goes down to cells of 2
-pixels and covers with the picture's mean, which is HierarchicalPerturbation(grid=6, smallest_cell=2, baseline="mean").
+pixels and covers with the image's mean, which is HierarchicalPerturbation(grid=6, smallest_cell=2, baseline="mean").
 The defaults here, 8 cells down to 4 pixels over the baseline 0, look at fewer windows. Where the first cells are too
-small to be halved (8 pixels of a picture of 64), one level is all there is, and a note says so.
+small to be halved (8 pixels of an image of 64), one level is all there is, and a note says so.
 
 Source: Cooper, Arandjelovic and Harrison, "Believe the HiPe: Hierarchical Perturbation for Fast, Robust, and
 Model-Agnostic Saliency Mapping", 2021 (arXiv 2103.05108). The windows at the border follow the authors' program.
@@ -109,7 +109,7 @@ class HierarchicalPerturbation(Explainer):
         """(down, across) of every level.
 
         Raises:
-            InvalidInput: the first grid is finer than the picture.
+            InvalidInput: the first grid is finer than the image.
         """
         down, across = sides("grid", self.grid)
         if down > height or across > width:

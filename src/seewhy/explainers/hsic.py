@@ -1,6 +1,6 @@
-"""HSIC: how strongly the class's probability depends on whether a cell of the picture is shown.
+"""HSIC: how strongly the class's probability depends on whether a cell of the image is shown.
 
-The picture is divided into a grid; in each of n copies every cell is shown with probability p, else covered. With
+The image is divided into a grid; in each of n copies every cell is shown with probability p, else covered. With
 m_k the (n,) 0 or 1 of cell k and y the (n,) probabilities, the map at cell k is the Hilbert-Schmidt independence
 criterion between them,
 

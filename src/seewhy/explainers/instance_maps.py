@@ -3,7 +3,7 @@
     map_c = sum over the objects o of class c of  score_o [mask_o > mask_threshold]  /  number of those objects
 
 An object is a detection with a score above the threshold that is left after suppression, class by class. The map is a
-mean of scores, so its values mean the same in every picture, and it is shown on the scale 0 to 1 as it is: one object
+mean of scores, so its values mean the same in every image, and it is shown on the scale 0 to 1 as it is: one object
 of score 0.05 does not look like one of 0.99.
 
 Source: documented as InstSegExplainAlgo of OpenVINO Training Extensions (2022), which stretches each class to the full

@@ -1,4 +1,4 @@
-"""IntegratedGradients: the change of the class's logit from a baseline to the picture, divided among the pixels.
+"""IntegratedGradients: the change of the class's logit from a baseline to the image, divided among the pixels.
 
     map(i, j) = sum over channels of (x - b) * integral over a in [0, 1] of  d logit_c / d x  at  b + a (x - b)
 
@@ -10,7 +10,7 @@ thirds of the change come in the first tenth of the path (mean of five photograp
 rule left a mean gap of 4 %, Gauss-Legendre 7 % and the plain midpoint rule 29 %; against the map of 300 steps their
 errors were 0.05, 0.06 and 0.08. The order was the same with blurred, mean and white baselines.
 
-With ``baselines``, samples of what pictures look like, these are expected gradients: the mean over random samples and
+With ``baselines``, samples of what images look like, these are expected gradients: the mean over random samples and
 random points of their paths, drawn so that samples and parts of the path are used equally often.
 
 Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017 (arXiv 1703.01365); expected
@@ -45,12 +45,12 @@ __all__ = ["IntegratedGradients"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class IntegratedGradients(Explainer):
-    """Change of the logit on the way from a baseline to the picture, divided among the pixels (Sundararajan 2017).
+    """Change of the logit on the way from a baseline to the image, divided among the pixels (Sundararajan 2017).
 
     Attributes:
         steps: points of the path, each one forward pass and one backward pass a target.
         baseline: where the path starts: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
-        baselines: (M, C, H, W) pictures as the network takes them, for expected gradients; they replace ``baseline``.
+        baselines: (M, C, H, W) images as the network takes them, for expected gradients; they replace ``baseline``.
         perturbation_per_eval: points a pass, or "auto".
         tolerance: a gap between the map's sum and the change of the logit above this share of it is warned of.
         seed: of expected gradients; the global random state is neither read nor changed.

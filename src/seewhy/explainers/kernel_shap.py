@@ -1,4 +1,4 @@
-"""KernelSHAP: the Shapley values of a picture's parts, by one weighted regression.
+"""KernelSHAP: the Shapley values of an image's parts, by one weighted regression.
 
 The parts (superpixels) are the players of a game: v(S) is the class's probability when only the parts S are shown and
 the others are covered. The Shapley values of M parts are the phi that minimise
@@ -6,13 +6,13 @@ the others are covered. The Shapley values of M parts are the phi that minimise
     sum over S  w(S) (v(S) - v(nothing) - sum_{j in S} phi_j)^2     with  sum_j phi_j = v(everything) - v(nothing)
     w(S) = (M - 1) / (C(M, s) s (M - s)),   s = |S|,  0 < s < M
 
-The constraint is put in exactly, so the values always add up to what the picture changes. When ``num_masks`` allows
+The constraint is put in exactly, so the values always add up to what the image changes. When ``num_masks`` allows
 all 2^M - 1 coalitions the values are exact. Otherwise sizes s and M - s, which weigh most when small, are taken
 whole as long as their share of the coalitions allows; the rest is drawn: each size as often as its total weight says
 (systematic sampling), the parts at random, always together with the complement (Covert and Lee 2021: it lowers the
 variance and cancels every interaction of two parts).
 
-A map shows each part's value at all of its pixels, so its own resolution is the picture's.
+A map shows each part's value at all of its pixels, so its own resolution is the image's.
 
 Source: Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", 2017 (arXiv 1705.07874); Covert and
 Lee, "Improving KernelSHAP: Practical Shapley Value Estimation Using Linear Regression", 2021 (arXiv 2012.01536).
@@ -35,13 +35,13 @@ __all__ = ["KernelSHAP"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class KernelSHAP(OverSuperpixels):
-    """Shapley values of superpixels, which add up to what the picture changes (Lundberg and Lee 2017).
+    """Shapley values of superpixels, which add up to what the image changes (Lundberg and Lee 2017).
 
     Attributes:
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: partly covered copies a forward pass, or "auto".
         num_masks: partly covered copies an image, at most; from 2^M - 1 on the values of M parts are exact.
-        segments: "grid" for square cells, "slic" for superpixels that follow the picture (needs scikit-image), or an
+        segments: "grid" for square cells, "slic" for superpixels that follow the image (needs scikit-image), or an
             integer tensor (H, W) or (N, H, W) with a number for each part.
         grid: cells along the short side, or (down, across); "slic" aims at as many superpixels.
         baseline: what covers a part: a number, "mean", "blur" or a tensor that broadcasts to the inputs.

@@ -1,4 +1,4 @@
-"""LIME: a linear model of the network near one picture, in terms of "this part is shown or covered".
+"""LIME: a linear model of the network near one image, in terms of "this part is shown or covered".
 
 Parts (superpixels) are covered at random, each with probability 1/2; z_j is 1 where part j is shown, f(z) the class's
 probability. The map shows, at every pixel of part j, the weight beta_j of the ridge regression
@@ -6,10 +6,10 @@ probability. The map shows, at every pixel of part j, the weight beta_j of the r
     minimise over beta, b   sum_z pi(z) (f(z) - b - z beta)^2 + alpha |beta|^2
     pi(z) = exp(-D(z)^2 / (2 width^2)),   D(z) = 1 - cos(z, 1) = 1 - sqrt(s / M)   with s of M parts shown
 
-The picture itself is one of the samples (z = 1). When ``num_masks`` allows it every coalition of parts is taken once
+The image itself is one of the samples (z = 1). When ``num_masks`` allows it every coalition of parts is taken once
 instead of a random choice. Coverings, cosine, width 0.25 and alpha 1 are those of the authors' program for images
 (the paper writes the kernel without the 2, which only names the width otherwise). A map's own resolution is the
-picture's.
+image's.
 
 Source: Ribeiro, Singh and Guestrin, ""Why Should I Trust You?": Explaining the Predictions of Any Classifier", 2016
 (arXiv 1602.04938).
@@ -36,12 +36,12 @@ class LIME(OverSuperpixels):
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: partly covered copies a forward pass, or "auto".
         num_masks: partly covered copies an image, at most; all targets share them.
-        segments: "grid" for square cells, "slic" for superpixels that follow the picture (needs scikit-image), or an
+        segments: "grid" for square cells, "slic" for superpixels that follow the image (needs scikit-image), or an
             integer tensor (H, W) or (N, H, W) with a number for each part.
         grid: cells along the short side, or (down, across); "slic" aims at as many superpixels.
         baseline: what covers a part: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
         seed: of the coalitions; the global random state is neither read nor changed.
-        width: of the kernel: how far from the whole picture samples still count.
+        width: of the kernel: how far from the whole image samples still count.
         alpha: strength of the ridge penalty.
 
     Example:

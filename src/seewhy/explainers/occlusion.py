@@ -1,4 +1,4 @@
-"""Occlusion: how much the class's probability falls when a window of the picture is covered.
+"""Occlusion: how much the class's probability falls when a window of the image is covered.
 
     map(i, j) = mean over the windows that cover (i, j) of  p_c(x) - p_c(x with the window covered)
 
@@ -84,10 +84,10 @@ class Occlusion(Explainer):
         return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes, quantity=settled.quantity)
 
     def _windows(self, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """(side of the picture, window, step) down and right.
+        """(side of the image, window, step) down and right.
 
         Raises:
-            InvalidInput: the window is larger than the picture, or a step larger than the window leaves gaps.
+            InvalidInput: the window is larger than the image, or a step larger than the window leaves gaps.
         """
         side = max(1, round(min(height, width) / 7))
         window = _pair("window", self.window) or (side, side)
@@ -110,7 +110,7 @@ def _inside(length: int, window: int, step: int, device: torch.device) -> Tensor
 
 
 def _mean_over_windows(drops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, T, rows, columns) -> (N, T, H, W): two matrix products instead of a sum of masks at the picture's size."""
+    """(N, T, rows, columns) -> (N, T, H, W): two matrix products instead of a sum of masks at the image's size."""
     covered = rows.sum(0).unsqueeze(1) * columns.sum(0)
     with full_precision(drops):
         return rows.T @ drops @ columns / covered

@@ -1,8 +1,8 @@
 """RandomMap, a baseline: uniform noise, which looks at nothing.
 
-Every pixel is drawn from [0, 1) on its own. What is drawn follows from ``seed`` and the picture's numbers, so a
-picture has the same map in every batch and on every device, and two pictures have independent ones: a mean over
-pictures is then what chance gives, not the luck of one map. Any change of the picture, however small, gives another
+Every pixel is drawn from [0, 1) on its own. What is drawn follows from ``seed`` and the image's numbers, so an
+image has the same map in every batch and on every device, and two images have independent ones: a mean over
+images is then what chance gives, not the luck of one map. Any change of the image, however small, gives another
 map. What a random ranking scores is the floor of a comparison (Hooker, Erhan, Kindermans and Kim, "A Benchmark for
 Interpretability Methods in Deep Neural Networks", 2019, arXiv 1806.10758).
 """
@@ -23,7 +23,7 @@ __all__ = ["RandomMap"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RandomMap(Baseline):
-    """A baseline for comparisons: uniform noise, another for each picture (Hooker 2019).
+    """A baseline for comparisons: uniform noise, another for each image (Hooker 2019).
 
     Attributes:
         seed: of the noise; the global random state is neither read nor changed.
@@ -43,7 +43,7 @@ class RandomMap(Baseline):
         return torch.stack([self._noise(picture) for picture in inputs]).to(inputs.device)
 
     def _noise(self, picture: Tensor) -> Tensor:
-        """(C, H, W) -> (H, W), drawn on the host from a generator that the picture's numbers seed."""
+        """(C, H, W) -> (H, W), drawn on the host from a generator that the image's numbers seed."""
         numbers = picture.float().cpu().contiguous().numpy().tobytes()
         digest = blake2b(numbers + str(self.seed).encode(), digest_size=8).digest()
         generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,11 +1,11 @@
-"""RISE in which a masked copy counts by how familiar it is, so that strange copies cannot speak for the picture.
+"""RISE in which a masked copy counts by how familiar it is, so that strange copies cannot speak for the image.
 
 Most masked copies look like nothing that the network was trained on, and what it says about them means little. With
-S(x) the largest score of an out-of-distribution network, high for familiar pictures, copy i gets the inlier score
+S(x) the largest score of an out-of-distribution network, high for familiar images, copy i gets the inlier score
 
     s_i = (S(x * M_i) - S(blank)) / (S(x) - S(blank)), clipped to [0, 1]
 
-1 where it is as familiar as the picture itself, 0 where it is no more so than a blank one. With f_i the probability of
+1 where it is as familiar as the image itself, 0 where it is no more so than a blank one. With f_i the probability of
 the class under mask M_i, for each pixel:
 
     plain         sum_i s_i f_i M_i / (N p)                      (the paper)
@@ -216,7 +216,7 @@ class _Eyes:
 
 
 def _inlier_scores(familiar: Tensor, photo: Tensor, blank: Tensor) -> tuple[Tensor, list[Note]]:
-    """(N, masks) in [0, 1], and what is wrong with them; all 0 where photo and blank picture cannot be told apart."""
+    """(N, masks) in [0, 1], and what is wrong with them; all 0 where photo and blank image cannot be told apart."""
     blank = blank.expand_as(photo)
     span = (photo - blank).unsqueeze(1)
     told = span > MARGIN

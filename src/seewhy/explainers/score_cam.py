@@ -1,9 +1,9 @@
 """ScoreCAM: a layer's channels, weighted by the class's logit when each alone says which pixels are shown.
 
-    M_k = A_k enlarged to the picture and scaled to [0, 1],   alpha = softmax over k of logit_c(x * M_k)
+    M_k = A_k enlarged to the image and scaled to [0, 1],   alpha = softmax over k of logit_c(x * M_k)
     map = ReLU( sum_k alpha_k A_k )
 
-The paper subtracts the logit of a black picture first; the softmax over the channels takes that away again, so no pass
+The paper subtracts the logit of a black image first; the softmax over the channels takes that away again, so no pass
 is made for it. A flat channel cannot be scaled to [0, 1] and says nothing about places: its weight is 0 and it costs
 no pass. Logits are used, as in the paper: the softmax over channels of probabilities would be nearly the same weight
 for every channel.
@@ -38,12 +38,12 @@ _ALIKE = 0.1  # weights exp(score) that differ by less than this share are as go
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ScoreCAM(Explainer):
-    """Feature maps of a layer, weighted by the logit of the picture seen through each of them (Wang 2020).
+    """Feature maps of a layer, weighted by the logit of the image seen through each of them (Wang 2020).
 
     Attributes:
         layer: a module's name, "auto" for the last layer with a spatial map (or tokens that matter to the scores), ""
             for the input itself.
-        perturbation_per_eval: masked pictures a forward pass, or "auto"; there is one for each channel.
+        perturbation_per_eval: masked images a forward pass, or "auto"; there is one for each channel.
 
     Example:
         >>> ScoreCAM(network)(inputs, 1).shape

@@ -1,4 +1,4 @@
-"""SmoothGrad: the mean of a method's maps over copies of the picture with noise on them.
+"""SmoothGrad: the mean of a method's maps over copies of the image with noise on them.
 
     mean       E[ M(x + noise) ]           Smilkov et al. 2017
     square     E[ M(x + noise)^2 ]         Hooker et al. 2019
@@ -6,8 +6,8 @@
 
 M is the raw map of any other method, reduced to one channel as that method does it. The paper has M the signed
 gradient: that is ``inner=Gradient(network, reduce="sum")``; with the default of Gradient, the largest size over the
-channels, sizes are averaged and no signs. The target of all copies is that of the picture without noise, and every
-picture of a batch gets the same noise, in units of its own range of values.
+channels, sizes are averaged and no signs. The target of all copies is that of the image without noise, and every
+image of a batch gets the same noise, in units of its own range of values.
 
 Source: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017 (arXiv 1706.03825); Hooker et al., "A
 Benchmark for Interpretability Methods in Deep Neural Networks", 2019; Adebayo et al., "Local Explanation Methods for
@@ -43,7 +43,7 @@ Variant = Literal["mean", "square", "variance"]
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SmoothGrad(Explainer):
-    """Mean of another method's maps over copies of the picture with noise on them (Smilkov 2017).
+    """Mean of another method's maps over copies of the image with noise on them (Smilkov 2017).
 
     Attributes:
         inner: the method: a registry name, an explainer class, or an explainer of the same network.

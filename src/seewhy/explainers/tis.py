@@ -2,7 +2,7 @@
 
     map(t) = sum_m p_c(tokens of m alone) [t in m]  /  sum_m [t in m]
 
-Each m keeps a share p of the picture's tokens. What belongs together is shown together: every channel after every
+Each m keeps a share p of the image's tokens. What belongs together is shown together: every channel after every
 block is a map over the tokens, these maps are put into num_masks clusters (k-means), and m keeps the tokens where the
 centre of a cluster is highest. A token that no m keeps has the value of the mean. A transformer takes any number of
 tokens, so nothing has to be put in place of those that are gone, and each pass costs about p of a whole one.
@@ -45,7 +45,7 @@ class TIS(Explainer):
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: sets of tokens a forward pass, or "auto".
         num_masks: sets of tokens an image, at most; no more than there are channels in all blocks.
-        p: share of the picture's tokens that a set keeps.
+        p: share of the image's tokens that a set keeps.
         seed: of the clusters' first centres; the global random state is neither read nor changed.
 
     Example:

@@ -1,10 +1,10 @@
-"""ViTReciproCAM: what a transformer's last block says when it is shown one place of the picture alone.
+"""ViTReciproCAM: what a transformer's last block says when it is shown one place of the image alone.
 
     map(i, j) = logit_c of the last block from its first LayerNorm's output on, and the head, fed with
                 g(t - (i, j)) LN(x)_t  and, in the residual beside it,  g(t - (i, j)) x_t
 
-x_t are the picture's tokens that enter the last block and g is a Gaussian of 3 x 3 positions, [1 2 1; 2 4 2; 1 2 1] /
-16, cut off at the borders: all other tokens of the picture are 0, and the class token (and registers) stay as they are.
+x_t are the image's tokens that enter the last block and g is a Gaussian of 3 x 3 positions, [1 2 1; 2 4 2; 1 2 1] /
+16, cut off at the borders: all other tokens of the image are 0, and the class token (and registers) stay as they are.
 Before the LayerNorm the weights would have no effect: it cancels every factor. No gradient is needed.
 
 One forward pass is enough for all positions and classes. Where the head reads class tokens only, the class token needs
@@ -50,7 +50,7 @@ class ViTReciproCAM(Explainer):
         layer: "auto" for the first LayerNorm of the last block, that of another block, or any module that gives tokens:
             then that module's output alone is weighted.
         use_gaussian: shows each position with its neighbours, weighted; otherwise alone.
-        cls_token: keeps the tokens before those of the picture (class tokens, registers); otherwise they are 0.
+        cls_token: keeps the tokens before those of the image (class tokens, registers); otherwise they are 0.
         perturbation_per_eval: positions a pass of the last block, where it must be run for each, or "auto".
 
     Example:
@@ -153,7 +153,7 @@ class ViTReciproCAM(Explainer):
 
 
 def _attribution(found: tuple[Outputs, Outputs], request: Request, grid: tuple[int, int], layer: str) -> Attribution:
-    """From the outputs of the pictures and those of all positions."""
+    """From the outputs of the images and those of all positions."""
     outputs, shown = found
     targets = request.resolve(outputs)
     n = len(outputs.scores)

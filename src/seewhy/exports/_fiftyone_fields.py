@@ -57,7 +57,7 @@ def _field(text: str, taken: set[str]) -> str:
 def sample(
     identity: str, path: str, record: SampleRecord, class_name: Callable[[int], str], named: Names
 ) -> dict[str, Any]:
-    """A picture without its heat maps."""
+    """An image without its heat maps."""
     height, width = record.size or (None, None)
     about = {"_cls": "ImageMetadata", "width": width, "height": height} if record.size else None
     return {
@@ -78,7 +78,7 @@ def sample(
 
 
 def heat_map(identity: str, path: str) -> dict[str, Any]:
-    """A map that lies in a grey picture of 8 bits."""
+    """A map that lies in a grey image of 8 bits."""
     return {**_document("Heatmap", identity), "map_path": path, "range": [0, 255]}
 
 

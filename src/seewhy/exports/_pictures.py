@@ -1,4 +1,4 @@
-"""What the picture formats share: maps on the original's pixels, and JSON that is written piece by piece."""
+"""What the image formats share: maps on the original's pixels, and JSON that is written piece by piece."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from seewhy.runs.query.run import Run, SampleRecord
 __all__ = ["chosen", "dump", "view", "write_list"]
 
 
-MOST_PIXELS = 1 << 28  # of a picture on which maps are laid
+MOST_PIXELS = 1 << 28  # of an image on which maps are laid
 
 
 def view(record: SampleRecord) -> View | None:
-    """Where the network's input lies in the picture; None where that is not known.
+    """Where the network's input lies in the image; None where that is not known.
 
     Raises:
-        InvalidInput: the picture is too large.
+        InvalidInput: the image is too large.
     """
     size = record.size or record.input
     if size is not None and size[0] * size[1] > MOST_PIXELS:

@@ -1,4 +1,4 @@
-"""The columns that the table formats share: one line for each picture and label."""
+"""The columns that the table formats share: one line for each image and label."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def schema(run: Run) -> pa.Schema:
 
 
 def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
-    """All labels of all pictures, block by block."""
+    """All labels of all images, block by block."""
     for batch in run.batches():
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         columns["class"] = _class_names(run, columns["label"])
@@ -40,7 +40,7 @@ def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
 
 
 def _boxes(run: Run, samples: Sequence[str], numbers: Sequence[int]) -> dict[str, pa.Array]:
-    """Where the boxes are, in pixels of the picture."""
+    """Where the boxes are, in pixels of the image."""
     known = {key: record for key in dict.fromkeys(samples) if (record := run.sample(key)) is not None}
     found = [known[key].detections.get(number) for key, number in zip(samples, numbers, strict=True)]
     return {

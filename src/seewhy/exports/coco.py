@@ -4,7 +4,7 @@
 
 as in the metric IoSR: a map with negative values is first moved up until its minimum is 0. Maps are laid on the
 original bilinearly (`seewhy.images.view.View`); pixels that the network did not see are not salient. A map without a
-salient pixel (zero everywhere, or flat and not positive), and one of a picture of which nobody knows which part was
+salient pixel (zero everywhere, or flat and not positive), and one of an image of which nobody knows which part was
 seen, gets no annotation. Masks are uncompressed run lengths, column by column, the first run outside of the region.
 
 Category ids are class indices plus 1, since 0 is the background in many readers.
@@ -52,7 +52,7 @@ class Coco:
         """Writes ``out``, NAME-truth.json with the true boxes where there are any, and of a detector NAME-results.json.
 
         An annotation has the label's probability as score and, under "attributes", explainer, flag and metric values
-        (null where there are no data); of a detector also the number and the box of what is explained. Pictures of
+        (null where there are no data); of a detector also the number and the box of what is explained. Images of
         unknown size are left out. What a detector found is a list of COCO results (image_id, category_id, bbox, score).
 
         Raises:
@@ -86,7 +86,7 @@ class Coco:
         self, run: Run, explainers: tuple[str, ...], images: list[Any], boxes: list[Any], labels: set[int],
         results: list[Any],
     ) -> Iterator[dict[str, Any]]:  # fmt: skip
-        """The annotations of all maps; pictures, boxes and labels are noted on the way."""
+        """The annotations of all maps; images, boxes and labels are noted on the way."""
         number = 0
         for record in run.records():
             size = record.size or record.input

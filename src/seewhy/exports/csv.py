@@ -1,4 +1,4 @@
-"""Comma-separated values, for spreadsheets and everything else: one line for each picture and label.
+"""Comma-separated values, for spreadsheets and everything else: one line for each image and label.
 
 A text that a spreadsheet would run as a formula gets one ``'`` in front (`seewhy.csv_cells`). UTF-8; lines end with CR
 LF, and a line break in a name stands inside quotes (RFC 4180).
@@ -21,7 +21,7 @@ __all__ = ["Csv"]
 
 @dataclass(frozen=True, kw_only=True)
 class Csv:
-    """Comma-separated values: one line for each picture and label, failures in a second file."""
+    """Comma-separated values: one line for each image and label, failures in a second file."""
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
         """Writes ``out``, and NAME-failures.csv where something failed.
@@ -29,7 +29,7 @@ class Csv:
         Columns: sample, name, source, position, label (class index), class (its name), truth, flag (TP, FN, FP, TN),
         probability, predicted, predicted_class, mean, std, low and high of the probability, entropy and
         mutual_information where uncertainty ran, then EXPLAINER/METRIC; a cell is empty where there are no data.
-        Of a detector one line is one box, and at the end stand its number, x0, y0, x1, y1 in pixels of the picture and
+        Of a detector one line is one box, and at the end stand its number, x0, y0, x1, y1 in pixels of the image and
         its overlap with the truth.
         """
         lines = (line for batch in label_batches(run) for line in zip(*map(_plain, batch.columns), strict=True))

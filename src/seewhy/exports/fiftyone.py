@@ -1,16 +1,16 @@
 """FiftyOne: a folder that ``fiftyone.Dataset.from_dir(..., dataset_type=fiftyone.types.FiftyOneDataset)`` reads.
 
     metadata.json            the data set: its fields and their types
-    samples.json             one entry a picture
+    samples.json             one entry an image
     fields/EXPLAINER/*.png   the maps
-    data/                    pictures, where they are copied
+    data/                    images, where they are copied
 
 A ``note`` says why a thumbnail is shown where the original is not what it was.
 
-Each picture has ``prediction`` (the likeliest class), ``labels`` (all explained ones with probability, flag,
+Each image has ``prediction`` (the likeliest class), ``labels`` (all explained ones with probability, flag,
 uncertainty and metric values), ``truth``, ``entropy``, ``mutual_information``, and for each explainer one heat map:
 that of the explained label with the highest probability, which the heat map names; its metric values are fields of
-their own (``EXPLAINER_METRIC``). FiftyOne stretches a heat map over the picture, so it is drawn for the whole of it:
+their own (``EXPLAINER_METRIC``). FiftyOne stretches a heat map over the image, so it is drawn for the whole of it:
 the map is laid on the original's pixels (`seewhy.images.view.View`), at most ``side`` of them along the longer side. 8
 bits: 0 is the map's smallest value, 255 its largest (``low`` and ``high``); 0 too where the network did not look. A map
 that shows nothing has the tag "shows nothing", and goes a quarter of the way.
@@ -50,7 +50,7 @@ class FiftyOne:
     Attributes:
         explainers: whose maps are taken; None for all.
         side: pixels that the longer side of a heat map has at most.
-        copy: copies the pictures into the folder instead of naming where they lie.
+        copy: copies the images into the folder instead of naming where they lie.
     """
 
     explainers: tuple[str, ...] | None = None
@@ -61,7 +61,7 @@ class FiftyOne:
         check_count("side", self.side)
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
-        """Writes the folder. A picture whose file is not what the run saw is shown by its thumbnail, or left out.
+        """Writes the folder. An image whose file is not what the run saw is shown by its thumbnail, or left out.
 
         Raises:
             InvalidInput: the folder exists and is not empty.
@@ -94,7 +94,7 @@ class FiftyOne:
                 }
 
     def _picture(self, run: Run, record: SampleRecord, found: Original, out: Path, number: int) -> str | None:
-        """The address of the picture."""
+        """The address of the image."""
         if found.data is not None and found.path is not None and not self.copy:
             return os.path.abspath(found.path)
         data, ending = found.data, Path(record.source or "").suffix
@@ -135,7 +135,7 @@ def _likeliest(record: SampleRecord, explainer: str) -> int | None:
 
 
 def _shrunk(place: View | None, side: int) -> View | None:
-    """The same view of a smaller copy of the picture."""
+    """The same view of a smaller copy of the image."""
     if place is None or max(place.original) <= side:
         return place
     share = side / max(place.original)

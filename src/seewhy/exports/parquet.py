@@ -1,4 +1,4 @@
-"""Parquet: one row for each picture and label, the columns typed and without data null."""
+"""Parquet: one row for each image and label, the columns typed and without data null."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Parquet"]
 
 @dataclass(frozen=True, kw_only=True)
 class Parquet:
-    """Parquet: one row for each picture and label, failures in a second file."""
+    """Parquet: one row for each image and label, failures in a second file."""
 
     def __call__(self, run: Run, out: Path) -> list[Path]:
         """Writes ``out`` with the columns of the CSV export, and NAME-failures.parquet where something failed."""

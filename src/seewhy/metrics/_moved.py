@@ -1,10 +1,10 @@
-"""Whether it matters where a map is bright: the map beside itself, moved to other places of the same picture.
+"""Whether it matters where a map is bright: the map beside itself, moved to other places of the same image.
 
-A map is moved by thirds of the picture's height and width, what leaves at one side coming in at the other: eight maps
+A map is moved by thirds of the image's height and width, what leaves at one side coming in at the other: eight maps
 with exactly the same values and texture, which are bright where the explainer did not say. For the map and each of the
 eight, with a few shares s of the pixels, by falling saliency:
 
-    worth = mean over s of ( p(shown on the blurred picture) - p(removed, set to the mean colour) ) / p(whole)
+    worth = mean over s of ( p(shown on the blurred image) - p(removed, set to the mean colour) ) / p(whole)
 
 which is insertion minus deletion with few steps. The order of equal pixels is drawn. Moved maps are a harder test than
 noise: noise is bad at insertion whatever the map.
@@ -44,7 +44,7 @@ class Worth(NamedTuple):
 
 
 def worth(case: Case, activation_fn: str | Activation | None, per_eval: int | str, seed: int) -> Worth | None:
-    """See above; None where the network gives the whole picture no positive score."""
+    """See above; None where the network gives the whole image no positive score."""
     height, width = case.saliency.shape
     raw = relevance(case)
     maps = [raw, *(raw.roll((down * height // 3, across * width // 3), (0, 1)) for down, across in MOVED)]

@@ -1,4 +1,4 @@
-"""What Robustness and MaxSensitivity have in common: how far a map moves when noise is put on the picture."""
+"""What Robustness and MaxSensitivity have in common: how far a map moves when noise is put on the image."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def largest_change(metric: Any, case: Case) -> float:
 
     Args:
         metric: says how many d there are (``samples``), from which ``seed``, uniform within +-``radius`` in the
-            network's input space; how many noisy pictures are explained together (``perturbation_per_eval``), and
+            network's input space; how many noisy images are explained together (``perturbation_per_eval``), and
             whether all maps, that of the case too, are first scaled to [0, 1] (``scaled``).
-        case: the picture, its map, and how others are explained.
+        case: the image, its map, and how others are explained.
     """
     scaled, samples = metric.scaled, metric.samples
     assert case.explain is not None
@@ -47,7 +47,7 @@ def largest_change(metric: Any, case: Case) -> float:
 
     def work(start: int, stop: int) -> None:
         noise = metric.radius * uniform(sources[start:stop], case.image.shape)
-        with listening(None):  # progress counts the noisy pictures, not what explaining each of them takes
+        with listening(None):  # progress counts the noisy images, not what explaining each of them takes
             maps = explain(case.image + noise.to(case.image), case.target)
         moved = (scale(maps) if scaled else maps).double() - clean
         changes[start:stop] = moved.flatten(1).norm(dim=1).cpu()

@@ -1,6 +1,6 @@
 """ADCC: one number for three wishes, that a map find itself again, be small, and keep the class's probability.
 
-With m the map scaled to [0, 1], x the picture, c the class asked for and y_c(x) its probability:
+With m the map scaled to [0, 1], x the image, c the class asked for and y_c(x) its probability:
 
     coherency       (1 + r) / 2        r = Pearson's correlation of m and the map of x m
     complexity      mean of m over the pixels
@@ -62,8 +62,8 @@ class ADCC(Metric):
 
     Attributes:
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
-        perturbation_per_eval: pictures a forward pass, or "auto".
-        baseline: what the picture fades to where the map is low: a number, "mean", "blur" or a tensor that broadcasts
+        perturbation_per_eval: images a forward pass, or "auto".
+        baseline: what the image fades to where the map is low: a number, "mean", "blur" or a tensor that broadcasts
             to it.
 
     Example:
@@ -83,7 +83,7 @@ class ADCC(Metric):
         baselines.check(self.baseline)
 
     def cost(self, height: int, width: int) -> Cost:
-        """The picture and its masked copy go through the network, and the copy is explained."""
+        """The image and its masked copy go through the network, and the copy is explained."""
         return Cost(forward=2, explanations=1)
 
     def parts(self, case: Case) -> Parts:

@@ -4,7 +4,7 @@
 
 1 where one map is the other's negative, 0 where they are the same but for scale. A flat map has no correlation with
 the other: r = 0. Two flat maps, a network with one class, or one whose scores are all equal give no data. Both maps are
-made for the picture, each for its own class; the case's own target and map are not looked at. Softmax and sigmoid keep
+made for the image, each for its own class; the case's own target and map are not looked at. Softmax and sigmoid keep
 the order of the scores, so none is needed to find the two classes.
 
 Source: the benchmark of this name in MindSpore XAI, 2021.

@@ -3,7 +3,7 @@
     area under p_k over the share of pixels removed;  224 pixels a step, each set to 0 in network space
 
 Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018 (arXiv
-1806.07421). Steps are weighted by their pixels, which matters for the last one only, where the picture's pixels are no
+1806.07421). Steps are weighted by their pixels, which matters for the last one only, where the image's pixels are no
 multiple of the step.
 """
 

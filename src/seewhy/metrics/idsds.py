@@ -8,7 +8,7 @@ patch alone is replaced:
 Source: Hesse, Schaub-Meyer and Roth, "Benchmarking the Attribution Quality of Vision Models", 2024 (arXiv 2407.11910).
 The score is "in-domain", and so comparable between networks, for a network that was fine-tuned on images with deleted
 patches; for any other it is their plain single-deletion score. The mean is taken of each patch, not the sum, so that
-patches of a picture that cannot be cut evenly count alike; where it can, the ranks are the same.
+patches of an image that cannot be cut evenly count alike; where it can, the ranks are the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Infidelity: how far the map is from foretelling what the score loses when the picture is changed.
+"""Infidelity: how far the map is from foretelling what the score loses when the image is changed.
 
     mean over I of ( b <I, S> - (f(x) - f(x - I)) )^2        b = mean(<I, S> drop) / mean(<I, S>^2), at least 0
 
@@ -8,7 +8,7 @@ scores the mean of the squared drops. Two kinds of change:
 
     square    a random square is replaced by the baseline; <I, S> is the sum of the map over it. For maps that say what
               a pixel contributes (Occlusion, RISE, CAMs, gradient times input).
-    noise     the picture is replaced by the baseline plus normal noise; <I, S> is the sum over pixels and channels of
+    noise     the image is replaced by the baseline plus normal noise; <I, S> is the sum over pixels and channels of
               what was taken away times the map. For maps that say how steep the score is (gradients).
 
 A score that no change moves is no data.
@@ -41,18 +41,18 @@ Change = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Infidelity(Metric):
-    """Mean squared error with which the scaled map foretells what changes of the picture cost the score (Yeh 2019).
+    """Mean squared error with which the scaled map foretells what changes of the image cost the score (Yeh 2019).
 
     Attributes:
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
-        perturbation_per_eval: changed pictures a forward pass, or "auto".
+        perturbation_per_eval: changed images a forward pass, or "auto".
         perturbation: "square" or "noise".
         samples: how many changes there are.
-        window: longest side of a square in pixels; each from 1 to it is as likely. By default 10/28 of the picture's
+        window: longest side of a square in pixels; each from 1 to it is as likely. By default 10/28 of the image's
             short side, as published.
         sigma: deviation of the noise, in the network's input space.
         baseline: what a square shows, and what the noise is put on: a number, "mean", "blur" or a tensor that
-            broadcasts to the picture.
+            broadcasts to the image.
         seed: of the changes; the global random state is neither read nor changed.
 
     Example:
@@ -84,7 +84,7 @@ class Infidelity(Metric):
         check_seed(self.seed)
 
     def cost(self, height: int, width: int) -> Cost:
-        """The picture and its changed copies go through the network."""
+        """The image and its changed copies go through the network."""
         return Cost(forward=self.samples + 1)
 
     def _judge(self, case: Case) -> float:
@@ -114,7 +114,7 @@ class Infidelity(Metric):
         return change
 
     def _draw(self, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(samples + 1,) top, left and side of the squares; the first has side 0, which leaves the picture as it is."""
+        """(samples + 1,) top, left and side of the squares; the first has side 0, which leaves the image as it is."""
         longest = self.window or max(1, round(min(height, width) * 10 / 28))
         if longest > min(height, width):
             raise InvalidInput(f"window {longest} is larger than the picture, {(height, width)}.")

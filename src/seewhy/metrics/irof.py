@@ -103,7 +103,7 @@ def _superpixels(image: Tensor, count: int) -> Tensor:
         raise MissingDependency(
             "IROF(method='slic') needs scikit-image. Install it: pip install scikit-image. Or use method='grid'."
         ) from error
-    # scikit-image stretches the picture to [0, 1] and turns three channels into Lab, a hundred times as large.
+    # scikit-image stretches the image to [0, 1] and turns three channels into Lab, a hundred times as large.
     compactness = 10.0 if len(image) == 3 else 0.1
     picture = image.detach().cpu().double().permute(1, 2, 0).numpy()
     found = torch.from_numpy(slic(picture, n_segments=count, compactness=compactness, channel_axis=-1))

@@ -1,8 +1,8 @@
-"""Max-sensitivity: how far the map moves at most when noise is put on the picture, in units of the map's own size.
+"""Max-sensitivity: how far the map moves at most when noise is put on the image, in units of the map's own size.
 
     max over d of  |S(x + d) - S(x)| / |S(x)|        d uniform within +-radius
 
-S is the raw map of the class that was asked for on the clean picture, so that a map twice as loud moves as far. With
+S is the raw map of the class that was asked for on the clean image, so that a map twice as loud moves as far. With
 ``scaled`` all maps are first scaled to [0, 1]; whoever judges maps that are scaled already has to say so. The norm is
 Euclidean over the pixels. A map that is zero everywhere is no data.
 
@@ -22,12 +22,12 @@ __all__ = ["MaxSensitivity"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaxSensitivity(Metric):
-    """Largest relative change of the map under noise on the picture (Yeh 2019).
+    """Largest relative change of the map under noise on the image (Yeh 2019).
 
     Attributes:
-        perturbation_per_eval: noisy pictures that are explained together, or "auto".
+        perturbation_per_eval: noisy images that are explained together, or "auto".
         radius: the noise is uniform within +-radius, in the network's input space.
-        samples: noisy pictures, each of which is explained.
+        samples: noisy images, each of which is explained.
         seed: of the noise; the global random state is neither read nor changed.
         scaled: scales all maps to [0, 1] first; needed where the map that is judged is not the explainer's raw one.
 
@@ -50,7 +50,7 @@ class MaxSensitivity(Metric):
         _sensitivity.check(self)
 
     def cost(self, height: int, width: int) -> Cost:
-        """One further map for each noisy picture."""
+        """One further map for each noisy image."""
         return Cost(explanations=self.samples)
 
     def _judge(self, case: Case) -> float:

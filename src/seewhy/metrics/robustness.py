@@ -1,8 +1,8 @@
-"""Robustness: does the map stay the same when noise too weak to matter is put on the picture?
+"""Robustness: does the map stay the same when noise too weak to matter is put on the image?
 
     exp( - max over d of  |S(x + d) - S(x)| / |S(x)| )        d uniform within +-radius
 
-S is the raw map of the class that was asked for on the clean picture, so that a map twice as loud moves as far. With
+S is the raw map of the class that was asked for on the clean image, so that a map twice as loud moves as far. With
 ``scaled`` all maps are first scaled to [0, 1]; whoever judges maps that are scaled already has to say so. The norm is
 Euclidean over the pixels. A map that is zero everywhere is no data.
 
@@ -25,14 +25,14 @@ __all__ = ["Robustness"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Robustness(LabelledMetric):
-    """How little the map changes under noise on the picture, averaged by label (MindSpore XAI 2021).
+    """How little the map changes under noise on the image, averaged by label (MindSpore XAI 2021).
 
     Attributes:
         num_labels: number of labels; None lets the averages grow with the labels that come.
         activation_fn: taken because it is documented, and checked; the class is fixed, so no probability is needed.
-        perturbation_per_eval: noisy pictures that are explained together, or "auto".
+        perturbation_per_eval: noisy images that are explained together, or "auto".
         radius: the noise is uniform within +-radius, in the network's input space.
-        samples: noisy pictures, each of which is explained.
+        samples: noisy images, each of which is explained.
         seed: of the noise; the global random state is neither read nor changed.
         scaled: scales all maps to [0, 1] first; needed where the map that is judged is not the explainer's raw one.
 
@@ -56,7 +56,7 @@ class Robustness(LabelledMetric):
         _sensitivity.check(self)
 
     def cost(self, height: int, width: int) -> Cost:
-        """One further map for each noisy picture."""
+        """One further map for each noisy image."""
         return Cost(explanations=self.samples)
 
     def _judge(self, case: Case) -> float:

@@ -3,7 +3,7 @@
     place      how many of eight copies of the map, moved elsewhere, are worth less than the map (see `_moved`)
     weights    correlation with the map after the top quarter of the layers got random weights (a step of MPRT)
     class      correlation with the map of another class: the likeliest one besides the target
-    noise      correlation with the map of the picture with noise of 2 % of its range on it
+    noise      correlation with the map of the image with noise of 2 % of its range on it
     sampling   correlation with the map of another seed, where the method draws anything
 
 Each answer is compared with a threshold that was chosen on scenes whose truth is known; which answers tell a right
@@ -12,7 +12,7 @@ grade is 3, less 2 where the place does not matter, 2 where noise makes another 
 1 where another sample gives another map; at least 0. What the method says of another class does not count: one map for
 all classes may still be right about the only object there is. A question that cannot be asked (a black box has no
 weights, a network with one class no other class) says so and does not lower the grade. Without a positive score of the
-whole picture there is no grade.
+whole image there is no grade.
 
 Weights are random for the time of one map, during which no other thread may use the network; then they are put back
 bit by bit, after errors too.
@@ -43,7 +43,7 @@ from seewhy.trust import GRADES, Part, Trust
 
 __all__ = ["TrustGrade"]
 
-NOISE = 0.02  # deviation of the noise, as a share of the picture's range
+NOISE = 0.02  # deviation of the noise, as a share of the image's range
 TOP = 4  # the top layers that forget are one of so many parts of all
 SAME = 0.999  # from this correlation on two maps are the same
 

@@ -1,12 +1,12 @@
-"""How familiar a picture is to a classifier: a network on its features that learns without strange pictures.
+"""How familiar an image is to a classifier: a network on its features that learns without strange images.
 
 With features z of the classifier and one vector w_i for each class
 
     f_i(x) = h_i(x) / g(x)      h_i = cos(w_i, z)      g = sigmoid(BN(linear(z)))
 
-is trained as a classifier. The divisor g takes up how sure the network is of a picture, so that h is left to say how
-near the picture is to the class. What is scored is h alone: each in [-1, 1], and the largest of them, max_i h_i, is
-how familiar the picture is (the paper's S, DeConf-C). High is familiar; out-of-distribution pictures come out low.
+is trained as a classifier. The divisor g takes up how sure the network is of an image, so that h is left to say how
+near the image is to the class. What is scored is h alone: each in [-1, 1], and the largest of them, max_i h_i, is
+how familiar the image is (the paper's S, DeConf-C). High is familiar; out-of-distribution images come out low.
 The paper's change of the input before scoring is not made.
 
 Source: Hsu, Shen, Jin and Kira, "Generalized ODIN: Detecting Out-of-distribution Image without Learning from
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 
 class OoDNet(nn.Module):
-    """Tells familiar pictures from strange ones by a classifier's features (Hsu et al. 2020).
+    """Tells familiar images from strange ones by a classifier's features (Hsu et al. 2020).
 
     The features are what goes into the classifier's last linear layer. A classifier with the attributes
     ``num_features`` (int) and ``output_features`` (bool) is asked for them instead: while the latter is True, it must
@@ -190,11 +190,11 @@ class OoDNet(nn.Module):
         callbacks: Callback | Sequence[Callback] | None = None, epoch: int = 90, optimizer: Optimizer | None = None,
         scheduler: Any = None, *, batch_size: int = 128, seed: int = 0, progress: bool | Listener = True, **kwargs: Any,
     ) -> list[float]:  # fmt: skip
-        """Trains on the pictures that the classifier was trained on; afterwards this is in evaluation mode.
+        """Trains on the images that the classifier was trained on; afterwards this is in evaluation mode.
 
         Args:
             dataset: batches (images (N, C, H, W), labels), such as a DataLoader, or a torch Dataset of single pairs.
-                Labels are class indices (N,) or rows (N, K), one-hot or of probabilities. A batch of one picture is
+                Labels are class indices (N,) or rows (N, K), one-hot or of probabilities. A batch of one image is
                 left out, because BatchNorm learns nothing from it. A classifier with further inputs gets batches
                 (images, {name: values}, labels).
             loss_fn: (logits, labels) -> loss: cross-entropy where the classifier has a softmax, binary cross-entropy
