@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from seewhy.errors import CheckpointError, InvalidInput, SeewhyError
 from seewhy.models import file_metadata
+from seewhy.models.backends import openvino as openvino_backend
 from seewhy.models.loading import load, read_labels
 from seewhy.models.tfjs.graph import read as read_tfjs
 from support import hostile_models as hostile
@@ -186,6 +187,34 @@ def test_the_graph_made_by_hand_is_what_it_says(tmp_path: Path) -> None:
     found = nn.functional.conv2d(padded, torch.from_numpy(kernel).permute(0, 3, 1, 2), torch.from_numpy(bias), 2)
     want = found.relu().mean((2, 3)) @ torch.from_numpy(last).T
     torch.testing.assert_close(model(x).classes, want, atol=1e-4, rtol=1e-4)
+
+
+def test_files_that_end_the_process_that_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by the script: OpenVINO divides by what the file says, and a name may be no text."""
+    pytest.importorskip("openvino")
+    script, said = benchmark("hostile_formats"), dict[int, str]()
+    good = {"net.tflite": tflite_graphs.classifier(tmp_path / "net.tflite").read_bytes()}
+    for number in (237, 205):
+        path = script.hurt("net.tflite", number, good, tmp_path)
+        with pytest.raises(CheckpointError) as found:
+            load(path)
+        said[number] = str(found.value)
+    assert "reading it ends the process" in said[237] or "is not a model that OpenVINO can read" in said[237]
+    assert "is damaged: it has names that are no text ('utf-8' codec can't decode" in said[205]
+    tflite_graphs.classifier(path)
+    monkeypatch.setattr(openvino_backend, "_READ", "import os; os.kill(os.getpid(), 8)")
+    with pytest.raises(CheckpointError) as ended:
+        load(path)
+    assert str(ended.value) == f"{str(path)!r} is damaged: reading it ends the process (signal 8) in OpenVINO."
+
+
+def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    path = tflite_graphs.classifier(tmp_path / "net.tflite")
+    monkeypatch.setattr(openvino_backend, "SECONDS", 0.01)
+    with pytest.raises(CheckpointError, match=r"OpenVINO did not come to an end with it in 0\.01 seconds"):
+        load(path)
+    assert load(path, trust=True)(X[:1]).classes.shape == (1, 5)
 
 
 def test_damaged_files_of_every_kind(tmp_path: Path) -> None:

@@ -58,7 +58,11 @@ class OpenVINOModel(CutModel):
         return (self.source, self.precision, self.device, _fingerprint(self.forward_kwargs))
 
     def _open(self) -> Engine:
-        return _Engine(_read(self.source), self._settings(), self.forward_kwargs)
+        model = _read(self.source)
+        try:
+            return _Engine(model, self._settings(), self.forward_kwargs)
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.source!s} is damaged: it has names that are no text ({error}).") from error
 
 
 def compiled(network: Any) -> FunctionModel:
