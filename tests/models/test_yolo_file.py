@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy import cli
-from seewhy.models.heads import RTDETR, EndToEnd, YOLOv5, YOLOv8
+from seewhy.errors import InvalidInput
+from seewhy.models.heads import DETR, RTDETR, EndToEnd, YOLOv5, YOLOv8
 from seewhy.models.yolo_file import YOLOFile
 from support.exports import to_onnx, to_xml
 from support.typed import present
@@ -136,6 +137,40 @@ def test_the_command_line_needs_no_flags(tmp_path: Path, capsys: Any) -> None:
                      "--method", "occlusion", "--max-detections", "1", "--quiet"])  # fmt: skip
     assert code == 0
     assert "green thing" in capsys.readouterr().out
+
+
+def bare(folder: Path) -> Path:
+    """A file without metadata."""
+    network, x = Places("detect").eval(), torch.rand(1, 3, *SIZE)
+    return to_onnx(network, folder / "bare.onnx", x, free=False, output_names=None)
+
+
+def test_the_command_line_takes_the_name_of_a_head(tmp_path: Path, capsys: Any) -> None:
+    scene().save(tmp_path / "scene.png")
+    (tmp_path / "names.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    code = cli.main(["explain", str(tmp_path / "scene.png"), "--model", str(bare(tmp_path)), "--head", "yolov8",
+                     "--labels", str(tmp_path / "names.txt"), "--mean", "0", "0", "0", "--std", "1", "1", "1", "--fit",
+                     "letterbox", "--out", str(tmp_path / "maps"), "--method", "occlusion", "--quiet"])  # fmt: skip
+    assert code == 0
+    assert "green thing" in capsys.readouterr().out
+
+
+def test_heads_by_name_and_what_they_need(tmp_path: Path) -> None:
+    path = bare(tmp_path)
+    assert seewhy.load(path, head="yolov8", labels=NAMES).output == YOLOv8(size=SIZE, classes=3)
+    assert seewhy.load(path, head="endtoend", labels=NAMES).output == EndToEnd(num_classes=3)
+    assert seewhy.load(path, head="detr").output == DETR(size=SIZE)
+    for name, said in (
+        ("endtoend", r"^Head 'endtoend' needs the class names of bare\.onnx: pass labels \(--labels FILE\)\.$"),
+        ("ssd", r"^An SSD's boxes are told from its anchors, which a name does not give"),
+        ("yolo", r"^head must be 'detr', .* or 'yolox', got 'yolo'\.$"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            seewhy.load(path, head=name)
+    with pytest.raises(InvalidInput, match="pass one of them"):
+        seewhy.load(path, head="detr", output=0)
+    with pytest.raises(InvalidInput, match=r"^Head 'yolov8' needs the size of Places's input, which is open"):
+        seewhy.load(Places("detect"), head="yolov8")
 
 
 def test_what_the_caller_says_goes_before_what_the_file_says(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class NetworkFlags(PixelFlags):
     """Class names, a text file with one a line."""
     texts: tuple[str, ...] = ()
     """Of a network of images and texts (CLIP, SigLIP): the texts that are its classes."""
+    head: str | None = None
+    """Of a detector whose file does not say it: yolov5, yolov8, yolox, endtoend, rtdetr, detr, nanodet."""
     activation: Literal["auto", "softmax", "sigmoid", "none"] = "auto"
     """How scores become probabilities; auto: softmax of several scores, sigmoid of one, nothing where they are some."""
     quiet: bool = False

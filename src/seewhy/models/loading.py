@@ -35,6 +35,7 @@ from seewhy.models.adapters import as_model
 from seewhy.models.adapters.transformers import opened as hugging_face
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.function import FunctionModel
+from seewhy.models.named_heads import named_head
 from seewhy.models.reading import Selector
 from seewhy.models.torch import detectors
 from seewhy.models.torch.model import TorchModel
@@ -60,6 +61,7 @@ def load(
     preprocessing: Any = None, processor: Any = None, labels: Sequence[str] | str | Path | None = None,
     output: Selector = None, forward_kwargs: Mapping[str, Any] | None = None, input_name: str | None = None,
     changes: Mapping[str, Any] | None = None, backend: str = "auto", texts: Texts | None = None, tokenizer: Any = None,
+    head: str | None = None,
 ) -> Model:  # fmt: skip
     """A model that can be explained.
 
@@ -86,6 +88,8 @@ def load(
         texts: for networks of images and texts (CLIP, SigLIP, open_clip): the texts that are its classes, or class
             names with the text that is read for each, or with several.
         tokenizer: of such a network, where it is not part of ``processor``.
+        head: instead of ``output``, the name of a detector's head ("yolov8", "detr", ...), whose reader gets the
+            input's size and the number of classes from the model.
 
     Raises:
         UnknownName, CheckpointError, InvalidInput, InvalidType, MissingDependency: see the message.
@@ -119,7 +123,18 @@ def load(
     if isinstance(model, TorchModel):
         title = model.title or (spec if isinstance(spec, str) else None)
         about |= {"title": title, "notes": (*model.notes, *notes)}
-    return _with(model, about)
+    found = _with(model, about)
+    return found if head is None else _with_head(found, head, output)
+
+
+def _with_head(model: Model, head: str, output: Selector) -> Model:
+    """The model with the reader of a named head."""
+    if output is not None:
+        raise InvalidInput("head and output are two ways to say how boxes are read: pass one of them.")
+    own = getattr(model, "preprocessing", None)
+    size = (model.size if isinstance(model, ExportedModel) else None) or getattr(own, "size", None)
+    labels = getattr(model, "labels", None)
+    return _with(model, {"output": named_head(head, model.name, size, len(labels) if labels else None)})
 
 
 _NOT_FOR = {

@@ -34,4 +34,5 @@ def network(command: NetworkFlags) -> Any:
     return load(
         spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,
         changes=changes(command), backend=command.backend, texts=command.texts or None,
+        head=command.head,
     )  # fmt: skip

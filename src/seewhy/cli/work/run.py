@@ -76,6 +76,7 @@ def _model_options(command: RunCommand) -> dict[str, Any]:
         "checkpoint": source(command)[1], "trust": command.trust, "num_classes": command.num_classes,
         "labels": command.labels, "changes": changes(command),
         "backend": None if command.backend == "auto" else command.backend, "texts": list(command.texts),
+        "head": command.head,
     }  # fmt: skip
     return {name: value for name, value in options.items() if value}
 
