@@ -101,7 +101,14 @@ def test_auto_takes_the_method_that_a_transformer_wants() -> None:
 def test_auto_falls_back_where_tokens_cannot_be_told_apart() -> None:
     timm = pytest.importorskip("timm")
     xcit = timm.create_model("xcit_nano_12_p16_224", img_size=64, depth=2).eval()
-    found = seewhy.explain(xcit, torch.randn(1, 3, 64, 64), progress=False)
+    x = torch.randn(1, 3, 64, 64)
+    found = seewhy.explain(xcit, x, progress=False)
+    assert found.method == "grad_cam"
+    said = f"Method 'auto' chose GradCAM at layer {found.layer!r}. ReciproCAM is defined for"
+    assert any(text.startswith(said) for text in found.warnings)
+    again = seewhy.explain(xcit, x, progress=False).passes
+    assert (again.forward, again.backward) == (1, 1)
+    found = seewhy.explain(xcit, x, progress=False, perturbation_per_eval=64)  # GradCAM has no such parameter
     assert found.method == "rise"
     assert any(text.startswith("Method 'auto' chose RISE. ReciproCAM is defined for") for text in found.warnings)
 

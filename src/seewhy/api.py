@@ -14,14 +14,14 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all
 from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTarget, check_sieve, detect
-from seewhy.errors import InvalidType, NoSpatialOutput, UnknownParameter, nearest
+from seewhy.errors import InvalidInput, InvalidType, NoSpatialOutput, UnknownParameter, nearest
 from seewhy.explainers import Explainer
 from seewhy.explanation import Explanation, joined
 from seewhy.inputs import Batch, count, opened, together, unpacked
 from seewhy.maps import upsample
 from seewhy.metrics import Case, explaining, resampling
 from seewhy.metrics.trust_grade import TrustGrade
-from seewhy.models import FeatureModel, Model, TokenModel, TransformerModel, at, bound
+from seewhy.models import FeatureModel, GradientModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.towers import spoken
@@ -142,8 +142,7 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
         except NoSpatialOutput as error:  # of tokens or candidates that no method above RISE can place
             if not asked.automatic:
                 raise
-            reason, explainer = (f"Method 'auto' chose RISE. {error}",), asked.build("rise", network)
-            found = explainer.run(batch.inputs, request)
+            found, explainer, reason = _otherwise(network, batch.inputs, request, asked, error)
     seconds = time.perf_counter() - started
     with network.opened():
         said = _said(network, batch.inputs, found, asked.activation_fn)
@@ -236,7 +235,7 @@ def detections(
     return found if many else found[0]
 
 
-_AUTO = ("recipro_cam", "vit_recipro_cam", "det_class_probability_map", "rise")
+_AUTO = ("recipro_cam", "vit_recipro_cam", "grad_cam", "det_class_probability_map", "rise")
 
 
 def _choose(network: Model, inputs: Tensor, request: Request) -> tuple[str, tuple[str, ...]]:
@@ -255,6 +254,19 @@ def _choose(network: Model, inputs: Tensor, request: Request) -> tuple[str, tupl
     except NoSpatialOutput as error:
         return "rise", (f"Method 'auto' chose RISE. {error}",)
     return "recipro_cam", (f"Method 'auto' chose ReciproCAM at layer {layer!r}.",)
+
+
+def _otherwise(
+    network: Model, inputs: Tensor, request: Request, asked: _Asked, error: NoSpatialOutput
+) -> tuple[Attribution, Explainer, tuple[str, ...]]:
+    """The map of a network whose tokens no method can show one by one: by gradients, or from its scores alone."""
+    if isinstance(network, GradientModel):
+        with contextlib.suppress(NoSpatialOutput, InvalidInput, UnknownParameter):
+            explainer = asked.build("grad_cam", network)
+            found = explainer.run(inputs, request)
+            return found, explainer, (f"Method 'auto' chose GradCAM at layer {found.layer!r}. {error}",)
+    explainer = asked.build("rise", network)
+    return explainer.run(inputs, request), explainer, (f"Method 'auto' chose RISE. {error}",)
 
 
 def _detects(network: Model, inputs: Tensor) -> bool:
