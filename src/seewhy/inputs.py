@@ -20,6 +20,7 @@ from seewhy.images.transform import Transform
 from seewhy.images.view import View
 from seewhy.models import Model
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.torch.parts import like
 from seewhy.types import check_inputs
 
 __all__ = ["Batch", "Opened", "count", "opened", "prepare", "together", "unpacked"]
@@ -188,7 +189,7 @@ def _prepared_already(network: Model, inputs: Tensor) -> Batch:
 def _placed(network: Model, inputs: Tensor) -> Tensor:
     """Images go where the network is; tensors that the caller made are left alone."""
     module = getattr(network, "module", None)
-    first = next((p for p in module.parameters() if p.dtype.is_floating_point), None) if module is not None else None
+    first = None if module is None else like(module)
     return inputs if first is None else inputs.to(first.device, first.dtype)
 
 

@@ -26,6 +26,7 @@ from seewhy.images.view import View
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, Said, explaining, resampling
 from seewhy.models import Model
+from seewhy.plain import readable
 from seewhy.types import Sample
 
 __all__ = [
@@ -87,7 +88,7 @@ def reason(error: BaseException) -> str:
     """How a failure is told: our own messages as they are, others with their kind; always valid Unicode."""
     text = str(error).strip() or "no message"
     told = text if isinstance(error, SeewhyError) else f"{type(error).__name__}: {text}"
-    return told.encode("utf-8", "backslashreplace").decode("utf-8")
+    return readable(told)
 
 
 def explain(explainer: Explainer, inputs: Tensor, targets: Any) -> tuple[Attribution, float]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "class_name", "is_flat"]
+__all__ = ["FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "class_name", "is_flat", "readable"]
 
 Box = tuple[float, float, float, float]
 
@@ -37,6 +37,11 @@ def is_flat(low: float, high: float) -> bool:
 def class_name(label: int, names: Sequence[str] | None, word: str = "class") -> str:
     """What a class is called: its name where there is one, else ``word`` and its index."""
     return names[label] if names and 0 <= label < len(names) else f"{word} {label}"
+
+
+def readable(text: str) -> str:
+    """The text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class TensorLike(Protocol):

@@ -172,3 +172,13 @@ def test_only_what_may_be_missing_is_imported_late() -> None:
         if lines:
             found[path.relative_to(SRC).as_posix()] = lines
     assert sorted(found) == sorted(LATER)
+
+
+def test_no_file_leads_back_to_itself() -> None:
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("seewhy", cache_dir=None)
+    left = {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+    while ends := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in ends:
+            del left[module]
+    assert sorted(left) == []  # what is left imports, or is imported by, a circle

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seewhy.errors import InvalidInput
+from seewhy.runs.folder.filesystem import disk_path
 
 __all__ = ["absolute", "here", "import_from", "no_standard_library", "noted", "own", "within"]
 
@@ -55,7 +56,7 @@ def _file(place: str) -> Path:
 
 
 def _place(place: str) -> str:
-    return place if "://" in place else os.path.realpath(place)
+    return place if (path := disk_path(place)) is None else os.path.realpath(path)
 
 
 # ----------------------------------------------------------------------------------------------------------- paths
@@ -93,9 +94,9 @@ def _option(text: str, base: str) -> str:
 
 def within(values: Mapping[str, Any], base: str, place: str) -> bool:
     """Whether a command uses something that lies in the run folder itself, which others may have changed."""
-    if "://" in place:
+    if (path := disk_path(place)) is None:
         return False
-    root = os.path.realpath(place)
+    root = os.path.realpath(path)
     named = [values.get(name) for name in ("checkpoint", "labels", "data", "model")]
     named += [str(one).partition("=")[2] for one in values.get("data_set") or ()]
     texts = [text for one in named if isinstance(one, str) for text in (one, one.partition(":")[2]) if text]

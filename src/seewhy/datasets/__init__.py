@@ -29,7 +29,7 @@ from seewhy.datasets.torch_dataset import TorchDataset
 from seewhy.errors import InvalidInput, UnknownParameter, nearest
 from seewhy.types import Sample
 
-__all__ = ["PICTURES", "Data", "Kind", "open_data", "reopen"]
+__all__ = ["PICTURES", "Data", "Kind", "is_picture", "open_data", "reopen"]
 
 
 class Kind(Protocol):

@@ -33,6 +33,7 @@ from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapabilit
 from seewhy.maps import full_precision
 from seewhy.models.reading import select
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.torch.parts import like
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
 from seewhy.ood._data import Batches, TrainingBatch, as_labels
@@ -79,10 +80,11 @@ class OoDNet(nn.Module):
         promised = _promised(self.underlying)
         self.asks = promised is not None
         self.layer, width = _last_linear(self.underlying, num_classes, promised)
-        like = next((p for p in self.underlying.parameters() if p.dtype.is_floating_point), torch.empty(0))
-        self.class_vectors = nn.Parameter(torch.empty(num_classes, width, device=like.device))
+        shown = like(self.underlying)
+        device = "cpu" if shown is None else shown.device
+        self.class_vectors = nn.Parameter(torch.empty(num_classes, width, device=device))
         nn.init.kaiming_normal_(self.class_vectors)
-        self.g = nn.Sequential(nn.Linear(width, 1), nn.BatchNorm1d(1), nn.Sigmoid()).to(like.device).eval()
+        self.g = nn.Sequential(nn.Linear(width, 1), nn.BatchNorm1d(1), nn.Sigmoid()).to(device).eval()
         self.train_underlying = False
         self.training = False
 

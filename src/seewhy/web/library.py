@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.runs.folder.filesystem import disk_path
 from seewhy.runs.query.run import Counts, Run
 
 __all__ = ["Library", "Opened", "Place"]
@@ -99,8 +100,8 @@ class Library:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.fspath(root)
-        self.remote = "://" in self.root
+        path = disk_path(root)
+        self.root, self.remote = os.fspath(root) if path is None else path, path is None
         if not self.remote and not os.path.isdir(self.root):
             raise InvalidInput(f"There is no folder {self.root!r}. Give a run folder, or a folder with run folders.")
         self._opened: dict[str, Opened] = {}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from seewhy.runs.folder.filesystem import disk_path
 from seewhy.runs.query.run import Failure
 from seewhy.web.library import Library, Opened, Place
 from seewhy.web.queries import FailuresQuery, RunsQuery, SuggestQuery
@@ -131,7 +132,7 @@ def _card(place: Place, opened: Opened | None, reason: str) -> RunCard:
 
 def _folder(path: str) -> tuple[float | None, int | None]:
     """When it last changed, and its size."""
-    if "://" in path:
+    if disk_path(path) is None:
         return None, None
     times, sizes = [0.0], [0]
     for folder in (path, os.path.join(path, "parts"), os.path.join(path, "index"), os.path.join(path, "originals")):
@@ -150,7 +151,7 @@ def failures(opened: Opened, query: FailuresQuery) -> FailuresPage:
     """The page that an address asks for."""
     version = opened.version
     found = opened.run.failures(offset=(query.page - 1) * query.limit, limit=query.limit)
-    address = opened.run.address if "://" in opened.run.address else os.path.abspath(opened.run.address)
+    address = opened.run.address if (path := disk_path(opened.run.address)) is None else os.path.abspath(path)
     command = f"seewhy resume --retry {shlex.quote(address)}" if opened.run.settings.get("command") else ""
     lines = [
         FailureLine(failure=one, label_name="" if one.label is None else opened.run.class_name(one.label))

@@ -7,7 +7,7 @@ from typing import Any
 
 from seewhy.cli.flags import NetworkFlags, PictureFlags, changes, source
 from seewhy.cli.origin import here, import_from
-from seewhy.datasets import PICTURES
+from seewhy.datasets import is_picture
 from seewhy.errors import InvalidInput
 from seewhy.models.loading import load
 
@@ -20,7 +20,7 @@ def pictures(command: PictureFlags) -> list[Path]:
     if command.data_root is not None:
         if not command.data_root.is_dir():
             raise InvalidInput(f"--data-root must be a folder, {str(command.data_root)!r} is not one.")
-        found += sorted(p for p in command.data_root.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+        found += sorted(p for p in command.data_root.rglob("*") if is_picture(p.name) and p.is_file())
     if not found:
         where = f" below {str(command.data_root)!r}" if command.data_root is not None else ""
         raise InvalidInput(f"There is no picture to explain{where}. Name picture files, or a folder with --data-root.")

@@ -18,6 +18,7 @@ from seewhy.cli.resume import Resume
 from seewhy.cli.runs import How, RunCommand, flags
 from seewhy.cli.work.run import carry_out
 from seewhy.errors import InvalidInput
+from seewhy.runs.folder.filesystem import disk_path
 from seewhy.runs.folder.store import Store
 
 __all__ = ["run"]
@@ -28,7 +29,7 @@ _TAKEN -= {"config", "quiet", "out", "trust", "max_pixels"}
 
 def run(command: Resume) -> int:
     """Goes on with the run, and gives the exit code."""
-    folder = command.folder if "://" in command.folder else os.path.abspath(command.folder)
+    folder = command.folder if (path := disk_path(command.folder)) is None else os.path.abspath(path)
     kept = Store(folder).settings()["command"]
     if kept is None:
         raise InvalidInput(

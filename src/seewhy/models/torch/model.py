@@ -26,7 +26,7 @@ from seewhy.models.torch.flow import overhear
 from seewhy.models.torch.further_inputs import Further, arrange, plain
 from seewhy.models.torch.gradients import gradients
 from seewhy.models.torch.head import Head
-from seewhy.models.torch.parts import tensors, walk
+from seewhy.models.torch.parts import like, tensors, walk
 from seewhy.models.torch.pooled_head import Tape
 from seewhy.models.torch.refusal import refusal
 from seewhy.models.torch.state import frozen, hooked, untouched, untouched_by_pass
@@ -155,7 +155,7 @@ class TorchModel:
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype or device is not the network's."""
         check_size(inputs, self.output)
-        first = next((p for p in self.module.parameters() if p.dtype.is_floating_point), None)
+        first = like(self.module)
         if first is None:
             return
         if first.device != inputs.device:

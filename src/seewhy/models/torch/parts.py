@@ -9,10 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["codes", "content", "modules_of", "reached", "tensors", "tensors_in", "trusted", "walk"]
+__all__ = ["codes", "content", "like", "modules_of", "reached", "tensors", "tensors_in", "trusted", "walk"]
 
 _OWN = frozenset(vars(nn.Module()))  # what torch itself keeps in a module
 _PLAIN = (Tensor, str, bytes, int, float, type(None))
+
+
+def like(network: nn.Module) -> Tensor | None:
+    """A parameter that shows where a network is and in what it computes; None where it has none of numbers."""
+    return next((p for p in network.parameters() if p.dtype.is_floating_point), None)
 
 
 def walk(network: nn.Module) -> list[nn.Module]:

@@ -276,6 +276,14 @@ def _patience(kind: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in conf.get(kind, {})}
 
 
+def disk_path(place: str | os.PathLike[str]) -> str | None:
+    """The path of a folder on a disk; None for an address of fsspec's, such as ``s3://bucket/run``."""
+    text = os.fspath(place)
+    for kind in ("file://", "local://"):  # a disk, whose files are to appear whole
+        text = text.removeprefix(kind)
+    return None if "://" in text else text
+
+
 def files(place: str | os.PathLike[str]) -> LocalFiles | RemoteFiles:
     """The folder at a path, or at an address with "://".
 
@@ -284,13 +292,11 @@ def files(place: str | os.PathLike[str]) -> LocalFiles | RemoteFiles:
         MissingDependency: a library for this kind of address is not installed.
         StorageError: the address cannot be reached.
     """
-    text = os.fspath(place)
-    for kind in ("file://", "local://"):  # a disk, whose files are to appear whole
-        text = text.removeprefix(kind)
+    text = disk_path(place)
+    if text is None:
+        return RemoteFiles(os.fspath(place))
     if "\0" in text or not text:
         raise InvalidInput(f"A run folder is a path or an address, got {text!r}.")
-    if "://" in text:
-        return RemoteFiles(text)
     try:
         return LocalFiles(Path(text).expanduser().absolute())
     except (OSError, RuntimeError) as error:  # the working directory is gone; nobody is called so

@@ -29,7 +29,6 @@ __all__ = [
     "ThumbnailRow",
     "TreeRow",
     "UncertaintyRow",
-    "readable",
     "table",
     "told",
 ]
@@ -387,11 +386,6 @@ SCHEMA = pa.schema(
         pa.field("said", pa.list_(_record(**_LABEL, explainer=_TEXT, metric=_TEXT, text=_TEXT))),
     ]
 )  # fmt: skip
-
-
-def readable(text: str) -> str:
-    """The text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _Told(Protocol):

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 from seewhy.draw.scale import white
+from seewhy.plain import readable
 from seewhy.runs.folder.codec import encode
 from seewhy.runs.folder.parts import checksum
-from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, readable
+from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow
 from seewhy.runs.folder.tasks import PREDICT
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture

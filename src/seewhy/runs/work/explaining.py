@@ -25,8 +25,9 @@ from seewhy.judging import Judgement
 from seewhy.metrics import Case, Metric
 from seewhy.models import FeatureModel, Model, at, varies
 from seewhy.perturbation import exclusive
+from seewhy.plain import readable
 from seewhy.runs.folder.codec import decode
-from seewhy.runs.folder.rows import CostRow, NoteRow, SaidRow, ScoreRow, TreeRow, UncertaintyRow, readable
+from seewhy.runs.folder.rows import CostRow, NoteRow, SaidRow, ScoreRow, TreeRow, UncertaintyRow
 from seewhy.runs.folder.tasks import COUNTERFACTUAL, EXPLAIN, PREDICT, UNCERTAINTY
 from seewhy.runs.work import matching as detecting
 from seewhy.runs.work.batches import Batches

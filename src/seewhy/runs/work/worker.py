@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seewhy.errors import FAILURES, InvalidInput
+from seewhy.models.torch.parts import like
 from seewhy.runs.folder.rows import FailureRow
 from seewhy.runs.folder.tasks import EXPLAIN, PREDICT, READ
 from seewhy.runs.work import explaining
@@ -169,5 +170,5 @@ def _check_same(picture: Picture) -> None:
 def _readers(model: Any) -> int:
     """Beside an accelerator the cores are free; a network on the CPU shares them with who reads."""
     module = getattr(model, "module", None)
-    first = next(module.parameters(), None) if module is not None else None
+    first = None if module is None else like(module)
     return min(8, os.cpu_count() or 1) if first is not None and first.device.type != "cpu" else 2
