@@ -131,7 +131,7 @@ def test_unreadable_files_name_themselves_and_the_reason(tmp_path: Path) -> None
         "loop": "Too many levels of symbolic links.",
         "pipe": "expected an ordinary file, got a pipe, socket or device.",
         "": "expected a file, got a directory; pass the pictures in it one by one.",
-        "nul\0.png": "embedded null byte.",
+        "nul\0.png": "a file's name has no null character.",
     }
     for name, reason in reasons.items():
         source = os.path.join(tmp_path, name)

@@ -104,6 +104,8 @@ def _read_file(path: Path, most: int | None) -> Image.Image:
 
 def _ordinary(path: Path) -> Path:
     """The path, if it is that of a file with something in it; a pipe or a device would be read without end."""
+    if "\0" in str(path):  # each version of Python has other words for it
+        raise ValueError("a file's name has no null character")
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise ValueError("expected a file, got a directory; pass the pictures in it one by one")
