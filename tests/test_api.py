@@ -246,6 +246,7 @@ def test_notebook_picture_and_one_line(model: object) -> None:
     found = seewhy.explain(model, picture(), [4, 0], "grad_cam")
     assert Image.open(BytesIO(found._repr_png_())).width > 3 * 320
     assert repr(found).startswith("Explanation(grad_cam of Red: 1 x 2 maps (16, 16), [['red thing'")
+    assert repr(found).endswith(", probability)")
 
 
 def test_the_key_names_the_raw_values_of_the_first_and_last_colour(model: object) -> None:

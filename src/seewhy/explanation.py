@@ -292,9 +292,10 @@ class Explanation:
         return out.getvalue()
 
     def __repr__(self) -> str:
-        """What it is about, in one line."""
+        """What it is about, in one line, with the unit of its numbers."""
         n, t = self.raw.shape[:2]
-        return f"Explanation({self.method} of {self.model}: {n} x {t} maps {tuple(self.raw.shape[2:])}, {self.labels})"
+        maps = f"{n} x {t} maps {tuple(self.raw.shape[2:])}"
+        return f"Explanation({self.method} of {self.model}: {maps}, {self.labels}, {self.quantity})"
 
     def _image_summary(self, i: int) -> dict[str, Any]:
         low, high = self.raw[i].amin((1, 2)).tolist(), self.raw[i].amax((1, 2)).tolist()

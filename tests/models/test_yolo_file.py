@@ -157,9 +157,10 @@ def test_the_command_line_takes_the_name_of_a_head(tmp_path: Path, capsys: Any) 
 
 def test_heads_by_name_and_what_they_need(tmp_path: Path) -> None:
     path = bare(tmp_path)
-    assert seewhy.load(path, head="yolov8", labels=NAMES).output == YOLOv8(size=SIZE, classes=3)
-    assert seewhy.load(path, head="endtoend", labels=NAMES).output == EndToEnd(num_classes=3)
-    assert seewhy.load(path, head="detr").output == DETR(size=SIZE)
+    load: Any = seewhy.load
+    assert load(path, head="yolov8", labels=NAMES).output == YOLOv8(size=SIZE, classes=3)
+    assert load(path, head="endtoend", labels=NAMES).output == EndToEnd(num_classes=3)
+    assert load(path, head="detr").output == DETR(size=SIZE)
     for name, said in (
         ("endtoend", r"^Head 'endtoend' needs the class names of bare\.onnx: pass labels \(--labels FILE\)\.$"),
         ("ssd", r"^An SSD's boxes are told from its anchors, which a name does not give"),
