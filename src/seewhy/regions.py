@@ -7,7 +7,6 @@ Semantic Segmentation via Gradient-Weighted Class Activation Mapping", 2020, arX
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seewhy.boxes import box_mask
+from seewhy.checks import is_number
 from seewhy.detection import check_label, in_range
 from seewhy.errors import InvalidTarget
 from seewhy.images.view import View
@@ -208,7 +208,7 @@ def _places(outputs: Outputs, name: str) -> tuple[int, int]:
 
 
 def _check_numbers(region: tuple[Any, ...]) -> None:
-    good = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in region)
+    good = all(map(is_number, region))
     if not good or (len(region) == 4 and not (region[0] < region[2] and region[1] < region[3])):
         raise InvalidTarget(
             "A region is a mask (H, W), a box (x0, y0, x1, y1) with x0 < x1 and y0 < y1, or a point (x, y), got "

@@ -31,7 +31,7 @@ def explainers(model: Model | None, given: Any, activation_fn: Any) -> dict[str,
 
     def make(one: Any) -> Explainer:
         if isinstance(one, Explainer):
-            return replace(one, network=model)
+            return one if model is None else replace(one, network=model)
         name, parameters = parse(one) if isinstance(one, str) else (one, {})
         return build(name, model, activation_fn, parameters)
 
