@@ -43,6 +43,9 @@ CASES: dict[str, tuple[list[dict[str, Any]], set[str], set[str]]] = {
         [row("p1", "a", 1, ["predict"]), row("p2", "b", 2, ["predict", CAM]), row("p3", "a", 3, [RISE])],
         {"predict", RISE}, set(),
     ),
+    "a newer row in a part whose name comes first": (
+        [row("p2", "a", 1, ["predict", RISE]), row("p1", "b", 2, ["predict"])], {"predict"}, set(),
+    ),
     "two that were written at one moment": (
         [row("p1", "a", 1, ["predict", RISE]), row("p2", "b", 1, ["predict"])], {"predict"}, set(),
     ),
