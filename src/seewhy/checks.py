@@ -105,6 +105,17 @@ def check_folder(place: str | os.PathLike[str]) -> None:
     path = os.path.abspath(place)
     while not os.path.lexists(path):
         path = os.path.dirname(path)
-    wrong = errno.ENOTDIR if not os.path.isdir(path) else 0 if os.access(path, os.W_OK | os.X_OK) else errno.EACCES
+    if not os.path.isdir(path):
+        wrong = errno.ENOTDIR
+    elif os.access(path, os.W_OK | os.X_OK):
+        wrong = 0
+    else:
+        wrong = errno.EROFS if _is_read_only(path) else errno.EACCES
     if wrong:
         raise storage_error(OSError(wrong, os.strerror(wrong)), str(place), "written")
+
+
+def _is_read_only(path: str) -> bool:
+    """Whether nobody can write on the disk."""
+    asked = getattr(os, "statvfs", None)  # not on Windows
+    return asked is not None and bool(asked(path).f_flag & os.ST_RDONLY)

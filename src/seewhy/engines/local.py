@@ -76,7 +76,7 @@ class _Process:
     def _ask(self, future: Future[Any], method: str, arguments: tuple[Any, ...]) -> None:
         try:
             self.here.send((method, arguments))
-            good, answer = self.here.recv()
+            good, answer = self._answer()
         except (EOFError, OSError):
             self.process.join(5)
             future.set_exception(LaneLost(f"its process ended with exit code {self.process.exitcode}."))
@@ -85,6 +85,13 @@ class _Process:
             future.set_result(answer)
         else:
             future.set_exception(answer)
+
+    def _answer(self) -> tuple[bool, Any]:
+        try:
+            answer: tuple[bool, Any] = self.here.recv()
+        except TypeError as error:  # what the pipe raises when another thread closes it meanwhile
+            raise EOFError from error
+        return answer
 
     def close(self) -> None:
         self.here.close()

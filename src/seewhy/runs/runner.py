@@ -119,7 +119,8 @@ class Runner:
         """
         began, store = time.perf_counter(), Store(self.job.place)
         known = store.settings() if store.exists() else None
-        store.files.check()
+        if known is None:  # in a run that is complete, nothing is to be written
+            store.files.check()
         job = self.job if known is None else replace(self.job, **{n: known[n] for n in _KEPT})
         tools = Tools.of(job, known)
         tools, settings = _settle(tools, known, self.command)
