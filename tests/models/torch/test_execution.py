@@ -363,3 +363,34 @@ def test_random_numbers_of_numpy_and_python_are_said(make: Callable[[], nn.Modul
 def test_numbers_that_are_drawn_and_do_not_matter_are_not_said() -> None:
     network = build(_Drawing, lambda: 0 * random.random())
     assert not [w for w in GradCAM(network).run(pictures(1), 1).warnings if "each pass" in w]
+
+
+class _CBAM(Pooled):
+    """Gates for channels and for places behind the last map (Woo 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Linear(16, 4), nn.Linear(4, 16)
+        self.gate = nn.Sequential(nn.Conv2d(2, 1, 3, padding=1), nn.Sigmoid())
+
+    def attended(self, maps: Tensor) -> Tensor:
+        """The maps times both gates."""
+        pooled = (maps.mean((2, 3)), maps.amax((2, 3)))
+        maps = (
+            maps * torch.stack([self.excite(self.squeeze(p).relu()) for p in pooled]).sum(0).sigmoid()[:, :, None, None]
+        )
+        return maps * self.gate(torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.attended(self.features(x)).mean((2, 3)))
+
+
+def test_gates_for_places_are_no_maps() -> None:
+    network, x = build(_CBAM), pictures()
+    found = GradCAM(network).run(x, 1)
+    assert found.layer == "act2"
+    maps = network.features(x).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(network.fc(network.attended(maps).mean((2, 3)))[:, 1].sum(), maps)
+    want = (slope.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu().detach()
+    assert bool(want.any())
+    close(found.raw, want, atol=1e-6, rtol=1e-4)
