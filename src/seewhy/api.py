@@ -260,7 +260,7 @@ def _otherwise(
     network: Model, inputs: Tensor, request: Request, asked: _Asked, error: NoSpatialOutput
 ) -> tuple[Attribution, Explainer, tuple[str, ...]]:
     """The map of a network whose tokens no method can show one by one: by gradients, or from its scores alone."""
-    if isinstance(network, GradientModel):
+    if isinstance(network, GradientModel) and not _detects(network, inputs):
         with contextlib.suppress(NoSpatialOutput, InvalidInput, UnknownParameter):
             explainer = asked.build("grad_cam", network)
             found = explainer.run(inputs, request)

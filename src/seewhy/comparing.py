@@ -228,7 +228,7 @@ def _sample(one: Any, number: int) -> Sample:
     if sample.name:
         return sample
     path = sample.image if isinstance(sample.image, str) else getattr(sample.image, "filename", None)
-    return replace(sample, name=str(path or getattr(sample.image, "name", None) or f"picture {number}"))
+    return replace(sample, name=str(path or getattr(sample.image, "name", None) or f"image {number}"))
 
 
 def _settings(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import seewhy
@@ -243,11 +244,12 @@ def test_an_archive_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["builtins:exit", "builtins:print", "code:interact", "os:abort", "os.path:join"])
-def test_python_itself_has_no_networks(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_itself_has_no_networks(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = f"There is no model {name!r}: {name.partition(':')[0]} is a module of Python itself."
     with pytest.raises(UnknownName, match=re.escape(said)):
         load(name)
-    assert cli.main(["explain", "--model", name, "x.png"]) == 2
+    Image.new("RGB", (8, 8)).save(picture := str(tmp_path / "x.png"))
+    assert cli.main(["explain", "--model", name, picture]) == 2
     assert said in capsys.readouterr().err
 
 
