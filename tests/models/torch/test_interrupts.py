@@ -1,7 +1,11 @@
-"""An interrupt may come at any moment: no hook is left, no weight and no setting changed."""
+"""An interrupt may come at any moment: no hook is left, no weight and no setting changed.
+
+In a process of its own: where torch has compiled something, Python 3.11 may turn in circles under `sys.setprofile`.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -47,8 +51,17 @@ def _at_every_place(work: Callable[[], None], check: Callable[[], None]) -> int:
         place += 1
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 def test_interrupts_at_every_place_leave_no_hook_and_no_changed_weight() -> None:
+    done = subprocess.run([sys.executable, __file__], check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    places = [int(n) for n in done.stdout.split()]
+    assert len(places) == 5
+    assert min(places) > 10
+
+
+def _interrupted() -> list[int]:
+    """How many places there were in the work of each kind."""
     network, x = build(networks.Pooled).half().train(), pictures(1)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     floating = [network.conv1.weight, network.fc.weight]
@@ -81,4 +94,8 @@ def test_interrupts_at_every_place_leave_no_hook_and_no_changed_weight() -> None
         assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
         assert not turns._table.held
 
-    assert [_at_every_place(work, check) > 10 for work in (hooks, grads, wide, random_weights, evaluated)] == [True] * 5
+    return [_at_every_place(work, check) for work in (hooks, grads, wide, random_weights, evaluated)]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(" ".join(map(str, _interrupted())))
