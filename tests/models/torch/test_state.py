@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seewhy.errors import InvalidInput, NoSpatialOutput, UnknownLayer
 from seewhy.explainers.grad_cam import GradCAM
 from seewhy.models.torch.model import TorchModel
+from seewhy.models.torch.state import on
 from support import networks
 from support.networks import build, pictures
 from support.typed import of_kind, present
@@ -68,8 +69,13 @@ def test_batch_norm_without_statistics_is_refused() -> None:
 
 @pytest.mark.compile
 def test_a_compiled_function_inside_the_network_is_run_uncompiled() -> None:
-    torch.compiler.reset()  # else torch counts what other tests compiled, and compiles no more after eight times
-    network, x = build(networks.Pooled), pictures()
+    class Fresh(networks.Pooled):
+        """Code of its own: what other tests compiled too often, torch compiles no more in this process."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.features(x).mean((2, 3)))
+
+    network, x = build(Fresh), pictures()
     want = TorchModel(network).features(x, "act2").maps
     compiled = []
 
@@ -142,3 +148,18 @@ def test_what_others_hooks_keep_is_what_ours_hands_on() -> None:
     (slope,) = torch.autograd.grad((network.second(own.relu()) * own)[:, 1].mean(), own)
     by_hand = (own * slope.mean((2, 3), keepdim=True)).sum(1).relu()
     torch.testing.assert_close(found.raw[:, 0], by_hand.detach())
+
+
+def test_a_hook_is_given_the_arguments_from_the_first_tensor_on() -> None:
+    class Scaled(nn.Module):
+        def forward(self, factor: int, x: torch.Tensor, more: float = 0.0) -> torch.Tensor:
+            return factor * x + more
+
+    module, x = Scaled(), torch.ones(2)
+    with on(module, before=lambda _module, args: (args[0] + 1, *args[1:])):
+        assert module(3, x).tolist() == [6, 6]
+        assert module(3, x, 0.5).tolist() == [6.5, 6.5]
+        assert module(3, x=x).tolist() == [6, 6]
+    with on(module, before=lambda _module, args: args[0] + 1):
+        assert module(3, x).tolist() == [6, 6]
+    assert module(3, x).tolist() == [3, 3]

@@ -253,8 +253,9 @@ def on(
 ) -> Iterator[None]:
     """Hooks before and after the module's forward, which act in this thread; see `torch.nn.Module` for ``options``.
 
-    The caller has the network to itself. The hook before is given the arguments without a name; where the module's
-    first one was given by its name, that one; with ``named``, all. Where a module gives a tuple of one tensor and
+    The caller has the network to itself. The hook before is given the arguments without a name, from the first tensor
+    on (others may stand before it, as sizes do in exported programs); where no tensor is among them, the first with a
+    name; with ``named``, all. Where a module gives a tuple of one tensor and
     nothing else, as blocks of transformers do, the hook after is given the tensor, and what it returns takes the
     tensor's place.
     """
@@ -278,11 +279,13 @@ def on(
 
 
 def _of_first(hook: Any, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Calls a hook before the forward with the first tensor among the arguments, also where that has a name."""
+    """Calls a hook before the forward with the arguments from the first tensor on, also where that has a name."""
     name = next((key for key, value in kwargs.items() if isinstance(value, Tensor)), None)
-    if args or name is None:
-        found = hook(module, args)
-        return None if found is None else (found if isinstance(found, tuple) else (found,), kwargs)
+    place = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
+    if place is not None or name is None:
+        start = place or 0
+        found = hook(module, args[start:])
+        return None if found is None else ((*args[:start], *(found if isinstance(found, tuple) else (found,))), kwargs)
     found = hook(module, (kwargs[name],))
     if found is None:
         return None
