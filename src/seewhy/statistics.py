@@ -6,10 +6,10 @@ of n images, g their skewness and a = g / (3 sqrt(n)), Hall's transformation tak
     h = a / 2 + ((1 + a t)^3 - 1) / (3 a)
 
 A mean's interval has all values for which h stays within the quantiles of Student's t with n - 1 degrees of freedom,
-at 1 - 0.7 (1 - confidence): few images show too little of their skewness, and the rest is for that; it goes twice as
-far as that of t at most. Images that are
+at 1 - 0.7 (1 - confidence): few images show too little of their skewness, and the rest is for that. Of fewer than 15
+images, no two alike (levels have no long tail), the rest is more, up to 0.65. It goes at most twice as far as t. Images
 all at the ends of the metric's range are hits and misses; their interval is Wilson's. Fewer than six images (five of
-hits and misses), or equal ones in between, tell nothing: there is no interval.
+hits and misses), or equal ones, tell nothing: there is no interval.
 
 Two explainers are compared image by image. Whether a difference is real is decided for the whole table at once: the
 signs of all differences of an image are flipped together, and a p-value (of t) is as large as the share of flips of
@@ -46,12 +46,12 @@ __all__ = ["FEWEST", "FEWEST_PAIRS", "Best", "Difference", "Interval", "Judged",
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 FEWEST = 6  # images of which a mean's interval can be told
-FEWEST_HITS = 5  # the same, where each image is a hit or a miss
+FEWEST_HITS = 5  # where each is a hit or a miss
 FEWEST_PAIRS = 6  # images on which two explainers must differ: 5 have one sign in a case of 16
 BLOCKS = 256  # groups of images whose signs are flipped
 AT_ONCE = 500_000  # statistics that are computed at a time
 STRETCH = 2  # times as far as t goes, h goes at most: beyond, the few images say nothing about their skewness
-KEPT = 0.7  # share of the error that the t distribution may use; the rest is for skewness that was not seen
+KEPT = (0.35, 0.7)  # of 6, of 15 images: share of the error for t; the rest is for skewness that was not seen
 
 
 class Interval(NamedTuple):
@@ -170,7 +170,7 @@ def interval(values: Floats, *, ends: tuple[float, float] = (-np.inf, np.inf), c
     mean = float(known.mean())
     if np.ptp(known) <= 1e-9 * np.abs(known).max():
         return Interval(mean, np.nan, np.nan, n, "All pictures have the same value, which tells no interval.")
-    below, above = _hall(known, KEPT * (1 - confidence))
+    below, above = _hall(known, _kept(known) * (1 - confidence))
     return Interval(mean, max(low, below), min(high, above), n, "")
 
 
@@ -179,8 +179,7 @@ def _at_ends(values: Floats, ends: tuple[float, float]) -> Bools:
     low, high = ends
     if not (np.isfinite(low) and np.isfinite(high) and high > low):
         return np.zeros(np.shape(values), dtype=bool)
-    near = 1e-9 * (high - low)
-    found: Bools = (np.abs(values - low) <= near) | (np.abs(values - high) <= near)
+    found: Bools = np.minimum(np.abs(values - low), np.abs(values - high)) <= 1e-9 * (high - low)
     return found
 
 
@@ -191,11 +190,15 @@ def _wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
     return max(0.0, float(low)), min(1.0, float(high))
 
 
+def _kept(values: Floats) -> float:
+    """The share of the error that the t distribution may use."""
+    return float(np.interp(len(values), (FEWEST, 15), KEPT)) if len(np.unique(values)) == len(values) else KEPT[1]
+
+
 def _hall(values: Floats, p: float) -> tuple[float, float]:
     """Between which true means h of ``values`` (n,), which are not all equal, has a two-sided p-value over ``p``."""
-    n, mean = len(values), float(values.mean())
-    quantile = -float(stdtrit(n - 1, p / 2))
-    a, error = _skewed(values), float(values.std(ddof=1)) / math.sqrt(n)
+    n, mean, a = len(values), float(values.mean()), _skewed(values)
+    quantile, error = -float(stdtrit(n - 1, p / 2)), float(values.std(ddof=1)) / math.sqrt(n)
     if abs(a) < 1e-9:
         return mean - error * quantile, mean + error * quantile
     ends = [(float(np.cbrt(1 + 3 * a * (q - a / 2))) - 1) / a for q in (quantile, -quantile)]
@@ -206,7 +209,7 @@ def _hall(values: Floats, p: float) -> tuple[float, float]:
 def _hall_p(values: Floats) -> float:
     """The two-sided p-value that the true mean of ``values`` (n,), which are not all equal, is 0."""
     n, a = len(values), _skewed(values)
-    t = float(values.mean()) * math.sqrt(n) / float(values.std(ddof=1))
+    t = float(values.mean() / values.std(ddof=1)) * math.sqrt(n)
     h = t if abs(a) < 1e-9 else a / 2 + ((1 + a * t) ** 3 - 1) / (3 * a)
     return float(2 * stdtr(n - 1, -max(abs(h), abs(t) / STRETCH)))
 
@@ -436,7 +439,7 @@ class _Pair:
     def own_p(self) -> float:
         """Of t and of h the larger p-value."""
         found = float(self.p(self.known.sum() / self.scale))
-        return found if self.span else max(found, _hall_p(self.known) / KEPT)
+        return found if self.span else max(found, _hall_p(self.known) / _kept(self.known))
 
     def around(self, p: float, real: bool) -> tuple[float, float]:
         """Between which true differences the larger p-value is more than ``p``; 0 is one unless they are real."""
@@ -444,7 +447,7 @@ class _Pair:
         variance = max(0.0, (self.scale / self.size) ** 2 - middle**2)
         quantile = float(ndtri(p / 2) if self.span else stdtrit(self.freedom, p / 2))
         reach = -quantile * math.sqrt(variance / self.freedom)
-        low, high = (middle, middle) if self.span else _hall(self.known, KEPT * p)
+        low, high = (middle, middle) if self.span else _hall(self.known, _kept(self.known) * p)
         low, high = min(low, middle - reach), max(high, middle + reach)
         return (low, high) if real else (min(low, 0.0), max(high, 0.0))
 
@@ -480,9 +483,7 @@ def _blocks(values: Floats) -> Floats:
     values = np.nan_to_num(values, nan=0.0)
     if len(values) <= BLOCKS:
         return values
-    padded = np.zeros(-(-len(values) // BLOCKS) * BLOCKS)
-    padded[: len(values)] = values
-    found: Floats = padded.reshape(-1, BLOCKS).sum(0)
+    found: Floats = np.pad(values, (0, -len(values) % BLOCKS)).reshape(-1, BLOCKS).sum(0)
     return found
 
 
