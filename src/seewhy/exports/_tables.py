@@ -24,7 +24,12 @@ FAILURES = Failure._fields
 def schema(run: Run) -> pa.Schema:
     """The columns, and one for every explainer and metric; of a detector also where each box is."""
     scores = {f"{explainer}/{metric}": pa.float64() for explainer in run.explainers for metric in run.metrics}
-    return pa.schema({**COLUMNS, **scores, **(BOXES if run.detects else {})})
+    return pa.schema({**_named(run), **scores, **(BOXES if run.detects else {})})
+
+
+def _named(run: Run) -> dict[str, pa.DataType]:
+    """The columns; the network's number is called what it is: probability, logit or value."""
+    return {run.quantity if name == "probability" else name: kind for name, kind in COLUMNS.items()}
 
 
 def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
@@ -35,7 +40,8 @@ def label_batches(run: Run) -> Iterator[pa.RecordBatch]:
         columns["predicted_class"] = _class_names(run, columns["predicted"])
         if run.detects:
             columns |= _boxes(run, columns["sample"].to_pylist(), columns["detection"].to_pylist())
-        order = [*COLUMNS, *(name for name in columns if name not in COLUMNS)]
+        first = _named(run)
+        order = [*first, *(name for name in columns if name not in first)]
         yield pa.RecordBatch.from_arrays([columns[name] for name in order], order)
 
 

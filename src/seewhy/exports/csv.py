@@ -27,7 +27,8 @@ class Csv:
         """Writes ``out``, and NAME-failures.csv where something failed.
 
         Columns: sample, name, source, position, label (class index), class (its name), truth, flag (TP, FN, FP, TN),
-        probability, predicted, predicted_class, mean, std, low and high of the probability, entropy and
+        probability (or logit or value, where the run's numbers are that), predicted, predicted_class, mean, std, low
+        and high of the probability, entropy and
         mutual_information where uncertainty ran, then EXPLAINER/METRIC; a cell is empty where there are no data.
         Of a detector one line is one box, and at the end stand its number, x0, y0, x1, y1 in pixels of the image and
         its overlap with the truth.

@@ -37,7 +37,7 @@ def csv_of(page: SaliencyPage) -> bytes:
     metrics = sorted({v.metric for s in page.samples for one in s.labels for m in one.maps for v in m.values})
     out = io.StringIO()
     lines = csv.writer(out)  # lines end with CR LF: of "\n" alone a "\r" in a name would not be quoted
-    own = ["sample", "name", "position", "label", "class", "flag", "answer", "probability"]
+    own = ["sample", "name", "position", "label", "class", "flag", "answer", page.quantity]
     own += ["mean", "std", "low", "high", "outside"]
     own += ["box", "x0", "y0", "x1", "y1", "overlap"] if page.detects else []
     lines.writerow(map(guarded, [*own, "explainer", "map_low", "map_high", "note", *metrics]))

@@ -34,8 +34,8 @@ def _without_empty(value: Any) -> Any:
 
 
 Label = Annotated[int, Field(ge=0, lt=1 << 31)]
-_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Number = Annotated[_Share | None, BeforeValidator(_or_none)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]  # a probability, or a logit
+Number = Annotated[_Finite | None, BeforeValidator(_or_none)]
 Labels = Annotated[list[Label], BeforeValidator(_without_empty), Field(max_length=100)]
 Flags = Annotated[list[Flag], BeforeValidator(_without_empty), Field(max_length=4)]
 Direction = Annotated[bool | None, BeforeValidator(_or_none)]  # None: worst first

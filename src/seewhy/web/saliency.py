@@ -188,6 +188,7 @@ class SaliencyPage:
         threshold: of the probability above which a class counts as predicted.
         uncertain: whether the run knows how sure the network is.
         detects: whether the labels are boxes of a detector.
+        quantity: what the network's numbers are: "probability", "logit" or "value".
         samples: of this page.
     """
 
@@ -206,6 +207,7 @@ class SaliencyPage:
     threshold: float | None
     uncertain: bool
     detects: bool
+    quantity: str
     samples: list[SampleCard]
 
 
@@ -228,6 +230,7 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
         sorts=_sorts(opened), falls=falls(run.settings, query.sort, query.descending),
         worst=falls(run.settings, query.sort, None), threshold=run.settings.get("threshold"),
         uncertain=bool(run.settings.get("uncertainty")), detects=run.detects,
+        quantity=run.quantity,
         samples=[_sample(opened, query, hit, names, on) for hit in found],
     )  # fmt: skip
 
@@ -288,18 +291,19 @@ def picture_urls(record: SampleRecord) -> tuple[str, str]:
 
 
 _NAMES = {
-    "position": "Order of the data", "probability": "Probability", "uncertainty": "Uncertainty (deviation)",
+    "position": "Order of the data", "uncertainty": "Uncertainty (deviation)",
     "entropy": "Entropy", "mutual_information": "Mutual information",
 }  # fmt: skip
 
 
 def _sorts(opened: Opened) -> list[Choice]:
     unsure = bool(opened.run.settings.get("uncertainty"))
+    names = _NAMES | {"probability": opened.run.quantity.capitalize()}
     found = []
     for name in opened.run.sorts:
         if name in ("uncertainty", "entropy", "mutual_information") and not unsure:
             continue
-        found.append(Choice(value=name, name=_NAMES.get(name) or _spoken(opened, name)))
+        found.append(Choice(value=name, name=names.get(name) or _spoken(opened, name)))
     return found
 
 

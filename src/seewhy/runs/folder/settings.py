@@ -158,10 +158,11 @@ def _sieve(value: Any) -> bool:
     )
 
 
+QUANTITIES = ("probability", "logit", "value")  # what the network's numbers are
 _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (_text, "a text"), "created": (_text, "a text"), "format": (_whole, "a whole number"),
     "model": (_model, "an object with name and digest"), "activation": (_maybe(_text), "a text or null"),
-    "exclusive": (_flag, "true or false"),
+    "exclusive": (_flag, "true or false"), "quantity": (lambda value: value in QUANTITIES, " or ".join(QUANTITIES)),
     "threshold": (_share, "a number from 0 to 1"), "classes": (_maybe(_names), "a list of names or null"),
     "explainers": (_labelled(_made), "labels with class, name, parameters and id each"),
     "metrics": (_labelled(_metric), "labels with class, name, parameters, id, better and range each"),
@@ -172,7 +173,7 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "precision": (lambda value: value in ("auto", "float32", "float16"), "'auto', 'float32' or 'float16'"),
     "command": (_maybe(_record), "an object or null"), "detection": (_maybe(_sieve), "thresholds, or null"),
 }  # fmt: skip
-_MAY_MISS = {"detection", "exclusive", "classes", "uncertainty", "counterfactual", "command"}
+_MAY_MISS = {"detection", "exclusive", "quantity", "classes", "uncertainty", "counterfactual", "command"}
 
 
 def checked(found: Any, name: str, latest: int) -> dict[str, Any]:
@@ -199,7 +200,7 @@ def checked(found: Any, name: str, latest: int) -> dict[str, Any]:
     _check_values(found, name)
     if len(found["explainers"]) * len(found["metrics"]) > MOST_PAIRS:
         raise InvalidInput(f"{name} has more than {MOST_PAIRS} pairs of an explainer and a metric.")
-    return {**dict.fromkeys(_MAY_MISS - {"detection", "exclusive"}), **found}
+    return {**dict.fromkeys(_MAY_MISS - {"detection", "exclusive", "quantity"}), **found}
 
 
 def _check_values(found: Mapping[str, Any], name: str) -> None:

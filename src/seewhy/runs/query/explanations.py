@@ -52,6 +52,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
         labels=[_names(run, record, labels)],
         probabilities=torch.tensor([probabilities]),
         predicted=[(run.class_name(best), record.probability or 0.0)],
+        quantity=run.quantity,
         method=about["name"],
         parameters=about["parameters"],
         model=run.settings["model"]["name"],

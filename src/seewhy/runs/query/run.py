@@ -115,6 +115,11 @@ class Run:
         return bool(self.settings.get("exclusive", softmax)) and not self.detects
 
     @property
+    def quantity(self) -> str:
+        """What the numbers are that the network gives to classes: "probability", "logit" or "value"."""
+        return str(self.settings.get("quantity", "probability"))  # of earlier versions nothing else is known
+
+    @property
     def drawn(self) -> tuple[str, ...]:
         """The explainers whose maps are kept; those of baselines that a run adds are judged and dropped."""
         about = self.settings["explainers"]
@@ -219,8 +224,9 @@ class Run:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All labels as a flat table, in the order of the data, block by block.
 
-        Columns: sample, name, source, position, label (class index), truth, flag, probability, predicted, mean, std,
-        low, high, entropy, mutual_information, then "EXPLAINER/METRIC" for every pair, null where there is no value.
+        Columns: sample, name, source, position, label (class index), truth, flag, probability (or what else the
+        numbers are, see `quantity`), predicted, mean, std, low, high, entropy, mutual_information, then
+        "EXPLAINER/METRIC" for every pair, null where there is no value.
         Of a detector also "detection", the number of the box, which `SampleRecord.detections` has.
         """
         with self._base.moment() as now:
@@ -237,7 +243,7 @@ class Run:
                     "FROM labels JOIN pictures USING (s) ORDER BY labels.position, labels.sample, label"
                 )
             )
-            names = [*own, "probability", "predicted", *rest, *(f"{e}/{m}" for e, m in plan.score)]
+            names = [*own, self.quantity, "predicted", *rest, *(f"{e}/{m}" for e, m in plan.score)]
             names += ["detection"] if self.detects else []
             for batch in reader:
                 yield pa.RecordBatch.from_arrays(batch.columns, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,7 +53,8 @@ class Status:
         of = "" if counts.total is None else f" of {counts.total}"
         lines = [
             f"{self.place}: {counts.samples}{of} pictures, {counts.labels} labels, {counts.maps} maps",
-            f"  model {made['model']['name']}, activation {made['activation']}, threshold {made['threshold']:g}; "
+            f"  model {made['model']['name']}, activation {made['activation']}, "
+            f"threshold {made['threshold']:g}{_of(made)}; "
             f"data {made['data'].get('root') or made['data'].get('kind')}; begun {made['created']}",
         ]
         if any(counts.flags.values()):
@@ -96,6 +98,12 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
         failures=list(listed),
         damaged=run.damaged,
     )
+
+
+def _of(settings: Mapping[str, Any]) -> str:
+    """Of what the threshold is, where that is no probability."""
+    quantity = settings.get("quantity", "probability")
+    return "" if quantity == "probability" else f" of the {quantity}"
 
 
 def _table(scores: list[Score]) -> list[str]:

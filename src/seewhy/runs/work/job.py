@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +130,7 @@ class Tools:
         ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
         unkept: labels of explainers whose maps are judged and not kept.
         exclusive: whether the classes exclude each other, so that the likeliest is the prediction.
+        quantity: what the network's numbers are: "probability", "logit" or "value".
     """
 
     job: Job
@@ -146,6 +147,7 @@ class Tools:
     notes: tuple[str, ...] = ()
     unkept: frozenset[str] = frozenset()
     exclusive: bool = False
+    quantity: str = "probability"
 
     @classmethod
     def of(cls, job: Job, known: Mapping[str, Any] | None = None) -> Tools:
@@ -165,7 +167,8 @@ class Tools:
         model = _rows(model, data, limit)
         model, data, classes = _bound(model, data, known, limit)
         sieve = _sieve(job, model, data, known, limit)
-        function, notes, alone = _activation(job, model, data, known, limit)
+        scores = _scores(job, model, data, known, limit)
+        function = scores.activation
         job = replace(job, activation_fn=function)
         methods, metrics = specs.explainers(model, job.explainers, function), specs.metrics(job.metrics, function)
         chance = judging.baselines(model, methods, job.baselines) if methods and metrics else {}
@@ -183,7 +186,7 @@ class Tools:
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
             metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
             unkept=frozenset(label for label, one in explainers.items() if one in chance.values()),
-            notes=notes, exclusive=alone and sieve is None,
+            notes=scores.notes, exclusive=scores.exclusive and sieve is None, quantity=scores.quantity,
         )  # fmt: skip
 
     def named(self, known: Mapping[str, Any]) -> Tools:
@@ -242,7 +245,7 @@ class Tools:
                 "notes": [*getattr(self.model, "notes", ()), *self.notes],
             },
             "activation": _named(job.activation_fn), "threshold": self.threshold,
-            "exclusive": self.exclusive,
+            "exclusive": self.exclusive, "quantity": self.quantity,
             **({} if self.sieve is None else {"detection": dataclasses.asdict(self.sieve)}),
             "classes": list(self.classes) if self.classes else None,
             "explainers": {label: self._explainer(label) for label in self.explainers},
@@ -337,12 +340,17 @@ def _count(model: Model, data: Data, limit: Limit) -> int | None:
         return own(inputs[:1]).num_classes
 
 
-def _activation(
-    job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit
-) -> tuple[str | Activation | None, tuple[str, ...], bool]:
-    """The activation of the whole run, what is to be said about it, and whether classes then exclude each other.
+class _Scores(NamedTuple):
+    """What is made of the network's scores in the whole run; see `Tools`."""
 
-    A run goes on as it began.
+    activation: str | Activation | None
+    exclusive: bool
+    quantity: str = "probability"
+    notes: tuple[str, ...] = ()
+
+
+def _scores(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit) -> _Scores:
+    """The activation of the whole run, and what the numbers are then. A run goes on as it began.
 
     Raises:
         InvalidTarget: the network gives an embedding, which has no classes that a run could explain.
@@ -350,17 +358,21 @@ def _activation(
     """
     if known and job.activation_fn == "auto":
         stands = known.get("activation")
-        return (as_they_are if stands == AS_THEY_ARE else stands), (), bool(known.get("exclusive"))
+        stood = as_they_are if stands == AS_THEY_ARE else stands
+        return _Scores(stood, bool(known.get("exclusive")), known.get("quantity", "probability"))
     first = _first(model, data, limit)
+    unseen = _Scores(
+        job.activation_fn, job.activation_fn == "softmax", "logit" if job.activation_fn is None else "probability"
+    )
     if first is None:
-        return job.activation_fn, (), job.activation_fn == "softmax"
+        return unseen
     own, inputs = first
     with own.opened():
         try:
             with limit():
                 outputs = own(inputs[:1])
         except FAILURES:  # whose reason will stand beside the picture
-            return job.activation_fn, (), job.activation_fn == "softmax"
+            return unseen
         if outputs.meaning == "embedding":
             raise InvalidTarget(
                 f"A run explains classes, and {model.name} gives an embedding of {outputs.num_classes} numbers: "
@@ -368,9 +380,9 @@ def _activation(
             )
         found = settle(own, inputs[:1], outputs, job.activation_fn)
         said = outputs.activate(found.put).classes
+    function = found.name if job.activation_fn == "auto" else job.activation_fn
     notes = tuple(note.text for note in found.notes)
-    alone = outputs.pair or exclusive(said, found.name)
-    return (found.name if job.activation_fn == "auto" else job.activation_fn), notes, alone
+    return _Scores(function, outputs.pair or exclusive(said, found.name), found.quantity, notes)
 
 
 def _first(model: Model, data: Data, limit: Limit) -> tuple[Model, Tensor] | None:
