@@ -26,6 +26,13 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _trusted_graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs for OpenVINO are not read in a process of their own first: that is 0.4 s for each of hundreds of files."""
+    if request.node.path.name not in ("test_damaged_files.py", "test_explain.py"):
+        monkeypatch.setattr("seewhy.models.backends.openvino._try_apart", lambda path: None)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.web_pages import folder, one, real, tree

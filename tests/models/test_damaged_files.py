@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from seewhy.models.loading import load, read_labels
 from seewhy.models.tfjs.graph import read as read_tfjs
 from support import hostile_models as hostile
 from support import tflite_graphs
+from support.exports import to_xml
 from support.networks import Pooled, build
 from support.scripts import benchmark
 
@@ -206,6 +208,24 @@ def test_files_that_end_the_process_that_reads_them(tmp_path: Path, monkeypatch:
     with pytest.raises(CheckpointError) as ended:
         load(path)
     assert str(ended.value) == f"{str(path)!r} is damaged: reading it ends the process (signal 8) in OpenVINO."
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of memory for a process")
+def test_a_file_that_makes_openvino_allocate_everything_is_refused(tmp_path: Path) -> None:
+    """Weights that are read as a count of axes: it took 9 GB here, and all memory of another machine."""
+    pytest.importorskip("openvino")
+    path = to_xml(build(Pooled), tmp_path / "net.xml", X[:1])
+    assert load(path)(X[:1]).classes.shape == (1, 5)
+    text = path.read_text()
+    count = re.search(
+        r'conv1/aten::_convolution/Constant_1"[^>]*>\s*<data element_type="i32" shape="1" offset="\d+"', text
+    )
+    assert count is not None
+    path.write_text(text.replace(count[0], re.sub(r'offset="\d+"', 'offset="0"', count[0])))
+    with pytest.raises(
+        CheckpointError, match=r"OpenVINO wanted more than 4,\d+ MB of memory to read it\. If you trust"
+    ):
+        load(path)
 
 
 def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
