@@ -81,6 +81,7 @@ from . import errors as errors
 from . import explainers as explainers
 from . import explanation as explanation
 from . import exports as exports
+from . import foreign as foreign
 from . import gates as gates
 from . import images as images
 from . import inputs as inputs

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType
+from seewhy.foreign import as_torch
 from seewhy.images.deep import deep, narrow
 from seewhy.images.preprocessing import Preprocessing, stretched
 from seewhy.images.reading import read
@@ -77,6 +78,7 @@ def opened(image: Any) -> Any:
     Raises:
         InvalidInput, InvalidType: it cannot be read, or there is none.
     """
+    image = as_torch(image)
     if isinstance(image, Tensor):
         check_inputs(_batched(image))
     if isinstance(image, Tensor | Mapping | Opened):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, raised_by
+from seewhy.foreign import callable_in_torch
 
 __all__ = [
     "Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation", "as_they_are", "check_activation",
@@ -225,7 +226,8 @@ def activation(function: str | Activation | None) -> Activation | None:
         return named[function]
     if isinstance(function, str) or (function is not None and not callable(function)):
         raise InvalidInput(f"activation_fn must be 'softmax', 'sigmoid', None or a callable, got {function!r}.")
-    return function
+    found: Activation | None = callable_in_torch(function)
+    return found
 
 
 def check_activation(function: Any) -> None:

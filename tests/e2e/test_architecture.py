@@ -58,7 +58,7 @@ def test_a_place_that_is_named_is_there(place: str) -> None:
         found = getattr(found, part)
 
 
-ROOMS = ("torch", "exported", "backends", "adapters")  # of models
+ROOMS = ("torch", "exported", "backends", "adapters", "mindspore")  # of models
 
 
 def test_rooms_and_files_that_are_named_are_there() -> None:

@@ -35,6 +35,7 @@ from seewhy.counterfactuals._search import Found, Scene, Search
 from seewhy.counterfactuals._tree import Counterfactuals, EditTree, Mode
 from seewhy.counterfactuals._windows import Layer
 from seewhy.errors import BadOutput, InvalidInput, UnknownParameter, nearest
+from seewhy.foreign import as_torch
 from seewhy.models import Model, at, bound
 from seewhy.models.adapters import as_model
 from seewhy.perturbation import batch_size, probabilities, settle
@@ -112,7 +113,7 @@ class HierarchicalOcclusion:
 
     def run(self, inputs: Tensor, targets: Any = None) -> Counterfactuals:
         """The trees with the outputs, the cost and everything worth knowing about them."""
-        model = as_model(self.network)
+        model, inputs, targets = as_model(self.network), as_torch(inputs), as_torch(targets)
         check_inputs(inputs)
         model.check(inputs)
         request = Request.parse(targets, inputs.shape[0])

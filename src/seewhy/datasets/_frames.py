@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
+import torch
 
 from seewhy.errors import InvalidInput
 
@@ -15,7 +18,7 @@ _LOADERS = ("test_dataloader", "predict_dataloader", "val_dataloader")
 
 
 def held(spec: Any) -> Any:
-    """The rows of a data frame (pandas, polars, pyarrow), the loader of a data module; else the object itself.
+    """The rows of a data frame (pandas, polars, pyarrow) or of MindSpore, the loader of a data module; else itself.
 
     Raises:
         InvalidInput: a frame without a column of images, a module without a loader to look at.
@@ -23,9 +26,45 @@ def held(spec: Any) -> Any:
     libraries = {cls.__module__.partition(".")[0] for cls in type(spec).__mro__}
     if libraries & {"pandas", "polars", "pyarrow"}:
         return _rows(spec)
+    if "mindspore" in libraries and hasattr(spec, "create_tuple_iterator"):
+        return MindSporeRows(spec)
     if libraries & {"lightning", "pytorch_lightning"} and hasattr(spec, "prepare_data"):
         return _loader(spec)
     return spec
+
+
+class MindSporeRows:
+    """The rows of a data set of ``mindspore.dataset``, whose batches are taken apart; it is read in order.
+
+    A data set that is shuffled gives other rows each time that it is walked through, and a run counts rows.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self.dataset = data
+        first = next(iter(self._walk()), None)
+        self.batched = first is not None and np.ndim(first[0]) == 4
+        self.count = self._counted()
+
+    def _counted(self) -> int:
+        before, whole = getattr(self.dataset, "children", None), hasattr(self.dataset, "drop_remainder")
+        if not self.batched:
+            return int(self.dataset.get_dataset_size())
+        if whole and before and not self.dataset.drop_remainder:
+            return int(before[0].get_dataset_size())  # batches were made of these rows last of all
+        return sum(len(row[0]) for row in self._walk())
+
+    def _walk(self) -> Iterator[list[Any]]:
+        found: Iterator[list[Any]] = self.dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return found
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for row in self._walk():
+            for one in zip(*row, strict=True) if self.batched else [row]:
+                image = torch.from_numpy(np.array(one[0])) if np.ndim(one[0]) == 3 else one[0]
+                yield (image, *one[1:])
 
 
 def _rows(frame: Any) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from seewhy.draw.figure import show_maps
 from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
 from seewhy.explainers._worth import negligible
+from seewhy.foreign import as_torch
 from seewhy.maps import scale, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, Noticing, bound
 from seewhy.models.adapters import as_model
@@ -39,7 +40,7 @@ class Explainer:
     """What every explainer can do.
 
     Attributes:
-        network: a torch module, a seewhy model, or a callable (N,C,H,W) -> (N,K).
+        network: a torch module, a cell of MindSpore, a seewhy model, or a callable (N,C,H,W) -> (N,K).
 
     A class also says whether its map is the same for every class (``class_agnostic``), whether it has a pixel's
     detail (``pixelwise``), so that it is better looked at beside the image than over it, what its raw values are
@@ -85,6 +86,7 @@ class Explainer:
         Raises:
             InvalidInput, InvalidType: see the message.
         """
+        inputs = as_torch(inputs)
         found = self.run(inputs, targets)
         raw = upsample(found.raw, (inputs.shape[2], inputs.shape[3]))
         if show:
@@ -93,6 +95,7 @@ class Explainer:
 
     def attribute(self, inputs: Tensor, targets: Any = None, *, native: bool = False) -> Tensor:
         """The raw map: (N, T, H, W) float32, signed and unscaled; with ``native`` at the method's own resolution."""
+        inputs = as_torch(inputs)
         raw = self.run(inputs, targets).raw
         return raw if native else upsample(raw, (inputs.shape[2], inputs.shape[3]))
 
@@ -101,6 +104,7 @@ class Explainer:
 
         Threads may explain the same network: a method that needs more than scores has it to itself meanwhile.
         """
+        inputs, targets = as_torch(inputs), as_torch(targets)
         model, others = self._model(), list[Any]()
         while True:
             try:

@@ -12,7 +12,7 @@ from torch import Tensor
 from seewhy.attribution import Attribution, about_all
 from seewhy.checks import check_choice
 from seewhy.explainers import Explainer
-from seewhy.models import GradientModel
+from seewhy.models import GradientModel, Gradients
 from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
 from seewhy.types import Note
@@ -59,8 +59,8 @@ class PixelGradient(Explainer):
     def __post_init__(self) -> None:
         check_reduce(self.reduce)
 
-    def _prepare(self, values: Tensor) -> list[Note]:
-        """Called with the (N, T) values before anything is differentiated."""
+    def _prepare(self, found: Gradients) -> list[Note]:
+        """Called before anything is differentiated."""
         return []
 
     def _told(self, gradient: Tensor, inputs: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class PixelGradient(Explainer):
     def _explain(self, model: GradientModel, inputs: Tensor, request: Request) -> Attribution:
         chosen: list[TargetSet] = []
         gradients = model.gradients(inputs, pick(request, chosen), "")
-        notes = [*about_all(gradients.warnings), *self._prepare(gradients.values)]
+        notes = [*about_all(gradients.warnings), *self._prepare(gradients)]
         maps, share = [], 0.0
         for t in range(chosen[0].count):
             gradient = gradients.of(t)

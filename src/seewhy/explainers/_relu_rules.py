@@ -21,6 +21,7 @@ from torch.autograd.function import BackwardCFunction
 
 from seewhy.errors import NoReLURule
 from seewhy.explainers._pixel_gradient import PixelGradient
+from seewhy.models import Activations, Gradients
 from seewhy.types import Note
 
 __all__ = ["ReLURule", "Rule", "put_rule"]
@@ -59,15 +60,15 @@ class ReLURule(PixelGradient):
         "Follows the edges of the picture: hardly depends on the class or the weights (Adebayo 2018)."
     )
 
-    def _prepare(self, values: Tensor) -> list[Note]:
-        return put_rule(values, self.rule, type(self).__name__, self.allow_other_activations)
+    def _prepare(self, found: Gradients) -> list[Note]:
+        return put_rule(found, self.rule, type(self).__name__, self.allow_other_activations)
 
 
-def put_rule(values: Tensor, rule: Rule, method: str, allow_other: bool) -> list[Note]:
-    """Puts the rule on every ReLU and ReLU6 in the graph of ``values``.
+def put_rule(found: Gradients, rule: Rule, method: str, allow_other: bool) -> list[Note]:
+    """Puts the rule on every ReLU and ReLU6 between the picture and the scores.
 
     Args:
-        values: (N, T) what will be differentiated.
+        found: what will be differentiated.
         rule: "guided" or "deconvolution".
         method: the explainer's name, for messages.
         allow_other: differentiate activations without a rule as they are.
@@ -78,14 +79,21 @@ def put_rule(values: Tensor, rule: Rule, method: str, allow_other: bool) -> list
     Raises:
         NoReLURule: there are such activations and they are not allowed, or there is no ReLU at all.
     """
+    seen = _hooked(found.values, rule) if found.rule is None else found.rule(rule)
+    if not allow_other:
+        _check(list(seen.others), seen.relu, method)
+    blind = rule == "deconvolution" and not seen.pools
+    return [Note(text=_NO_SWITCHES, kind="same for every picture")] if blind else []
+
+
+def _hooked(values: Tensor, rule: Rule) -> Activations:
+    """Puts the rule into torch's graph, which goes with it; says which activations are there."""
     nodes = list(_nodes(values))
     relus = [n for n in nodes if _is_relu(n)]
-    if not allow_other:
-        _check(sorted({title for n in nodes if (title := _other(n))}), bool(relus), method)
     for node in relus:
         node.register_hook(_guided if rule == "guided" else _deconvolution)
-    switches = any("MaxPool" in n.name() for n in nodes)
-    return [Note(text=_NO_SWITCHES, kind="same for every picture")] if rule == "deconvolution" and not switches else []
+    others = tuple(sorted({title for n in nodes if (title := _other(n))}))
+    return Activations(relu=bool(relus), others=others, pools=any("MaxPool" in n.name() for n in nodes))
 
 
 def _guided(downward: tuple[Tensor, ...], _upward: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -38,6 +38,7 @@ from seewhy.explainers import _masks as masking
 from seewhy.explainers._checks import at_places, unmoved
 from seewhy.explainers._masks import ESTIMATORS, Masks
 from seewhy.explainers._regression import Fit, noisy, regress
+from seewhy.foreign import is_cell
 from seewhy.maps import full_precision
 from seewhy.models import Model, at, varies
 from seewhy.models.torch.model import TorchModel
@@ -97,6 +98,8 @@ class RISEPlus(Explainer):
             )
         if self.network is None:
             object.__setattr__(self, "network", self.ood_net.underlying)
+        elif is_cell(self.network) and self.network is getattr(self.ood_net.underlying, "cell", None):
+            object.__setattr__(self, "network", self.ood_net.underlying)  # one pass gives both
         check_activation(self.activation_fn)
         batch_size(self.perturbation_per_eval)
         masking.check(self)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from seewhy import registry
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
+from seewhy.foreign import as_torch
 from seewhy.models import Model, at, bound
 from seewhy.models.adapters import as_model
 from seewhy.perturbation import Settled, chunked, probabilities, settle
@@ -190,6 +191,7 @@ def cases(
     Raises:
         InvalidInput: the shapes do not fit, or there is more than one target an image.
     """
+    inputs, targets, mask, saliency = (as_torch(given) for given in (inputs, targets, mask, saliency))
     check_inputs(inputs)
     model = as_model(explainer.network)
     model.check(inputs)

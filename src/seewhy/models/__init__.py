@@ -18,6 +18,7 @@ from torch import Tensor, cat
 from seewhy.types import Outputs, Passes
 
 __all__ = [
+    "Activations",
     "Attentions",
     "Blocks",
     "FeatureModel",
@@ -90,6 +91,21 @@ class Features:
     keep: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """The kinds of activations on the way from the picture to the scores.
+
+    Attributes:
+        relu: whether there are ReLUs.
+        others: those for which no other rule than the derivative is defined, by the names that people know.
+        pools: whether there is max pooling.
+    """
+
+    relu: bool
+    others: tuple[str, ...] = ()
+    pools: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gradients:
     """One forward pass, ready to be differentiated once for each target.
@@ -103,6 +119,8 @@ class Gradients:
         layer: the layer's name.
         linear: set when the scores are a mean over positions of the maps and a linear layer.
         warnings: what was decided that the reader should know.
+        rule: puts another rule ("guided", "deconvolution") on the way back through ReLUs, and says which activations
+            there are; None where the graph of ``values`` is torch's down to the maps, so that hooks can do it.
     """
 
     maps: Tensor
@@ -112,6 +130,7 @@ class Gradients:
     layer: str
     linear: PooledLinear | None = None
     warnings: list[str] = field(default_factory=list)
+    rule: Callable[[str], Activations] | None = None
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ from seewhy.errors import (
     one_line,
     raised_by,
 )
+from seewhy.foreign import is_cell
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import Transform, as_preprocessing
 from seewhy.models import Model, files
@@ -35,6 +36,7 @@ from seewhy.models.adapters import as_model
 from seewhy.models.adapters.transformers import opened as hugging_face
 from seewhy.models.exported.model import ExportedModel
 from seewhy.models.function import FunctionModel
+from seewhy.models.mindspore.model import MindSporeModel
 from seewhy.models.named_heads import named_head
 from seewhy.models.reading import Selector
 from seewhy.models.torch import detectors
@@ -102,7 +104,8 @@ def load(
     files.check_backend(backend)
     check_count("num_classes", num_classes, optional=True)
     named = None if labels is None else read_labels(labels)
-    weights = None if checkpoint is None else checkpoints.read(Path(checkpoint), trust)
+    theirs = is_cell(spec)  # their checkpoints are read by MindSpore
+    weights = None if checkpoint is None or theirs else checkpoints.read(Path(checkpoint), trust)
     given = _given(preprocessing, processor)
     built = _build(
         spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs, "trust": trust}
@@ -113,6 +116,8 @@ def load(
     if isinstance(model, ExportedModel):
         model = files.described(model)
     model = _reading(model, tokenizer or getattr(processor, "tokenizer", None), texts)
+    if theirs and checkpoint is not None and isinstance(model, MindSporeModel):
+        model.with_weights(Path(checkpoint))
     notes = () if weights is None else _fitted(model, weights, Path(str(checkpoint)).name)
     known = given or getattr(model, "preprocessing", None) or built.preprocessing or _of_module(model)
     about = {

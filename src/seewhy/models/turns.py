@@ -255,7 +255,7 @@ def network_of(model: Any) -> Any:
     """What threads share of a model: the module, the callable, or what runs the graph."""
     if isinstance(model, nn.Module):
         return model
-    for name in ("module", "function", "engine"):
+    for name in ("module", "function", "engine", "cell"):
         if (found := getattr(model, name, None)) is not None:
             return found
     return model

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from seewhy.checks import check_count
 from seewhy.errors import InvalidInput, InvalidType
+from seewhy.foreign import as_torch
 from seewhy.progress import Bar
 
 __all__ = ["Batches", "TrainingBatch", "as_labels"]
@@ -77,6 +78,7 @@ def _parts(batch: Any) -> TrainingBatch:
     whole = isinstance(batch, tuple | list) and len(batch) == 3 and isinstance(batch[1], Mapping)
     if not whole and (not isinstance(batch, tuple | list) or len(batch) != 2):
         raise InvalidType(f"The data set must give pairs (images, labels), got {type(batch).__name__}.")
+    batch = as_torch(batch)
     images = batch[0]
     if not isinstance(images, Tensor) or images.ndim != 4:
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__

@@ -30,7 +30,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from seewhy.checks import check_count
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, MissingCapability, UnknownParameter, nearest
+from seewhy.foreign import is_cell
 from seewhy.maps import full_precision
+from seewhy.models.mindspore.bridge import CellModule, differentiable
 from seewhy.models.reading import select
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.parts import like
@@ -55,7 +57,8 @@ class OoDNet(nn.Module):
     A new one is in evaluation mode and untrained; ``fit`` trains it, ``state_dict`` saves it with its classifier.
 
     Attributes:
-        underlying: the classifier. It is run in evaluation mode and left as found, unless it is trained, too.
+        underlying: the classifier. It is run in evaluation mode and left as found, unless it is trained, too. A cell
+            of MindSpore is held by a module of torch, and never trained.
         class_vectors: (K, F), the w of the formula.
         g: the divisor, features (N, F) -> (N, 1) in (0, 1).
         asks: True where the classifier is asked for its features.
@@ -75,6 +78,8 @@ class OoDNet(nn.Module):
             InvalidType, InvalidInput, MissingCapability: see the message.
         """
         super().__init__()
+        if is_cell(underlying):
+            underlying = CellModule(underlying)
         _check(underlying, num_classes)
         self.underlying: nn.Module = TorchModel(underlying).module
         promised = _promised(self.underlying)
@@ -200,7 +205,7 @@ class OoDNet(nn.Module):
                 left out, because BatchNorm learns nothing from it. A classifier with further inputs gets batches
                 (images, {name: values}, labels).
             loss_fn: (logits, labels) -> loss: cross-entropy where the classifier has a softmax, binary cross-entropy
-                with logits where it has a sigmoid.
+                with logits where it has a sigmoid. A cell of MindSpore is taken, too.
             callbacks: called as ``callback(epoch, loss)`` after each epoch, which are counted from 1.
             epoch: how often the data set is walked through.
             optimizer: by default that of ``prepare_train``.
@@ -217,6 +222,7 @@ class OoDNet(nn.Module):
             InvalidInput, InvalidType, BadOutput: see the message.
         """
         batches = Batches(dataset, epoch, batch_size, seed)
+        loss_fn = differentiable(loss_fn) if is_cell(loss_fn) else loss_fn
         optimizer, scheduler = self._prepared(optimizer, scheduler, kwargs)
         calls = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
         losses = []

@@ -33,8 +33,10 @@ from torch import Tensor, nn
 
 from seewhy.checks import check_count, check_inside, check_seed
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability
+from seewhy.foreign import as_torch
 from seewhy.models import at, bound
 from seewhy.models.adapters import as_model
+from seewhy.models.mindspore.model import MindSporeModel
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import on
 from seewhy.models.turns import alone
@@ -75,7 +77,7 @@ class EpistemicUncertainty:
     """Mean, deviation and interval of each class's probability by Monte-Carlo dropout (Gal and Ghahramani 2016).
 
     Attributes:
-        network: a torch module, or a seewhy model of one.
+        network: a torch module, a cell of MindSpore, or a seewhy model of one.
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         samples: how often each image is looked at with dropout.
         perturbation_per_eval: images a forward pass, or "auto".
@@ -115,7 +117,9 @@ class EpistemicUncertainty:
         Raises:
             InvalidInput, InvalidType, MissingCapability: see the message.
         """
-        model = as_model(self.network)
+        model, inputs = as_model(self.network), as_torch(inputs)
+        if isinstance(model, MindSporeModel):
+            model = model.in_torch()
         if not isinstance(model, TorchModel):
             raise MissingCapability(
                 f"EpistemicUncertainty needs a torch module, whose dropout can be switched on; {model.name!r} is none."
