@@ -80,6 +80,7 @@ from . import engines as engines
 from . import errors as errors
 from . import explainers as explainers
 from . import explanation as explanation
+from . import explanation_file as explanation_file
 from . import exports as exports
 from . import foreign as foreign
 from . import gates as gates

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seewhy.csv_cells import guarded
-from seewhy.draw import chart
+from seewhy.draw import chart, document
 from seewhy.errors import InvalidInput
 from seewhy.statistics import Best, Difference, Judged, Mean
 
@@ -144,12 +145,23 @@ class Comparison:
         """The table and the real differences, as text."""
         return "\n".join([*self._table(), "", *self._verdicts(), *self._failed()])
 
-    def _table(self) -> list[str]:
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table, the real differences, failures."""
+        head, rows = self._cells()
+        *_, said = self._table()
+        text = escape("\n".join([*self._verdicts(), *self._failed()]))
+        return f"{document.table(head, rows, caption=said)}<pre>{text}</pre>"
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        """The head of the table, and its rows."""
         head = ["explainer", *(f"{m} ({'^' if b == 'higher' else 'v'})" for m, b in zip(self.metrics, self.better,
                 strict=True)), "forward", "backward", "seconds"]  # fmt: skip
-        rows = [
+        return head, [
             [e, *(self._cell(self.mean(e, m)) for m in self.metrics), *_spent(self.cost(e))] for e in self.explainers
         ]
+
+    def _table(self) -> list[str]:
+        head, rows = self._cells()
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = [
             "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]

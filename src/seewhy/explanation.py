@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from seewhy import explanation_file
 from seewhy.attribution import faint, sentences
 from seewhy.boxes import Box
 from seewhy.draw import figure as figures
 from seewhy.draw import overlay
 from seewhy.draw import sheet as sheets
+from seewhy.draw.document import captioned
 from seewhy.draw.scale import Scale, white
-from seewhy.errors import MissingCapability
+from seewhy.errors import InvalidInput, MissingCapability
+from seewhy.explanation_file import plain
 from seewhy.images.view import View
 from seewhy.maps import scale, upsample
 from seewhy.plain import Meaning
@@ -209,7 +212,8 @@ class Explanation:
 
         Args:
             directory: made if it is not there.
-            values: write the .npz too: raw (N,T,h,w), targets (N,T), probabilities (N,T).
+            values: write the .npz too: raw (N,T,h,w), targets (N,T), probabilities (N,T), and everything else that
+                `load` needs, the originals included.
 
         Returns:
             The files, the overlays first.
@@ -223,12 +227,34 @@ class Explanation:
             self.overlay(i, t).save(path)
             written.append(path)
         if values:
-            written.append(self._save_values(folder / f"{stem}-{self.method}.npz"))
+            written.append(explanation_file.write(folder / f"{stem}-{self.method}.npz", vars(self)))
         path = folder / f"{stem}-{self.method}.json"
         files = [p.name for p in written]
         text = json.dumps(self.summary() | {"files": files}, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
         return [*written, path]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """The explanation that `save` wrote, bit for bit; without the network, which `trust` would ask.
+
+        A parameter that was an object of Python comes back as its name.
+
+        Args:
+            path: the .npz file, or the folder if it holds one.
+
+        Raises:
+            InvalidInput: there is no such file, or it is no explanation.
+        """
+        place = Path(path)
+        if place.is_dir():
+            found = sorted(place.glob("*.npz"))
+            if len(found) != 1:
+                raise InvalidInput(
+                    f"The folder {str(path)!r} has {len(found)} .npz files: pass the file of one explanation."
+                )
+            place = found[0]
+        return cls(**explanation_file.read(place))
 
     def summary(self) -> dict[str, Any]:
         """Everything but the maps and pictures, ready for JSON."""
@@ -236,7 +262,7 @@ class Explanation:
         images = [self._image_summary(i) for i in range(len(self.raw))]
         return {
             "model": self.model, "method": self.method,
-            "parameters": {name: _plain(value) for name, value in self.parameters.items()},
+            "parameters": {name: plain(value) for name, value in self.parameters.items()},
             "quantity": self.quantity,
             "layer": self.layer, "preprocessing": self.preprocessing, "input_size": list(self.size), "raw_shape": shape,
             "forward_passes": self.passes.forward, "backward_passes": self.passes.backward,
@@ -291,6 +317,15 @@ class Explanation:
         self.sheet().save(out, format="PNG")
         return out.getvalue()
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sheet, what the network says, warnings, and on demand how it was made."""
+        said = [f"{self.names[i]}: {self._told(i, t)}" for i, t in np.ndindex(*self.raw.shape[:2])]
+        caption = "\n".join([f"{self.method} of {self.model}", *(line.replace("\n", ", ") for line in said)])
+        facts = {name: plain(value) for name, value in self.parameters.items()}
+        facts |= {"layer": self.layer, "preprocessing": self.preprocessing, "input": " x ".join(map(str, self.size))}
+        facts |= {"passes": f"{self.passes.forward} forward, {self.passes.backward} backward, {self.seconds:.2f} s"}
+        return captioned(self.sheet(), caption, warnings=self.warnings, facts=facts)
+
     def __repr__(self) -> str:
         """What it is about, in one line, with the unit of its numbers."""
         n, t = self.raw.shape[:2]
@@ -322,12 +357,6 @@ class Explanation:
 
     def _target_stem(self, i: int, t: int) -> str:
         return self.labels[i][t] if self.targets is None else f"{int(self.targets[i, t])}"
-
-    def _save_values(self, path: Path) -> Path:
-        values = {"raw": self.raw, "probabilities": self.probabilities}
-        values |= {} if self.targets is None else {"targets": self.targets}
-        np.savez_compressed(path, allow_pickle=False, **{name: value.cpu().numpy() for name, value in values.items()})
-        return path
 
 
 def _colours(where: Scale) -> str:
@@ -417,13 +446,3 @@ def _renumbered(note: Note, places: Sequence[int]) -> Note:
 def _stem(name: str) -> str:
     """A file name that every system takes; the true name stands in the JSON."""
     return re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("_")[:80] or "picture"
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    if isinstance(value, Tensor):
-        return f"tensor of shape {tuple(value.shape)}"
-    return getattr(value, "__name__", repr(value))

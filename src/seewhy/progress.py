@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,8 +54,23 @@ def check_progress(progress: Any) -> None:
         raise InvalidType(f"progress must be True, False or a callback (done, total), got {progress!r}.")
 
 
+def _bar() -> tuple[type[tqdm[Any]], bool | None]:
+    """The bar of a notebook where one is running, else that of a terminal, which is silent where nobody watches.
+
+    A notebook is a kernel with widgets; without them its bars are plain text.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if type(shell).__name__ != "ZMQInteractiveShell":
+        return tqdm, None
+    if importlib.util.find_spec("ipywidgets") is None:
+        return tqdm, False
+    from tqdm.auto import tqdm as widget
+
+    return widget, False
+
+
 class Bar:
-    """A progress bar on a terminal, or the caller's own listener.
+    """A progress bar on a terminal or in a notebook, or the caller's own listener.
 
     Args:
         title: what is being done.
@@ -93,8 +110,9 @@ class Bar:
 
     def _draw(self, done: int, total: int | None) -> None:
         if self._bar is None:
-            self._bar = tqdm(
-                total=total, initial=self._before, desc=self._title, unit=self._unit, leave=False, disable=None
+            kind, quiet = _bar()
+            self._bar = kind(
+                total=total, initial=self._before, desc=self._title, unit=self._unit, leave=False, disable=quiet
             )
         self._bar.update(done - self._bar.n)
 

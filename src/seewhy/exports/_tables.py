@@ -16,6 +16,7 @@ COLUMNS = {
     "class": pa.string(), "truth": pa.bool_(), "flag": pa.string(), "probability": pa.float32(),
     "predicted": pa.int32(), "predicted_class": pa.string(), "mean": pa.float32(), "std": pa.float32(),
     "low": pa.float32(), "high": pa.float32(), "entropy": pa.float32(), "mutual_information": pa.float32(),
+    "warnings": pa.string(),
 }  # fmt: skip
 BOXES = {"detection": pa.int32(), **dict.fromkeys(("x0", "y0", "x1", "y1"), pa.float64()), "overlap": pa.float32()}
 FAILURES = Failure._fields

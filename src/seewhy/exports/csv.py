@@ -28,8 +28,9 @@ class Csv:
 
         Columns: sample, name, source, position, label (class index), class (its name), truth, flag (TP, FN, FP, TN),
         probability (or logit or value, where the run's numbers are that), predicted, predicted_class, mean, std, low
-        and high of the probability, entropy and
-        mutual_information where uncertainty ran, then EXPLAINER/METRIC; a cell is empty where there are no data.
+        and high of the probability, entropy and mutual_information where uncertainty ran, warnings (what is to be
+        known of the image, and EXPLAINER: KIND of its maps, "; " between), then EXPLAINER/METRIC; a cell is empty
+        where there are no data.
         Of a detector one line is one box, and at the end stand its number, x0, y0, x1, y1 in pixels of the image and
         its overlap with the truth.
         """

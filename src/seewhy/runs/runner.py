@@ -20,7 +20,7 @@ from seewhy.errors import InvalidInput, StorageError
 from seewhy.progress import Bar, Listener, check_progress
 from seewhy.runs.folder.rows import FailureRow, told
 from seewhy.runs.folder.store import Store
-from seewhy.runs.query.means import means
+from seewhy.runs.query.means import summed
 from seewhy.runs.work.job import Job, Tools
 from seewhy.runs.work.plan import Plan, check_shard, plan
 from seewhy.runs.work.worker import ChunkWorker, Done
@@ -51,6 +51,7 @@ class Summary:
         interrupted: Ctrl-C was pressed.
         notes: what was decided on the way.
         scores: explainer -> metric -> mean over all maps of the folder; None where there are no data.
+        remarks: in how many pictures of the folder something is to be known of them or of their maps, and what.
     """
 
     place: str
@@ -66,6 +67,7 @@ class Summary:
     interrupted: bool
     notes: tuple[str, ...]
     scores: Mapping[str, Mapping[str, float | None]]
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -74,6 +76,9 @@ class Summary:
         ]
         lines += [f"  {explainer}: {_line(values)}" for explainer, values in self.scores.items() if values]
         lines += [f"  note: {text}" for text in self.notes]
+        lines += [f"  {text}" for text in self.remarks[:_SHOWN]]
+        if (rest := len(self.remarks) - _SHOWN) > 0:
+            lines.append(f"  ... and {rest} more kinds: seewhy status {self.place}")
         if self.failures:
             lines.append(f"  {len(self.failures)} failures, {self.failed} pictures of which nothing could be done:")
             lines += [f"    {name}: {told(one)}" for name, one in self.failures[:_SHOWN]]
@@ -253,12 +258,13 @@ def _summary(
     computed = sum(done.pictures for done in finished)
     if unfound := sum(done.unfound for done in finished):
         notes = [*notes, f"In {unfound} pictures the detector finds nothing: see the pages, or lower score_threshold."]
+    totals = summed(store)
     return Summary(
         place=store.address, pictures=todo.total, computed=computed, skipped=todo.done,
         left=todo.total - todo.done - computed, failed=sum(done.lost for done in finished),
         failures=tuple(failure for done in finished for failure in done.failures),
         maps=sum(done.maps for done in finished), forward=sum(done.forward for done in finished), seconds=seconds,
-        interrupted=interrupted, scores=means(store),
+        interrupted=interrupted, scores=totals.scores, remarks=totals.remarks,
         notes=tuple(dict.fromkeys([*notes, *(text for done in finished for text in done.notes)])),
     )  # fmt: skip
 

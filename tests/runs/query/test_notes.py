@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import seewhy
+from seewhy.exports.csv import Csv
+from seewhy.exports.parquet import Parquet
 from seewhy.runs.folder.rows import CostRow, NoteRow
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.explanations import explanation
@@ -78,3 +81,30 @@ def test_sentences_name_the_class_and_keep_what_earlier_versions_wrote() -> None
         "a", 1, 0, 0.1, None, ["An old sentence."], [NoteRow("k", "it is dark.", 2), NoteRow("k", "all of it.")]
     )
     assert cost.sentences(lambda label: f"no. {label}") == ["An old sentence.", "no. 2: it is dark.", "All of it."]
+
+
+def test_warnings_about_pictures_are_counted_everywhere(tmp_path: Path) -> None:
+    usual = seewhy.Preprocessing(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    network = seewhy.load(build(networks.Deep), preprocessing=usual)
+    pictures = [(torch.rand(3, 32, 32).clamp(0.02, 0.98) if i else torch.randn(3, 32, 32), [0]) for i in range(6)]
+    runner = seewhy.ImageClassificationRunner(
+        summary_dir=str(tmp_path / "run"), network=network, data=pictures, batch=4, progress=False
+    )
+    runner.register_saliency(explainers=["occlusion(window=8, stride=8)"])
+    done = runner.run()
+    assert "5 of 6 pictures: The input looks like values of 0..1" in done.remarks
+    assert "\n  5 of 6 pictures: The input looks like values of 0..1\n" in f"{done}\n"
+    found = status(tmp_path / "run")
+    assert "\n  5 of 6 pictures: The input looks like values of 0..1" in str(found)
+    assert found.as_dict()["warnings"] == [
+        {"kind": "The input looks like values of 0..1", "pictures": 5},
+        {"kind": "The input lies outside the range of pictures", "pictures": 1},
+    ]
+    Csv()(Run(tmp_path / "run"), tmp_path / "all.csv")
+    Parquet()(Run(tmp_path / "run"), tmp_path / "all.parquet")
+    with open(tmp_path / "all.csv", encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    table = pq.read_table(tmp_path / "all.parquet").to_pylist()
+    assert [line["warnings"] or None for line in lines] == [line["warnings"] for line in table]
+    warned = {line["position"] for line in table if "looks like values of 0..1: its values" in (line["warnings"] or "")}
+    assert warned == {1, 2, 3, 4, 5}

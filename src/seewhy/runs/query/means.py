@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +17,21 @@ from seewhy.runs.folder.store import Store
 from seewhy.runs.query.choosing import Plan, Words, packed
 from seewhy.runs.query.tables import flat_tables
 
-__all__ = ["means"]
+__all__ = ["Totals", "means", "summed"]
 
 _BLOCK = 2048  # pictures that are looked at together
+
+
+class Totals(NamedTuple):
+    """What a whole folder comes to.
+
+    Attributes:
+        scores: as `means` gives them.
+        remarks: in how many of how many pictures something is to be known, the most frequent first, in words.
+    """
+
+    scores: dict[str, dict[str, float | None]]
+    remarks: tuple[str, ...]
 
 
 def means(store: Store) -> dict[str, dict[str, float | None]]:
@@ -25,13 +39,21 @@ def means(store: Store) -> dict[str, dict[str, float | None]]:
 
     A picture's value is the mean over its labels.
     """
+    return summed(store).scores
+
+
+def summed(store: Store) -> Totals:
+    """The means of all metrics, and what is said of pictures and maps, in one walk through the rows."""
     settings = store.settings()
     plan, run = Plan.of(settings), settings["id"]
     sums: list[list[float]] = [[] for _ in plan.score]
     counts = [0] * len(plan.score)
-    for rows in _pictures(store, run) if plan.score else ():
+    said, pictures = Counter[tuple[str, str]](), 0
+    for rows in _pictures(store, run):
         words = Words()
-        labels = flat_tables(packed(rows, words, 0), plan, words, 0)["labels"]
+        tables = flat_tables(packed(rows, words, 0), plan, words, 0)
+        labels, pictures = tables["labels"], pictures + len(tables["pictures"])
+        said.update(_remarked(tables, plan))
         for number in range(len(plan.score)):
             values = _of_pictures(labels, f"m{number}")
             sums[number].append(math.fsum(values))
@@ -40,7 +62,16 @@ def means(store: Store) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {explainer: {} for explainer, _ in plan.score}
     for (explainer, metric), parts, count in zip(plan.score, sums, counts, strict=True):
         found[explainer][metric] = math.fsum(parts) / count if count else None
-    return found
+    order = sorted(said.items(), key=lambda one: (-one[1], one[0]))
+    return Totals(found, tuple(f"{who}{count} of {pictures} pictures: {kind}" for (who, kind), count in order))
+
+
+def _remarked(tables: Mapping[str, pa.Table], plan: Plan) -> Iterator[tuple[str, str]]:
+    """(explainer or "", kind) once for each picture that it is said of."""
+    warned, noted = tables["warnings"].select(["s", "kind"]), tables["notes"].select(["s", "e", "kind"])
+    yield from (("", one["kind"]) for one in warned.group_by(["s", "kind"]).aggregate([]).to_pylist())
+    lines = noted.group_by(["s", "e", "kind"]).aggregate([]).to_pylist()
+    yield from ((f"{plan.explainers[one['e']]}: ", one["kind"]) for one in lines)
 
 
 def _of_pictures(labels: pa.Table, column: str) -> NDArray[np.float64]:

@@ -266,6 +266,13 @@ class NoteCount(NamedTuple):
     notes: int
 
 
+class WarningCount(NamedTuple):
+    """How many pictures have a warning of a kind."""
+
+    kind: str
+    pictures: int
+
+
 class Failure(NamedTuple):
     """What could not be done, and the picture."""
 

@@ -42,6 +42,7 @@ from seewhy.runs.query.records import (
     Score,
     StoredMap,
     StoredTree,
+    WarningCount,
 )
 from seewhy.runs.query.snapshot import Base, Moment
 from seewhy.statistics import Judged
@@ -225,8 +226,9 @@ class Run:
         """All labels as a flat table, in the order of the data, block by block.
 
         Columns: sample, name, source, position, label (class index), truth, flag, probability (or what else the
-        numbers are, see `quantity`), predicted, mean, std, low, high, entropy, mutual_information, then
-        "EXPLAINER/METRIC" for every pair, null where there is no value.
+        numbers are, see `quantity`), predicted, mean, std, low, high, entropy, mutual_information, warnings (what is
+        to be known of the image and of its maps, "; " between), then "EXPLAINER/METRIC" for every pair, null where
+        there is no value.
         Of a detector also "detection", the number of the box, which `SampleRecord.detections` has.
         """
         with self._base.moment() as now:
@@ -234,16 +236,22 @@ class Run:
             own = ["sample", "name", "source", "position", "label", "truth", "flag"]
             rest = ["mean", "std", "low", "high", "entropy", "mutual_information"]
             scores = [f"m{number}" for number in range(len(plan.score))]
-            columns = ["labels.probability", "predicted", *(f"labels.{name}" for name in [*rest, *scores])]
+            columns = ["labels.probability", "predicted", *(f"labels.{name}" for name in rest), "said.text"]
+            columns += [f"labels.{name}" for name in scores]
             columns += ["label"] if self.detects else []
             reader = pa.RecordBatchReader.from_stream(
                 now.cursor.sql(
                     f"SELECT labels.sample, name, source, labels.position, class_index, truth, flag, "
                     f"{', '.join(columns)} "
-                    "FROM labels JOIN pictures USING (s) ORDER BY labels.position, labels.sample, label"
+                    "FROM labels JOIN pictures USING (s) LEFT JOIN "
+                    "(SELECT s, string_agg(text, '; ' ORDER BY place, text) AS text FROM "
+                    "(SELECT DISTINCT s, 0 AS place, text FROM warnings UNION ALL "
+                    "SELECT DISTINCT s, 1 + e, ?[e + 1] || ': ' || kind FROM notes) GROUP BY s) AS said USING (s) "
+                    "ORDER BY labels.position, labels.sample, label",
+                    params=[list(plan.explainers)],
                 )
             )
-            names = [*own, self.quantity, "predicted", *rest, *(f"{e}/{m}" for e, m in plan.score)]
+            names = [*own, self.quantity, "predicted", *rest, "warnings", *(f"{e}/{m}" for e, m in plan.score)]
             names += ["detection"] if self.detects else []
             for batch in reader:
                 yield pa.RecordBatch.from_arrays(batch.columns, names)
@@ -389,6 +397,11 @@ class Run:
         """How many pictures have notes about their maps, by explainer and kind, the most frequent first."""
         with self._base.moment() as now:
             return totals.notes(now)
+
+    def warnings(self) -> list[WarningCount]:
+        """How many pictures have warnings, by kind, the most frequent first."""
+        with self._base.moment() as now:
+            return totals.warnings(now)
 
 
 def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seewhy.errors import InvalidInput
 from seewhy.runs.folder.rows import told
-from seewhy.runs.query.records import Counts, Failure, NoteCount, Score
+from seewhy.runs.query.records import Counts, Failure, NoteCount, Score, WarningCount
 from seewhy.runs.query.run import Run
 
 __all__ = ["Status", "status"]
@@ -27,6 +27,7 @@ class Status:
         counts: of pictures, labels, maps, failures.
         scores: of each explainer by each metric.
         notes: how many pictures have notes about their maps, by explainer and kind.
+        warnings: how many pictures have warnings, by kind.
         failures: some of them.
         damaged: parts that could not be read -> why.
     """
@@ -36,6 +37,7 @@ class Status:
     counts: Counts
     scores: list[Score]
     notes: list[NoteCount]
+    warnings: list[WarningCount]
     failures: list[Failure]
     damaged: dict[str, str]
 
@@ -44,6 +46,7 @@ class Status:
         return {
             "place": self.place, "settings": self.settings, "counts": asdict(self.counts),
             "scores": [asdict(one) for one in self.scores], "notes": [one._asdict() for one in self.notes],
+            "warnings": [one._asdict() for one in self.warnings],
             "failures": [one._asdict() for one in self.failures],
             "damaged": self.damaged,
         }  # fmt: skip
@@ -60,6 +63,7 @@ class Status:
         if any(counts.flags.values()):
             lines.append("  " + ", ".join(f"{number} {flag}" for flag, number in counts.flags.items()))
         lines += [f"  {line}" for line in _table(self.scores)]
+        lines += [f"  {one.pictures} of {counts.samples} pictures: {one.kind}" for one in self.warnings]
         lines += [
             f"  {one.explainer}: {one.pictures} of {counts.samples} pictures have the note {one.kind!r}"
             for one in self.notes
@@ -95,6 +99,7 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
         counts=run.counts(),
         scores=run.scores(),
         notes=run.notes(),
+        warnings=run.warnings(),
         failures=list(listed),
         damaged=run.damaged,
     )

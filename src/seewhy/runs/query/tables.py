@@ -7,6 +7,7 @@
     nodata      the lines of labels where a metric found nothing to judge
     costs       s, explainer, what its maps cost
     notes       s, explainer, the kind of something that is to be known of its maps
+    warnings    s, what is to be known of the picture, and the kind of it: without what differs from one to the next
     failures    s, what could not be done
 
 ``s`` numbers the pictures.
@@ -68,7 +69,7 @@ _LOW, _SIGN = (1 << 32) - 1, 1 << 31  # a line's key: the picture above, the lab
 
 
 def flat_tables(rows: pa.Table, plan: Plan, words: Words, first: int) -> dict[str, pa.Table]:
-    """The tables "pictures", "labels", "nodata", "costs", "notes" and "failures" of some pictures.
+    """The tables "pictures", "labels", "nodata", "costs", "notes", "warnings" and "failures" of some pictures.
 
     Args:
         rows: all rows of these pictures.
@@ -86,7 +87,7 @@ def flat_tables(rows: pa.Table, plan: Plan, words: Words, first: int) -> dict[st
     labels = _labels(sources, picture[lines], values.take(pa.array(lines)), scores)
     return {
         "pictures": _pictures(sources, failures), "labels": labels, "nodata": nodata, **_costs(sources),
-        "failures": failures,
+        "warnings": _warnings(sources), "failures": failures,
     }  # fmt: skip
 
 
@@ -239,6 +240,20 @@ def _costs(sources: _Sources) -> dict[str, pa.Table]:
         "costs": pa.table({**places, **amounts}),
         "notes": pa.table({**about, "kind": notes.flatten().field("kind").cast(pa.string())}),
     }
+
+
+def _warnings(sources: _Sources) -> pa.Table:
+    row, values = sources.entries("warnings")
+    texts = values.cast(pa.string()).to_pylist()
+    names = sources.rows["name"].take(pa.array(row)).to_pylist()
+    kinds = [_kind(text, str(name)) for text, name in zip(texts, names, strict=True)]
+    found = {"s": sources.choice.picture[row] + sources.first, "text": texts, "kind": kinds}
+    return pa.table(found, schema=pa.schema({"s": pa.int64(), "text": pa.string(), "kind": pa.string()}))
+
+
+def _kind(text: str, name: str) -> str:
+    """A sentence about a picture without its name and numbers: what stands before its colon."""
+    return text.removeprefix(f"{name}: ").split(": ")[0].split(" (picture ")[0].rstrip(".")
 
 
 def _failures(sources: _Sources) -> pa.Table:

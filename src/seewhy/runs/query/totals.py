@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from seewhy.errors import UnknownName, nearest
 from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.judged import judged
-from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, NoteCount, Score
+from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, NoteCount, Score, WarningCount
 from seewhy.runs.query.snapshot import Moment
 
-__all__ = ["costs", "counts", "label_scores", "notes", "scores"]
+__all__ = ["costs", "counts", "label_scores", "notes", "scores", "warnings"]
 
 
 def counts(now: Moment) -> Counts:
@@ -113,3 +113,9 @@ def notes(now: Moment) -> list[NoteCount]:
         "SELECT e, kind, count(DISTINCT s) AS p, count(*) FROM notes GROUP BY e, kind ORDER BY p DESC, e, kind"
     )
     return [NoteCount(now.state.plan.explainers[e], *values) for e, *values in lines]
+
+
+def warnings(now: Moment) -> list[WarningCount]:
+    """How many pictures have warnings, by kind, the most frequent first."""
+    lines = now.fetch("SELECT kind, count(DISTINCT s) AS p FROM warnings GROUP BY kind ORDER BY p DESC, kind")
+    return [WarningCount(*line) for line in lines]
