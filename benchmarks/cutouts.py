@@ -35,6 +35,7 @@ import seewhy
 from scenes import Scene, scenes
 from seewhy import demo, registry
 from seewhy.metrics import Metric
+from seewhy.metrics.adcc import ADCC
 from seewhy.metrics.deletion import Deletion
 from seewhy.metrics.insertion import Insertion
 from seewhy.metrics.pointing_game import PointingGame
@@ -121,8 +122,14 @@ def _seen(model: Any, scene: Scene) -> seewhy.Sample | None:
     return seewhy.Sample(image=scene.picture, target=label, mask=thing.mask, name=thing.name)
 
 
-def table(masks: int, dear: bool) -> tuple[dict[str, str], dict[str, Metric]]:
-    """The explainers that make at most some hundred passes, and the metrics that look at the truth."""
+def table(masks: int, dear: bool, follow: bool) -> tuple[dict[str, str], dict[str, Metric]]:
+    """The explainers that make at most some hundred passes, and the metrics that look at the truth.
+
+    Args:
+        masks: of black-box methods.
+        dear: the explainers that make hundreds of passes, too.
+        follow: the metrics that ask whether the score follows the map, too; they take 61 passes a map.
+    """
     budget = {name: f"{name}(num_masks={masks})" for name in ("rise", "hsic", "lime")}
     budget |= {"kernel_shap": f"kernel_shap(num_masks={max(masks, 200)})"}  # fewer do not determine 49 segments
     budget |= {"smooth_grad": "smooth_grad(samples=8)", "integrated_gradients": "integrated_gradients(steps=8)"}
@@ -133,6 +140,8 @@ def table(masks: int, dear: bool) -> tuple[dict[str, str], dict[str, Metric]]:
         "relevance rank": RelevanceRank(),
         "relevance mass": RelevanceMass(),
     }
+    if follow:
+        metrics |= {"insertion - deletion": Difference(), "ADCC": ADCC(perturbation_per_eval=16)}
     return explainers, metrics
 
 
@@ -234,6 +243,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--masks", type=int, default=100, help="of the black-box methods in the table")
     parser.add_argument("--dear", action="store_true", help="the explainers that make hundreds of passes, too")
+    parser.add_argument("--follow", action="store_true", help="insertion, deletion and ADCC, too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--openvino", action=argparse.BooleanOptionalAction, default=find_spec("openvino") is not None)
     parser.add_argument("--out", type=Path, default=Path("cutouts-out"))
@@ -243,7 +253,8 @@ def main() -> None:
     model = network(arguments.openvino)
     data = list(samples(model, arguments.data, arguments.count, arguments.seed))
     folder = arguments.out / arguments.study
-    explainers, metrics = table(arguments.masks, arguments.dear) if arguments.study == "table" else efficiency()
+    asked = (arguments.masks, arguments.dear, arguments.follow)
+    explainers, metrics = table(*asked) if arguments.study == "table" else efficiency()
     found = in_groups(model, iter(data), arguments.count, explainers, metrics, folder / "groups")
     found.save(folder)
     share = np.mean([np.mean(np.asarray(s.mask)) for s in data])

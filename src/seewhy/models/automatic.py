@@ -35,6 +35,10 @@ class Trials(Protocol):
         """Whether each of a map's channels is the score of one class."""
         ...
 
+    def passed_by(self, one: Seen) -> bool:
+        """Whether the scores know of the picture by another way than through a layer that hands a map on."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Maps:
@@ -51,9 +55,16 @@ class Maps:
     known: dict[tuple[str, tuple[int, ...]], str]
 
     def last(self, wanted: Callable[[str], bool] = lambda _: True) -> Seen | None:
-        """The last map of the picture of a wanted name, or None."""
-        carrying = [s for s in self.seen if s.carries and wanted(s.name)]
-        return next((s for s in reversed(carrying) if not self.objection(s)), None)
+        """The last map of the picture of a wanted name, or None.
+
+        A layer that only hands a map on (an Identity, or Dropout) may be passed by: others may take it from before.
+        """
+        first: dict[str, int] = {}
+        for number, one in enumerate(self.seen):
+            first.setdefault(one.value, number)  # a map is as late as it was made, however often it is handed on
+        carrying = sorted((s for s in self.seen if s.carries and wanted(s.name)), key=lambda s: first[s.value])
+        fit = (s for s in reversed(carrying) if not self.objection(s))
+        return next((s for s in fit if not (s.handed and self.trials.passed_by(s))), None)
 
     def objection(self, one: Seen) -> str:
         """Why a map is not one of the picture, or ""."""

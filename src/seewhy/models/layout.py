@@ -80,6 +80,7 @@ class Seen:
     live: bool = True  # whether the picture moves it and the scores depend on it
     carries: bool = True  # whether everything that the scores know of the picture has passed through it
     value: str = ""  # the same for tensors that hold the same
+    handed: bool = False  # whether it is what the module was given
 
     @property
     def last(self) -> bool:

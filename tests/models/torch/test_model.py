@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, InvalidType, NoSpatialOutput, UnknownLayer
+from seewhy.explainers.grad_cam import GradCAM
 from seewhy.models import FeatureModel, GradientModel, Model
 from seewhy.models.adapters import as_model
 from seewhy.models.function import FunctionModel
@@ -350,3 +351,39 @@ def test_copies_do_not_share_their_cuts() -> None:
         model = TorchModel(one)
         found = model.features(pictures(), "body")
         close(model.from_features(found, found.maps, torch.arange(2)).classes, one(pictures()).detach())
+
+
+class _TwoAnswers(nn.Module):
+    """A deep answer, and one from the middle, past a layer that only hands the map on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.idle, self.second = nn.Conv2d(3, 6, 3), nn.Identity(), nn.Conv2d(6, 7, 3)
+        self.deep, self.side = nn.Linear(7, 4), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.first(x).relu()
+        late = self.second(self.idle(early)).relu()
+        return self.deep(late.mean((2, 3))), self.side(early.mean((2, 3)) + self.idle(early).amax((2, 3)) * 0)
+
+
+def test_each_answer_of_a_network_has_its_own_automatic_layer() -> None:
+    network, x = _TwoAnswers().eval(), torch.rand(2, 3, 16, 20)
+    for output, layer, own in ((0, "second", network.deep), (1, "first", network.side), (0, "second", network.deep)):
+        model = TorchModel(network, output=output)
+        found = GradCAM(model).run(x, 2)  # maps of the layer's size
+        assert found.layer == layer
+        maps = model.features(x, layer).maps
+        slope = (maps > 0).float().mean((2, 3), keepdim=True) / maps[0, 0].numel()  # of the ReLU and the mean
+        want = (own.weight[2].detach().view(1, -1, 1, 1) * slope * maps).sum(1).relu()
+        torch.testing.assert_close(found.raw[:, 0], want)
+
+
+def test_a_layer_that_hands_a_map_on_is_named_by_what_made_it() -> None:
+    class Handed(_TwoAnswers):
+        def forward(self, x: Tensor) -> Tensor:
+            early = self.first(x)
+            return self.side(self.idle(early).mean((2, 3)) + early.amax((2, 3)))
+
+    with TorchModel(Handed().eval()).opened():
+        assert TorchModel(Handed().eval()).auto_layer(torch.rand(1, 3, 16, 20)) == "first"

@@ -171,6 +171,10 @@ class Look:
         found = self._changed(one.value, grid, cells, source)
         return apart(found.permute(0, 3, 1, 2) if one.last else found, cells)
 
+    def passed_by(self, one: Seen) -> bool:
+        """See `Trials`; a graph has no layers that hand a map on."""
+        return False
+
     def answers(self, one: Seen, channels: int) -> bool:
         """See `Trials`; only what has as many channels as the scores or a returned map is tried."""
         model, image, ends = self.model, self.inputs[:1], [port.key for port in self.model.engine.outputs]

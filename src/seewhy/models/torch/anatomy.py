@@ -6,7 +6,7 @@ Everything is looked up once, with passes of one picture or a few, and remembere
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from seewhy.models.torch.flow import Flow, Heard, follow
 from seewhy.models.torch.head import Memory
 from seewhy.models.torch.maps import is_answer, lies
 from seewhy.models.torch.parts import tensors
+from seewhy.models.torch.state import on
 from seewhy.models.torch.trace import Step, Trace, beside, trace
 from seewhy.models.turns import alone
 from seewhy.registry import instead
@@ -30,6 +31,7 @@ from seewhy.types import Passes
 
 __all__ = ["Anatomy", "anatomy"]
 
+_MOST = 64  # looks that are kept of a network
 _known: WeakKeyDictionary[nn.Module, dict[Any, Anatomy]] = WeakKeyDictionary()
 _ENOUGH = 0.9  # share of a layer's tokens on which the scores must depend
 _AGAIN = 4  # how often the places of tokens are looked for in a network that draws random numbers
@@ -259,6 +261,20 @@ class Look:
         as_many = channels in self.flow().classes
         return as_many and is_answer(self.network, self.inputs[:1], one, channels, self.run, self.scores)
 
+    def passed_by(self, one: Seen) -> bool:
+        """See `Trials`: two pictures have the same scores where the map of one takes the other's place."""
+        calls, two = 0, torch.cat([self.inputs[:1], self.inputs[:1].flip(2, 3) * 0.5 + 0.1])
+
+        def same(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+            nonlocal calls
+            calls += 1
+            return output[:1].expand_as(output).clone() if calls == one.call else None
+
+        with alone(self.network), torch.no_grad(), on(self.network.get_submodule(one.name), after=same):
+            scores = self.scores(self.run(two), 2).double()
+        apart = (scores[0] - scores[1]).abs().max()
+        return bool(apart > 1e-4 * scores.abs().max())
+
     def _tokens_follow(self, last: Seen | None) -> bool:
         """True where a transformer comes after the last map, not only one attention that sums it up."""
         seen = self.seen()
@@ -379,8 +395,19 @@ def _streams(found: Trace) -> list[tuple[int, int]]:
     return [Counter(s.shape for s in found.steps[-12:]).most_common(1)[0][0]]
 
 
-def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
-    """What is known about the network for inputs of this size."""
+def anatomy(network: nn.Module, inputs: Tensor, output: Any = None) -> Anatomy:
+    """What is known about the network for inputs of this size.
+
+    Args:
+        network: the module.
+        inputs: (N, C, H, W).
+        output: which of its outputs has the scores; others come out of other layers.
+    """
     half = torch.is_autocast_enabled(inputs.device.type)
-    key = (fingerprint(network), tuple(inputs.shape[1:]), inputs.dtype, inputs.device, half)
-    return _known.setdefault(network, {}).setdefault(key, Anatomy())
+    read = output if isinstance(output, Hashable) else id(output)
+    key = (fingerprint(network), tuple(inputs.shape[1:]), inputs.dtype, inputs.device, half, read)
+    known = _known.setdefault(network, {})
+    found = known.setdefault(key, Anatomy())
+    while len(known) > _MOST:  # sizes, or functions that are made anew for each call
+        known.pop(next(iter(known)), None)
+    return found

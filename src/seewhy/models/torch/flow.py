@@ -266,13 +266,14 @@ def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], sco
     """
     recorder, picture = _Recorder(), inputs.clone()
     seen: list[tuple[Seen, str]] = []
+    given: dict[str, list[str]] = {}  # module -> what its calls that have not ended were given first
     strangers: list[str] = []
     with alone(network), ExitStack() as stack:
         for name, module in network.named_modules():
             if name and not isinstance(module, ScriptModule):  # its parts are hidden
                 own_hooks = on(
-                    module, before=_entering(name, seen, recorder), after=_leaving(name, inputs, seen, recorder),
-                    named=True,
+                    module, before=_entering(name, seen, recorder, given),
+                    after=_leaving(name, inputs, seen, recorder, given), named=True,
                 )  # fmt: skip
                 stack.enter_context(own_hooks)
         _watch_strangers(stack, network, strangers)
@@ -288,23 +289,28 @@ def follow(network: nn.Module, inputs: Tensor, run: Callable[[Tensor], Any], sco
     return replace(flow, drawn=drawn, classes=frozenset({found.shape[-1], *(t.shape[1] for t in maps_in(raw))}))
 
 
-def _leaving(name: str, inputs: Tensor, seen: list[tuple[Seen, str]], recorder: _Recorder) -> Any:
+def _leaving(
+    name: str, inputs: Tensor, seen: list[tuple[Seen, str]], recorder: _Recorder, given: dict[str, list[str]]
+) -> Any:
     def note(_module: nn.Module, _args: Any, output: Any) -> None:
         with recorder.aside(), _disable_current_modes():  # each of the looks costs as much as an operation
             order = spatial(output, inputs)
         kind = "map" if order else "tokens" if is_tokens(output) else "other"
         shape = tuple(output.shape) if isinstance(output, Tensor) else ()
         grid = () if order is None else shape[1:3] if order == "last" else shape[2:]
-        seen.append((Seen(name, kind, shape, grid), recorder.key(output) if isinstance(output, Tensor) else ""))
+        key, first = recorder.key(output) if isinstance(output, Tensor) else "", given[name].pop()
+        seen.append((Seen(name, kind, shape, grid, handed=bool(key) and key == first), key))
 
     return note
 
 
-def _entering(name: str, seen: list[tuple[Seen, str]], recorder: _Recorder) -> Any:
+def _entering(name: str, seen: list[tuple[Seen, str]], recorder: _Recorder, given: dict[str, list[str]]) -> Any:
     def note(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        given = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
-        if given is not None and is_tokens(given):
-            seen.append((Seen(name, "enters", tuple(given.shape)), recorder.key(given)))
+        first = next((t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)), None)
+        key = "" if first is None else recorder.key(first)
+        given.setdefault(name, []).append(key)
+        if first is not None and is_tokens(first):
+            seen.append((Seen(name, "enters", tuple(first.shape)), key))
 
     return note
 

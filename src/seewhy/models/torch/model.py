@@ -193,7 +193,7 @@ class TorchModel:
         name = self._resolve(inputs, layer)
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
-        memory = anatomy(self.module, inputs).heads
+        memory = anatomy(self.module, inputs, self.output).heads
         with alone(self.module), torch.no_grad():
             recorder = partial(memory.recorder, self.module, name, inputs)
             watch, raw = self._watched(inputs, name, Watch.keep, recorder)
@@ -331,7 +331,7 @@ class TorchModel:
         """What is known, or can be found out, about the network for inputs of this size."""
         if self._loose:
             return self.bound(inputs).look(inputs)
-        module, known = self.module, anatomy(self.module, inputs)
+        module, known = self.module, anatomy(self.module, inputs, self.output)
 
         def run(images: Tensor) -> Any:
             raw = self._rows(images, torch.zeros(len(images), dtype=torch.long, device="cpu"))  # copies of the first
@@ -344,7 +344,7 @@ class TorchModel:
     @contextmanager
     def listening(self, inputs: Tensor) -> Iterator[None]:
         """The first pass in this block is listened to, where nothing is known yet; see `Noticing`."""
-        known = None if isinstance(self.module, Candidates) else anatomy(self.module, inputs)
+        known = None if isinstance(self.module, Candidates) else anatomy(self.module, inputs, self.output)
         before = getattr(_ears, "known", None)
         _ears.known = None if known is None or known.flow or known.heard else (self.module, known)
         try:
@@ -354,7 +354,7 @@ class TorchModel:
 
     def noticed(self, inputs: Tensor) -> tuple[str, ...]:
         """What the network does that the reader of any map should know; see `Noticing`."""
-        known, said = anatomy(self.module, inputs), list[str]()
+        known, said = anatomy(self.module, inputs, self.output), list[str]()
         flow = known.flow or known.heard
         if flow is None:
             return ()
