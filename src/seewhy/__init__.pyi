@@ -40,6 +40,8 @@ from seewhy.explainers.vit_recipro_cam import ViTReciproCAM as ViTReciproCAM
 from seewhy.explanation import Explanation as Explanation
 from seewhy.gates import assert_looks_at as assert_looks_at
 from seewhy.images.preprocessing import Preprocessing as Preprocessing
+from seewhy.insights.diff import diff as diff
+from seewhy.insights.slices import slices as slices
 from seewhy.memory import keep_memory as keep_memory
 from seewhy.models import heads as heads
 from seewhy.models.accelerate import accelerate as accelerate
@@ -86,6 +88,7 @@ from . import foreign as foreign
 from . import gates as gates
 from . import images as images
 from . import inputs as inputs
+from . import insights as insights
 from . import judging as judging
 from . import maps as maps
 from . import memory as memory
@@ -163,11 +166,13 @@ __all__ = [
     "assert_looks_at",
     "compare",
     "detections",
+    "diff",
     "explain",
     "keep_memory",
     "load",
     "saliency_to_image",
     "show",
+    "slices",
     "spoken",
 ]
 

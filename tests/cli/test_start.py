@@ -103,7 +103,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("expain", "Did you mean 'explain' or 'export'?"),
         ("resum", "Did you mean 'resume' or 'run'?"),
-        ("zzz", "Known: 'explain', 'compare', 'run', 'resume', 'status', 'view', 'export', 'list', ..."),
+        ("zzz", "Known: 'explain', 'compare', 'run', 'resume', 'status', 'view', 'export', 'diff', ..."),
     ],
 )
 def test_a_command_that_is_none(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -296,6 +296,10 @@ class Look:
             return False
         return answers(raw, scores, channels)
 
+    def passed_by(self, one: Seen) -> bool:
+        """See `Trials`."""
+        return not self._exchanged(one)
+
     def _exchanged(self, one: Seen) -> bool:
         """Whether two pictures' scores are exchanged where the layer's outputs for them are."""
         key = (one.name, one.call)

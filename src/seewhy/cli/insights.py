@@ -1,0 +1,55 @@
+"""``seewhy diff`` and ``slices``: what stands out over whole runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from seewhy.cli.flags import Command
+
+__all__ = ["Diff", "SlicesCommand"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff(Command):
+    """Compare two run folders on the same images: another model, checkpoint, explainer or preprocessing."""
+
+    work = "diff"
+
+    first: Annotated[str, tyro.conf.Positional]
+    """The run folder before."""
+    second: Annotated[str, tyro.conf.Positional]
+    """The run folder after."""
+    explainer: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Whose maps are compared, by its label in the first run. May be repeated. Default: all that both have."""
+    against: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Its label in the second run, where that is another one; as many as --explainer."""
+    most: int | None = None
+    """Compares this many images only."""
+    out: Path | None = None
+    """Writes all images, what changed most first: a .csv or a .json file."""
+    json: bool = False
+    """Everything as JSON on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicesCommand(Command):
+    """Find groups of images on which the network is worse than elsewhere: by picture, maps, certainty, metadata."""
+
+    work = "slices"
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder."""
+    table: Path | None = None
+    """A CSV file of metadata with a column sample, name or image; its other columns are looked at, too."""
+    explainer: str | None = None
+    """Whose maps are looked at. Default: the first of the run."""
+    least: int = 20
+    """Images that a group has at least."""
+    level: float = 0.05
+    """Below which an adjusted p-value counts as reliable."""
+    json: bool = False
+    """Everything as JSON, with the keys of the images."""
