@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest test-mindspore lint stub docs clean
+.PHONY: demo test quick test-lowest test-mindspore test-others lint stub docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: pyproject.toml
@@ -47,6 +47,16 @@ test-mindspore: $(VENV)/.test  ## cells of MindSpore against torch, in an enviro
 	PYTHONPATH=src $(VENV)-mindspore/bin/python -m pytest tests/clients/test_mindspore.py \
 		"tests/e2e/test_docs.py::test_code_runs[using-with/mindspore.md]"
 
+# Libraries that bring many others: trackers, a notebook's kernel.
+OTHERS := tensorboard mlflow wandb fiftyone ipykernel ipywidgets nbclient
+test-others: $(VENV)/.test  ## what is exported to other libraries, read back by them; downloads 1 GB
+	test -x $(VENV)-others/bin/python || $(PYTHON) -m venv $(VENV)-others
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> $$($(VENV)-others/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_shared.pth
+	$(VENV)-others/bin/pip install --quiet --disable-pip-version-check $(OTHERS)
+	PYTHONPATH=src $(VENV)-others/bin/python -m pytest -rs tests/exports/test_trackers.py tests/clients/test_fiftyone.py \
+		tests/clients/test_notebook.py "tests/e2e/test_docs.py::test_code_runs[using-with/trackers.md]"
+
 lint: $(VENV)/.test  ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,4 +70,4 @@ docs: $(VENV)/.test  ## this documentation, built strictly into site/; open site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-mindspore demo-out site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-mindspore $(VENV)-others demo-out site .mypy_cache .ruff_cache .pytest_cache

@@ -168,7 +168,10 @@ RUN = [
 ]  # fmt: skip
 
 
-NEEDS = {"using-with/mindspore.md": "mindspore"}  # what is not among the test extras
+NEEDS = {
+    "using-with/mindspore.md": "mindspore",
+    "using-with/trackers.md": "tensorboard",
+}  # what is not among the test extras
 
 
 @pytest.mark.parametrize("page", RUN)

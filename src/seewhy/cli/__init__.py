@@ -4,7 +4,8 @@ Results go to stdout; progress, notes and errors go to stderr. Exit codes: 0 don
 --strict, not everything), 2 the command itself was wrong, 130 interrupted.
 
 Here is what can be typed; what a command does stands in `seewhy.cli.work`, and is imported when the command is given.
-So help and mistakes are answered at once, and status, view and export never load torch.
+So help and mistakes are answered at once, and status, view and export never load torch, but for the formats that draw
+maps (tensorboard, mlflow, wandb).
 """
 
 from __future__ import annotations

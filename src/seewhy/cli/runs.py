@@ -98,7 +98,7 @@ class Status(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(PixelFlags):
-    """Write a run folder in another form: CSV, Parquet, COCO, FiftyOne."""
+    """Write a run folder in another form: CSV, Parquet, COCO, FiftyOne, TensorBoard, MLflow, Weights & Biases."""
 
     work = "export"
 
