@@ -55,6 +55,8 @@ def test_its_fields_take_every_value(written: tuple[Run, Path]) -> None:
 def test_labels_and_heat_maps_are_those_of_the_run(written: tuple[Run, Path]) -> None:
     run, folder = written
     for sample, record in zip(samples(folder), run.records(), strict=True):
+        assert record.predicted is not None
+        assert record.size is not None
         assert sample["prediction"].label == run.class_name(record.predicted)
         own = {run.class_name(label): row.probability for label, row in record.labels.items()}
         assert {one.label: one.confidence for one in sample["labels"].classifications} == pytest.approx(own)
