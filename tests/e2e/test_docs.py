@@ -168,10 +168,10 @@ RUN = [
 ]  # fmt: skip
 
 
-NEEDS = {
-    "using-with/mindspore.md": "mindspore",
-    "using-with/trackers.md": "tensorboard",
-}  # what is not among the test extras
+NEEDS = {  # what is not among the test extras
+    "using-with/mindspore.md": "mindspore", "using-with/trackers.md": "tensorboard",
+    "using-with/ultralytics.md": "ultralytics",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", RUN)
