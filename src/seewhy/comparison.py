@@ -150,7 +150,7 @@ class Comparison:
         head, rows = self._cells()
         *_, said = self._table()
         text = escape("\n".join([*self._verdicts(), *self._failed()]))
-        return f"{document.table(head, rows, caption=said)}<pre>{text}</pre>"
+        return f'{document.table(head, rows, caption=said)}<pre style="white-space:pre-wrap">{text}</pre>'
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         """The head of the table, and its rows."""

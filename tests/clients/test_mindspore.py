@@ -138,6 +138,18 @@ def test_the_pooled_head_is_recognised_and_costs_no_passes(pair: Any) -> None:
     torch.testing.assert_close(found.raw, ours, atol=1e-3, rtol=1e-3)
 
 
+def test_weights_that_are_changed_later_count(pair: Any, tmp_path: Path) -> None:
+    _, network, inputs = pair
+    cell = Shapes()
+    for kind in (seewhy.ReciproCAM, seewhy.GradCAM):
+        kind(cell).run(inputs, 1)  # with random weights
+    ms.load_param_into_net(cell, ms.load_checkpoint(save(network, tmp_path / "later.ckpt")))
+    for kind in (seewhy.ReciproCAM, seewhy.GradCAM):
+        ours = kind(network).run(inputs[1:], "all").raw
+        found = kind(cell).run(inputs[1:], "all").raw
+        torch.testing.assert_close(found / ours.amax(), ours / ours.amax(), **CLOSE)
+
+
 def test_tensors_of_mindspore_are_taken_and_everything_is_left_as_it_was(pair: Any) -> None:
     cell, _, inputs = pair
     cell.set_train(True)

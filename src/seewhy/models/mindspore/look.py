@@ -71,7 +71,7 @@ class Known:
         graph: the operations; a tensor's key says when it was made.
         seen: every layer's single output, in the order in which they were given.
         calls: how often each layer ran.
-        weights: key of a matrix product -> the parameter in it.
+        weights: key of a matrix product -> the name of the parameter in it; "" where the matrix is none.
         maps: for each map (value, shape) why it is not the picture's, or "".
         carries: whether all passes through a map, as it was tried out; by layer and call.
         linear: whether what follows is a mean over positions and a linear layer, likewise.
@@ -81,7 +81,7 @@ class Known:
     graph: Graph
     seen: list[Seen]
     calls: Mapping[str, int]
-    weights: Mapping[str, Any]
+    weights: Mapping[str, str]
     maps: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
     carries: dict[tuple[str, int], bool] = field(default_factory=dict)
     linear: dict[tuple[str, int], bool] = field(default_factory=dict)
@@ -108,11 +108,11 @@ class _Tape:
 
     def __init__(self, cell: Any) -> None:
         self.nodes: list[Node] = []
-        self.weights: dict[str, Any] = {}
+        self.weights: dict[str, str] = {}
         self.places: dict[tuple[int, tuple[int, ...]], str] = {}
         self.stored: dict[int, str] = {}
         self.kept: list[Any] = []
-        self.parameters = {one.data_ptr() for one in cell.get_parameters()}
+        self.parameters = {one.data_ptr(): name for name, one in cell.parameters_dict().items()}
 
     def start(self, picture: Any) -> None:
         self._put(picture, "picture")
@@ -126,7 +126,7 @@ class _Tape:
         self.nodes.append(Node(made[0] if made else name, name, tuple(sources), made))
         matrices = [one for one in given if self.key(one) is None and one.ndim == 2]
         if name.startswith("MatMul") and len(matrices) == 1:
-            self.weights[made[0]] = matrices[0]
+            self.weights[made[0]] = self.parameters.get(matrices[0].data_ptr(), "")
         for key, one in zip(made, tensors(result), strict=True):
             self._put(one, key)
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -154,7 +154,7 @@ class MindSporeModel:
     def look(self, inputs: Tensor) -> Look:
         """What is known, or can be found out, about the cell for inputs of this size."""
         known = _known.setdefault(self.cell, {})
-        own = self.output if isinstance(self.output, str | int | None) else id(self.output)
+        own = self.output if isinstance(self.output, Hashable) else id(self.output)
         key = (tuple(inputs.shape[1:]), inputs.dtype, own, tuple(id(c) for _, c in self.cell.cells_and_names()))
         if key not in known:
             with self._refusing(inputs):
@@ -221,7 +221,7 @@ class MindSporeModel:
         if callable(self.output) or features.outputs.scores.shape[1] != 1 or features.outputs.boxes is not None:
             return None
         wanted = (features.outputs.scores.shape[2], maps.shape[1])
-        weight = _matrix(look.known, features.layer, call, wanted)
+        weight = self._matrix(look.known, features.layer, call, wanted)
         if weight is None:
             return None
         key = (features.layer, call)
@@ -229,18 +229,31 @@ class MindSporeModel:
             look.known.linear[key] = self._is_linear(features, weight)
         if not look.known.linear[key]:
             return None
-        own = maps[:1].float().mean((2, 3)) @ weight.t()
-        bias = features.outputs.scores[0, 0] - own[0]
-        return PooledLinear(weight=weight, bias=None if float(bias.abs().amax()) < 1e-6 else bias)
+        biases = features.outputs.scores[:, 0] - maps.float().mean((2, 3)) @ weight.t()
+        if not _agree(biases, features.outputs.scores):
+            return None
+        return PooledLinear(weight=weight, bias=None if float(biases[0].abs().amax()) < 1e-6 else biases[0])
+
+    def _matrix(self, known: Known, layer: str, call: int, wanted: tuple[int, int]) -> Tensor | None:
+        """The only parameter (K, C) by which something is multiplied after a layer on the way to the scores."""
+        key = next((one.value for one in known.seen if (one.name, one.call) == (layer, call)), None)
+        if key is None:
+            return None
+        after = known.graph.after([key]) & known.live
+        names = [known.weights[node] for node in known.weights if node in after]
+        own = self.cell.parameters_dict()
+        if len(names) != 1 or names[0] not in own:
+            return None
+        found: Tensor = as_torch(own[names[0]]).float()  # as it is now: it may have been trained since
+        weight = found if tuple(found.shape) == wanted else found.t()
+        return weight.contiguous() if tuple(weight.shape) == wanted else None
 
     def _is_linear(self, features: Features, weight: Tensor) -> bool:
         maps = features.maps[:1].float()
         noise = torch.randn((3, *maps.shape[1:]), generator=torch.Generator().manual_seed(0))
         tried = torch.cat([maps, maps.flip((2, 3)), (1 + maps.std()) * 3 * noise]).to(features.maps)
         found = features.state(features, tried, torch.zeros(len(tried), dtype=torch.long)).scores[:, 0]
-        said = tried.float().mean((2, 3)) @ weight.t()
-        bias = found - said
-        return bool((bias - bias[:1]).abs().amax() <= _CLOSE * max(1.0, float(found.abs().amax())))
+        return _agree(found - tried.float().mean((2, 3)) @ weight.t(), found)
 
     # ------------------------------------------------------------------------------------------------- gradients
 
@@ -356,14 +369,6 @@ def _floating(raw: Any) -> list[Tensor]:
     return [one for member in members for one in _floating(member)]
 
 
-def _matrix(known: Known, layer: str, call: int, wanted: tuple[int, int]) -> Tensor | None:
-    """The only matrix (K, C) by which something is multiplied after a layer on the way to the scores."""
-    key = next((one.value for one in known.seen if (one.name, one.call) == (layer, call)), None)
-    if key is None:
-        return None
-    after = known.graph.after([key]) & known.live
-    found = [as_torch(known.weights[node]).float() for node in known.weights if node in after]
-    if len(found) != 1:
-        return None
-    weight = found[0] if tuple(found[0].shape) == wanted else found[0].t()
-    return weight.contiguous() if tuple(weight.shape) == wanted else None
+def _agree(biases: Tensor, scores: Tensor) -> bool:
+    """Whether what a closed form leaves over of the scores is the same for all images."""
+    return bool((biases - biases[:1]).abs().amax() <= _CLOSE * max(1.0, float(scores.abs().amax())))
