@@ -65,7 +65,7 @@ def test_one_logit_is_a_sigmoid_everywhere() -> None:
     assert ONE_LOGIT in found.warnings
     assert found.labels == [["output 0"], ["output 0"]]
     close(found.probabilities, network(x).sigmoid().detach())
-    assert found.predicted[0] == ("output 0", pytest.approx(float(network(x)[0].sigmoid()), abs=1e-6))
+    assert found.predicted[0] == ("output 0", pytest.approx(float(network(x)[0].detach().sigmoid()), abs=1e-6))
     assert found.quantity == "probability"
     want = Occlusion(network, activation_fn="sigmoid").attribute(x)
     close(Occlusion(network).attribute(x), want)
