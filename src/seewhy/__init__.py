@@ -47,6 +47,7 @@ _PLACES = {
     "load": "models.loading",
     "slices": "insights.slices",
     "spoken": "models.torch.towers",
+    "report": "web.report",
     "saliency_to_image": "draw.overlay",
     "show": "web.notebook",
 }

@@ -63,6 +63,7 @@ from seewhy.types import Outputs as Outputs
 from seewhy.types import Sample as Sample
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty as EpistemicUncertainty
 from seewhy.web.notebook import show as show
+from seewhy.web.report import report as report
 
 from . import api as api
 from . import attribution as attribution
@@ -170,6 +171,7 @@ __all__ = [
     "explain",
     "keep_memory",
     "load",
+    "report",
     "saliency_to_image",
     "show",
     "slices",

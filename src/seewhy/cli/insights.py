@@ -1,4 +1,4 @@
-"""``seewhy diff`` and ``slices``: what stands out over whole runs."""
+"""``seewhy diff``, ``slices`` and ``report``: what stands out over whole runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from seewhy.cli.flags import Command
+from seewhy.cli.flags import Command, PixelFlags
 
-__all__ = ["Diff", "SlicesCommand"]
+__all__ = ["Diff", "Report", "SlicesCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +53,19 @@ class SlicesCommand(Command):
     """Below which an adjusted p-value counts as reliable."""
     json: bool = False
     """Everything as JSON, with the keys of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(PixelFlags):
+    """Write what a run found into one HTML file that stands alone, for a mail, a printer or an auditor."""
+
+    work = "report"
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder."""
+    out: Path = Path("report.html")
+    """The file."""
+    table: Path | None = None
+    """A CSV file of metadata by which groups of images may be told, see `seewhy slices`."""
+    samples: int = 8
+    """Images shown of each kind."""
