@@ -158,6 +158,7 @@ def test_a_journey_goes_as_it_is_told(title: str, photo: Path, tmp_path: Path) -
 # What it needs may not be installed, or would be loaded for nothing: why stands beside each.
 LATER = {
     "web/notebook.py": "the pages' libraries are an extra, and a missing one is told",
+    "cli/work/report.py": "likewise",
     "cli/work/view.py": "likewise",
     "pytest_plugin.py": "pytest loads it in every project, and most do not use it",
 }
