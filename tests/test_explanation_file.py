@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 import seewhy
+from seewhy import explanation_file
 from seewhy.errors import InvalidInput, MissingCapability
 from seewhy.explanation import Explanation
 from seewhy.types import Note
@@ -77,7 +79,7 @@ def test_boxes_masks_of_grey_and_maps_without_classes_come_back(tmp_path: Path) 
     assert back.pictures[0].mode == "L"
 
 
-def test_what_is_no_explanation_is_refused(found: Explanation, tmp_path: Path) -> None:
+def test_what_is_no_explanation_is_refused(found: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match=r"'.*nothing\.npz' cannot be read: No such file"):
         Explanation.load(tmp_path / "nothing.npz")
     with pytest.raises(InvalidInput, match=r"has 0 \.npz files: pass the file of one explanation"):
@@ -87,7 +89,14 @@ def test_what_is_no_explanation_is_refused(found: Explanation, tmp_path: Path) -
     np.savez(tmp_path / "objects.npz", about=np.array([{}], object))
     file = next(path for path in found.save(tmp_path / "one") if path.suffix == ".npz")
     (tmp_path / "cut.npz").write_bytes(file.read_bytes()[:-200])
-    for name in ("other", "text", "objects", "cut"):
+    with (
+        zipfile.ZipFile(tmp_path / "large.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("raw.npy", "w", force_zip64=True) as member,
+    ):
+        for _ in range(9):
+            member.write(bytes(1 << 20))
+    monkeypatch.setattr(explanation_file, "_MOST", 1 << 23)
+    for name in ("other", "text", "objects", "cut", "large"):
         with pytest.raises(InvalidInput, match=rf"{name}\.npz' holds no explanation as Explanation\.save writes it"):
             Explanation.load(tmp_path / f"{name}.npz")
 

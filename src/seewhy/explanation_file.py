@@ -29,6 +29,7 @@ from seewhy.types import Note, Passes
 __all__ = ["VERSION", "plain", "read", "write"]
 
 VERSION = 1
+_MOST = 1 << 32  # bytes that a file holds
 _TENSORS = ("raw", "probabilities", "targets")
 _SAME = ("labels", "method", "model", "layer", "seconds", "preprocessing", "names", "quantity", "values")
 
@@ -60,16 +61,34 @@ def read(path: Path) -> dict[str, Any]:
         InvalidInput: there is no such file, or it is no explanation.
     """
     try:
+        _check_size(path)
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
         return _fields(found, json.loads(bytes(found["about"])))
     except OSError as error:
         raise InvalidInput(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        EOFError,
+        zipfile.BadZipFile,
+        MemoryError,
+    ) as error:
         raise InvalidInput(
             f"{str(path)!r} holds no explanation as Explanation.save writes it to a .npz file "
             f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _check_size(path: Path) -> None:
+    """Raises ValueError for what would fill the memory: a small file may hold much."""
+    with zipfile.ZipFile(path) as archive:
+        held = sum(one.file_size for one in archive.infolist())
+    if held > _MOST:
+        raise ValueError(f"it holds {held >> 20} MB, and up to {_MOST >> 20} MB are read")
 
 
 def _fields(arrays: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import seewhy
-from seewhy import errors
+from seewhy import cli, errors
 from seewhy.datasets import shapes
 from seewhy.datasets.shapes import NAMES
 from seewhy.models.mindspore.model import MindSporeModel
@@ -226,6 +226,34 @@ def test_what_a_cell_cannot_do_is_said() -> None:
         seewhy.Gradient(cell)(torch.rand(1, 4, 16, 16), 0)
     with pytest.raises(errors.InvalidInput, match="uses the statistics of the batch"):
         seewhy.Gradient(nn.SequentialCell(nn.BatchNorm2d(3, use_batch_statistics=True), nn.Flatten()))(inputs, 0)
+
+
+def test_a_factory_of_cells_takes_a_checkpoint_on_the_command_line(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = type(sys)("cells_of_mine")
+    module.make = Shapes  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cells_of_mine", module)
+    Image.fromarray(shapes.Shapes(seed=3)[4].pixels).save(tmp_path / "a.png")
+    half = ["0.5"] * 3
+    words = ["explain", str(tmp_path / "a.png"), "--model", "cells_of_mine:make", "--size", "64", "64"]
+    words += [
+        "--mean",
+        *half,
+        "--std",
+        *half,
+        "--checkpoint",
+        save(pair[1], tmp_path / "w.ckpt"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    words += ["--targets", "2", "--method", "grad_cam", "--dump"]
+    assert cli.main(words) == 0
+    found = seewhy.Explanation.load(tmp_path / "out")
+    ours = seewhy.GradCAM(pair[1]).attribute(
+        shape_networks.inputs(shapes.Shapes(seed=3).batch([4]).pixels), 2, native=True
+    )
+    torch.testing.assert_close(found.raw, ours, atol=1e-4 * float(ours.amax()), rtol=1e-4)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:

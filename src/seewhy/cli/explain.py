@@ -29,7 +29,7 @@ class Explain(PictureFlags, SieveFlags):
     out: Path = Path("seewhy-out")
     """Where the results are written."""
     dump: bool = False
-    """Write the raw values of the maps too (.npz)."""
+    """Write the raw values of the maps too (.npz), and all that Explanation.load needs."""
     trust_grade: bool = False
     """Asks how far each map can be trusted, and says it in a line: 58 passes and three or four further maps."""
     strict: bool = False

@@ -104,8 +104,7 @@ def load(
     files.check_backend(backend)
     check_count("num_classes", num_classes, optional=True)
     named = None if labels is None else read_labels(labels)
-    theirs = is_cell(spec)  # their checkpoints are read by MindSpore
-    weights = None if checkpoint is None or theirs else checkpoints.read(Path(checkpoint), trust)
+    weights = None if checkpoint is None or _is_late(spec, checkpoint) else checkpoints.read(Path(checkpoint), trust)
     given = _given(preprocessing, processor)
     built = _build(
         spec, checkpoint is None, num_classes, {"backend": backend, "forward_kwargs": forward_kwargs, "trust": trust}
@@ -116,8 +115,8 @@ def load(
     if isinstance(model, ExportedModel):
         model = files.described(model)
     model = _reading(model, tokenizer or getattr(processor, "tokenizer", None), texts)
-    if theirs and checkpoint is not None and isinstance(model, MindSporeModel):
-        model.with_weights(Path(checkpoint))
+    if checkpoint is not None and weights is None:
+        weights = _late(model, Path(checkpoint), trust)
     notes = () if weights is None else _fitted(model, weights, Path(str(checkpoint)).name)
     known = given or getattr(model, "preprocessing", None) or built.preprocessing or _of_module(model)
     about = {
@@ -340,6 +339,19 @@ def _factory(module: str, name: str) -> Any:
     if not isinstance(made, nn.Module | Model) and not callable(made):
         raise InvalidType(f"{spec} must return a network, got {type(made).__name__}. {FORMS}")
     return made
+
+
+def _is_late(spec: Any, checkpoint: str | Path) -> bool:
+    """Whether who reads a checkpoint is known only when the network is there: a cell's is read by MindSpore."""
+    return is_cell(spec) or (Path(checkpoint).suffix == ".ckpt" and isinstance(spec, str))
+
+
+def _late(model: Model, checkpoint: Path, trust: bool) -> dict[str, Tensor] | None:
+    """The weights; None where they are in the network already."""
+    if not isinstance(model, MindSporeModel):
+        return checkpoints.read(checkpoint, trust)
+    model.with_weights(checkpoint)
+    return None
 
 
 def _fitted(model: Model, weights: Mapping[str, Tensor], name: str) -> tuple[str, ...]:
