@@ -52,6 +52,13 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+def test_one_explainer_may_be_named_without_a_tuple(run, tmp_path):
+    FiftyOne(explainers="two")(run, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "fields").iterdir()] == ["two"]
+    with pytest.raises(UnknownName, match="There is no explainer 'three'"):
+        FiftyOne(explainers="three")(run, tmp_path / "other")
+
+
 # ---------------------------------------------------------------------------------------------------------- tables
 
 

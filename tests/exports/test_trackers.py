@@ -109,5 +109,6 @@ def test_what_is_written_is_chosen(name: str, run: Run, tmp_path: Path) -> None:
 def test_the_command_writes_it(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     words = ["export", run.address, "--to", "tensorboard", "--out", str(tmp_path / "tb"), "--set", "pictures=1"]
+    words += ["--set", "explainers=recipro_cam"]
     assert cli.main(words) == 0
     assert list((tmp_path / "tb").glob("events.out.tfevents.*"))

@@ -32,12 +32,13 @@ def view(record: SampleRecord) -> View | None:
     return View.identity(*size) if record.box is None else View(original=size, box=record.box)
 
 
-def chosen(explainers: tuple[str, ...] | None, run: Run) -> tuple[str, ...]:
-    """The run's explainers, or those that are wanted of them.
+def chosen(explainers: tuple[str, ...] | str | None, run: Run) -> tuple[str, ...]:
+    """The run's explainers, or those that are wanted of them: one by its name, several in a tuple.
 
     Raises:
         UnknownName: the run does not have one.
     """
+    explainers = (explainers,) if isinstance(explainers, str) else explainers
     for name in explainers or ():
         if name not in run.drawn:
             raise UnknownName(f"There is no explainer {name!r}. {nearest(name, run.drawn)}")

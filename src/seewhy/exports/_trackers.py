@@ -48,11 +48,11 @@ class Tracker:
     """What the formats of experiment trackers have in common.
 
     Attributes:
-        explainers: whose maps are taken; None for all.
+        explainers: whose maps are taken, a name or several; None for all.
         pictures: at most so many pictures' maps are taken; None for all.
     """
 
-    explainers: tuple[str, ...] | None = None
+    explainers: tuple[str, ...] | str | None = None
     pictures: int | None = None
 
     def __post_init__(self) -> None:

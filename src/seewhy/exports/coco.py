@@ -42,7 +42,7 @@ class Coco:
     """
 
     threshold: float = 0.5
-    explainers: tuple[str, ...] | None = None
+    explainers: tuple[str, ...] | str | None = None
 
     def __post_init__(self) -> None:
         value: Any = self.threshold

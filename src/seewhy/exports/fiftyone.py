@@ -48,12 +48,12 @@ class FiftyOne:
     """FiftyOne: a data set folder with heat maps, predictions, truth and metric values.
 
     Attributes:
-        explainers: whose maps are taken; None for all.
+        explainers: whose maps are taken, a name or several; None for all.
         side: pixels that the longer side of a heat map has at most.
         copy: copies the images into the folder instead of naming where they lie.
     """
 
-    explainers: tuple[str, ...] | None = None
+    explainers: tuple[str, ...] | str | None = None
     side: int = 512
     copy: bool = False
 
