@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -122,18 +122,20 @@ def _seen(model: Any, scene: Scene) -> seewhy.Sample | None:
     return seewhy.Sample(image=scene.picture, target=label, mask=thing.mask, name=thing.name)
 
 
-def table(masks: int, dear: bool, follow: bool) -> tuple[dict[str, str], dict[str, Metric]]:
+def table(masks: int, dear: bool, follow: bool, only: Collection[str] = ()) -> tuple[dict[str, str], dict[str, Metric]]:
     """The explainers that make at most some hundred passes, and the metrics that look at the truth.
 
     Args:
         masks: of black-box methods.
         dear: the explainers that make hundreds of passes, too.
         follow: the metrics that ask whether the score follows the map, too; they take 61 passes a map.
+        only: names of explainers, if not all are wanted.
     """
     budget = {name: f"{name}(num_masks={masks})" for name in ("rise", "hsic", "lime")}
     budget |= {"kernel_shap": f"kernel_shap(num_masks={max(masks, 200)})"}  # fewer do not determine 49 segments
     budget |= {"smooth_grad": "smooth_grad(samples=8)", "integrated_gradients": "integrated_gradients(steps=8)"}
-    names = [n for n in registry.names("explainers") if n not in SKIPPED | (set() if dear else DEAR)]
+    skipped = SKIPPED | (set() if dear else DEAR)
+    names = only or [n for n in registry.names("explainers") if n not in skipped]
     explainers = {n: _fast(budget.get(n, n)) for n in names}
     metrics: dict[str, Metric] = {
         "pointing game": PointingGame(),
@@ -243,6 +245,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--masks", type=int, default=100, help="of the black-box methods in the table")
     parser.add_argument("--dear", action="store_true", help="the explainers that make hundreds of passes, too")
+    parser.add_argument("--only", nargs="+", default=[], help="these explainers alone, also those that --dear adds")
     parser.add_argument("--follow", action="store_true", help="insertion, deletion and ADCC, too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--openvino", action=argparse.BooleanOptionalAction, default=find_spec("openvino") is not None)
@@ -253,7 +256,7 @@ def main() -> None:
     model = network(arguments.openvino)
     data = list(samples(model, arguments.data, arguments.count, arguments.seed))
     folder = arguments.out / arguments.study
-    asked = (arguments.masks, arguments.dear, arguments.follow)
+    asked = (arguments.masks, arguments.dear, arguments.follow, arguments.only)
     explainers, metrics = table(*asked) if arguments.study == "table" else efficiency()
     found = in_groups(model, iter(data), arguments.count, explainers, metrics, folder / "groups")
     found.save(folder)
