@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def test_the_likeliest_of_classes_that_exclude_each_other_is_right_or_wrong(plac
     assert [line["answer"] for line in found[2]] == [
         "predicted, right", "", "predicted, wrong", "", "predicted", "",
     ]  # fmt: skip
+
+
+def test_a_label_has_one_badge_in_the_list_and_above_its_maps(place: Path) -> None:
+    with client(place) as asking:
+        text = asking.get(f"/runs/{key(asking)}/saliency", params={"every": "true"}).text
+    badge = re.compile(r'<span class="flag [^>]*>([^<]+)</span>')
+    heads = [badge.findall(head)[0] for head in re.findall(r"<h3>.*?</h3>", text, re.DOTALL)]
+    listed = [badge.findall(line)[0] for line in re.findall(r'<a class="pick".*?</a>', text, re.DOTALL)]
+    assert heads == listed == ["✓", "TN", "✗", "FN", "?", "?"]
 
 
 @pytest.mark.parametrize("place", ["sigmoid"], indirect=True)
