@@ -214,6 +214,28 @@ def test_a_map_that_others_go_around_is_not_chosen() -> None:
     assert seewhy.explain(found, inputs, 0, progress=False, num_masks=20).method == "rise"
 
 
+class Halves(Cell):
+    """A map that is cut in two, of which one half goes around a layer; nothing but functions follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, has_bias=True), nn.BatchNorm2d(8)
+        self.half, self.fc = nn.Conv2d(4, 4, 3, has_bias=True), nn.Dense(8, 4)
+        self.relu = nn.ReLU()
+
+    def construct(self, x: Any) -> Any:
+        one, other = ops.split(self.relu(self.norm(self.first(x))), 4, axis=1)
+        return self.fc(ops.concat((one, self.relu(self.half(other))), 1).mean((2, 3)))
+
+
+def test_where_a_map_is_cut_in_two_the_last_whole_one_is_chosen() -> None:
+    cell = Halves()
+    found = seewhy.GradCAM(cell).run(torch.rand(1, 3, 16, 16), 0)
+    assert (found.layer, found.raw.shape) == ("relu", (1, 1, 16, 16))  # its first call; the second sees one half
+    assert MindSporeModel(cell).look(torch.rand(1, 3, 16, 16)).auto().call == 1
+    assert seewhy.GradCAM(cell, layer="half").run(torch.rand(1, 3, 16, 16), 0).layer == "half"
+
+
 def test_what_a_cell_cannot_do_is_said() -> None:
     cell, inputs = Functional(), torch.rand(1, 3, 16, 16)
     with pytest.raises(errors.UnknownLayer, match=r"Functional has no layer 'agan'\. Did you mean 'again'"):

@@ -28,6 +28,7 @@ from seewhy.types import Outputs
 __all__ = ["COPIES", "Change", "Known", "Look", "layout_of", "record"]
 
 COPIES = 2  # images of the recorded pass: a first dimension of two counts images
+_TRIED = 12  # maps
 _CLOSE = 1e-4  # of the largest score, where passes are compared
 _LOCAL = {  # operations that leave places where they are
     "AdaptiveAvgPool2D", "Add", "AddExt", "Adds", "AvgPool", "AvgPool2D", "BatchNorm", "BatchNormExt", "BiasAdd",
@@ -239,26 +240,31 @@ class Look:
             NoSpatialOutput: there is none.
         """
         if self.known.auto is None:
-            seen = [one for one in self.known.seen if one.kind == "map" and one.live]
-            carrying = [one for one in seen if one.carries]
-            while carrying:
-                last = Maps(carrying, self, self.known.maps).last()
-                if last is None or self._exchanged(last):
-                    self.known.auto = last
-                    break
-                carrying = [one for one in carrying if one.value != last.value]
+            maps = [one for one in self.known.seen if one.kind == "map"]
+            seen = [one for one in maps if one.live]
+            shown = self._last([one for one in seen if one.carries])
+            # Where the graph has gaps (copies that no operation made) the trial alone decides.
+            self.known.auto = shown or self._last([replace(one, carries=True) for one in seen[-_TRIED:]])
             if self.known.auto is None:
-                raise NoSpatialOutput(nowhere(seen, self.known.graph))
+                raise NoSpatialOutput(nowhere(seen or maps, self.known.graph))
         return self.known.auto
+
+    def _last(self, seen: list[Seen]) -> Seen | None:
+        """The last of these maps that lies in the picture and through which, as a trial shows, everything passes."""
+        while seen:
+            last = Maps(seen, self, self.known.maps).last()
+            if last is None or self._exchanged(last):
+                return last
+            seen = [one for one in seen if one.value != last.value]
+        return None
 
     def call(self, layer: str) -> int:
         """Which call of a layer is explained: the last through which the picture reaches the scores."""
         live = [one.call for one in self.known.seen if one.name == layer and one.live and one.kind == "map"]
         return live[-1] if live else self.known.calls.get(layer, 0)
 
-    def shape(self, layer: str) -> tuple[int, ...] | None:
-        """(C, h, w) of the layer's output in that call, in its own order; None where it gives no single tensor."""
-        call = self.call(layer)
+    def shape(self, layer: str, call: int) -> tuple[int, ...] | None:
+        """(C, h, w) of the layer's output in a call, in its own order; None where it gives no single tensor."""
         return next((s.shape[1:] for s in self.known.seen if (s.name, s.call) == (layer, call)), None)
 
     # -------------------------------------------------------------------------------------------- maps are tried out

@@ -304,7 +304,7 @@ class MindSporeModel:
 
     def _inserted(self, inputs: Tensor, name: str, call: int) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         """Zeros to be added to a layer's output, and what runs the cell with them: (its result, the layer's output)."""
-        shape = self.look(inputs).shape(name)
+        shape = self.look(inputs).shape(name, call)
         if shape is None:
             raise NoSpatialOutput(f"Layer {name!r} gives no single tensor. Choose one with a map (N, C, h, w).")
         picture, kept = to_mindspore(inputs), list[Any]()
