@@ -18,6 +18,13 @@ COUNTS = (2, 5, 6, 8, 10, 15, 20, 30, 50)
 TABLES = (6, 8, 10, 20, 50)
 RNG = np.random.default_rng(20)
 Draw = Callable[[int], Floats]
+
+
+def _poisson(most: int) -> float:
+    """The mean of a Poisson number with mean 1 that ends at ``most``."""
+    return float(sum(stats.poisson.sf(k, 1) for k in range(most)))
+
+
 MEANS: dict[str, tuple[Draw, float]] = {
     "normal": (lambda n: RNG.normal(size=n), 0.0),
     "uniform": (RNG.random, 0.5),
@@ -29,6 +36,8 @@ MEANS: dict[str, tuple[Draw, float]] = {
     "lognormal, sigma 0.5": (lambda n: RNG.lognormal(0, 0.5, size=n), float(np.exp(0.125))),
     "lognormal, sigma 1": (lambda n: RNG.lognormal(size=n), float(np.exp(0.5))),
     "tied: five levels": (lambda n: np.round(RNG.random(n) * 4) / 4, 0.5),
+    "tied: three levels": (lambda n: np.floor(RNG.random(n) * 3) / 2, 0.5),
+    "tied and skewed: Poisson, 4 at most": (lambda n: np.minimum(RNG.poisson(1, size=n), 4) / 4, _poisson(4) / 4),
     "half zeros, half uniform": (lambda n: np.where(RNG.random(n) < 0.5, 0, RNG.random(n)), 0.25),
 }
 EQUAL: dict[str, Callable[[int], Floats]] = {

@@ -51,6 +51,23 @@ def test_95_percent_means_93_to_98_or_nothing_is_said(name: str, n: int) -> None
     assert 0.93 - noise <= np.mean([one.low <= truth <= one.high for one in told]) <= 0.98 + noise
 
 
+UNEVEN: dict[str, tuple[Draw, float]] = {
+    "three levels": (lambda rng, n: rng.integers(0, 3, size=n) / 2, 0.5),
+    "skewed levels": (lambda rng, n: np.minimum(rng.poisson(1, size=n), 3) / 3, (3 - 5.5 / math.e) / 3),
+    "at both ends": (lambda rng, n: rng.beta(0.5, 0.5, size=n), 0.5),
+    "half zeros": (lambda rng, n: np.where(rng.random(n) < 0.5, 0, rng.random(n)), 0.25),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+@pytest.mark.parametrize("n", [6, 8, 12, 50])
+def test_few_levels_and_values_at_the_ends_are_covered_in_93_percent_at_least(name: str, n: int) -> None:
+    draw, truth = UNEVEN[name]
+    rng = np.random.default_rng(n)
+    told = [one for one in (interval(draw(rng, n)) for _ in range(1000)) if not one.why]
+    assert np.mean([one.low <= truth <= one.high for one in told]) >= 0.93 - 0.012
+
+
 @pytest.mark.parametrize("n", [5, 6, 8, 10, 15, 20, 30, 50])
 def test_hits_and_misses_are_covered_as_often_on_average_over_their_true_shares(n: int) -> None:
     """Counts are few, so that the coverage at one true share jumps; exact, no simulation."""
