@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest test-mindspore test-others lint stub docs clean
+.PHONY: demo test quick test-lowest test-mindspore test-others lint stub bench docs clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.demo: pyproject.toml
@@ -72,5 +72,21 @@ stub: $(VENV)/.test  ## what type checkers see of the public names: src/seewhy/_
 docs: $(VENV)/.test  ## this documentation, built strictly into site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+# Parts by name: make bench BENCH="first_call peers". What each measures stands in benchmarks/NAME.py.
+BENCH ?= first_call explainers
+PEERS := $(VENV)-peers
+PEERS_SIDE := $(if $(filter peers,$(BENCH)),$(PEERS)/.made)
+
+$(PEERS)/.made:
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check torch torchvision captum grad-cam torchcam quantus dianna xaitk-saliency
+	touch $@
+
+bench: $(VENV)/.test $(PEERS_SIDE)  ## what seewhy costs, measured: into bench-out/NAME.txt; peers builds an environment for other libraries
+	mkdir -p bench-out
+	set -e; for part in $(BENCH); do \
+		if [ $$part = peers ]; then more="--peer $(PEERS)/bin/python"; else more=""; fi; \
+		$(BIN)/python benchmarks/$$part.py $$more | tee bench-out/$$part.txt; done
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-mindspore $(VENV)-others demo-out site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-lowest $(PEERS) bench-out $(VENV)-mindspore $(VENV)-others demo-out site .mypy_cache .ruff_cache .pytest_cache
