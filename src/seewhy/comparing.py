@@ -239,6 +239,7 @@ def _settings(
         "model": model.name,
         "explainers": {label: _described(e) for label, e in methods.items()},
         "metrics": {label: repr(m) for label, m in judges.items()},
+        "published": {label: e.published for label, e in methods.items() if e.published},
         "confidence": confidence, "resamples": resamples, "seed": seed,
         "seewhy": version("seewhy"), "torch": torch.__version__,
     }  # fmt: skip

@@ -268,11 +268,12 @@ class Comparison:
 
     @property
     def how(self) -> list[str]:
-        """What every number was made with: the model, and all parameters of each explainer and metric."""
+        """The model, and all parameters of explainers (also where published defaults differ) and metrics."""
         about = self.settings
         lines = [f"model: {about.get('model')}, activation {about.get('activation')}"]
         for kind in ("explainers", "metrics"):
             lines += [f"{kind[:-1]} {label}: {text}" for label, text in about.get(kind, {}).items()]
+        lines += [f"the authors' program of {label}: {text}" for label, text in about.get("published", {}).items()]
         said = f"confidence {self.confidence:g}, {self.resamples} flips, seed {self.seed}"
         return [*lines, f"{said}; seewhy {about.get('seewhy')}, torch {about.get('torch')}"]
 

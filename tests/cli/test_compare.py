@@ -104,7 +104,10 @@ def test_a_table_is_made_again_from_its_own_file_to_the_last_bit(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "broken.csv").write_text("image,target,mask\none.png,1,mask.png\nnowhere.png,1,\ntwo.png,2,mask.png\n")
-    methods, metrics = "gradient,rise(num_masks=8, grid=(3, 4))", "relevance_mass,complexity,deletion_auc(steps=4)"
+    methods, metrics = (
+        "hierarchical_perturbation(grid=2),rise(num_masks=8, grid=(3, 4))",
+        "relevance_mass,complexity,deletion_auc(steps=4)",
+    )
     assert run("--samples", "broken.csv", "--explainers", methods, "--metrics", metrics, "--out", "first") == 0
     table = capsys.readouterr().out
     again = ["compare", "--again", "first/comparison.json", "--out", "second", "--how"]
@@ -116,6 +119,9 @@ def test_a_table_is_made_again_from_its_own_file_to_the_last_bit(
     assert "metric deletion_auc(steps=4): DeletionAUC(" in out
     assert "steps=4" in out.split("metric deletion_auc(steps=4):")[1]
     assert "explainer rise(num_masks=8, grid=(3, 4)): RISE(" in out
+    differs = "the authors' program of hierarchical_perturbation(grid=2): grid=6, smallest_cell=2, baseline='mean'\n"
+    assert differs in out
+    assert out.count("the authors' program") == 1
 
 
 @pytest.mark.parametrize(

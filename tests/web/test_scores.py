@@ -169,7 +169,7 @@ def with_chance(place: Path) -> Path:
     """Two explainers, one of which is no better than the random map, which stands first in the run."""
     about = settings(["blind", "one", "two"], ["up", "down"])
     about["explainers"]["blind"] |= {"chance": True}
-    about["explainers"]["one"] |= {"caution": "Follows the edges.", "class_agnostic": True}
+    about["explainers"]["one"] |= {"caution": "Follows the edges.", "class_agnostic": True, "published": "blocks=2"}
     made = Folder(place, about)
     notes = [NoteRow("same for every picture", "it is.")]
     for number in range(8):
@@ -193,6 +193,11 @@ def test_chance_stands_apart_and_says_what_is_above_it(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [cell["best"] for cell in up["cells"]] == [False, True, False]
     assert [cell["above"] for cell in page["metrics"][1]["cells"]] == [False, False, None]
+
+
+def test_the_defaults_of_the_authors_program_are_said_where_they_are_others(tmp_path: Path) -> None:
+    how = asked(with_chance(tmp_path / "run"))["how"]
+    assert [line for line in how if "authors" in line] == ["the authors' program of one: blocks=2"]
 
 
 def test_the_head_of_a_column_warns_of_the_method(tmp_path: Path) -> None:

@@ -47,8 +47,9 @@ class Explainer:
     (``values``, see `seewhy.plain.Meaning`), by which maps are drawn and those that show nothing are found, whether it
     explains classes and no boxes (``classes_only``), whether it looks at nothing and shows what chance gives
     (``chance``), whether a layer must have a spatial map (``spatial``), its place among the methods that messages
-    offer where another cannot be used (``offered``; 0: not among them), and what is to be known of every map that it
-    makes (``caution``).
+    offer where another cannot be used (``offered``; 0: not among them), what is to be known of every map that it
+    makes (``caution``), and where the defaults of its authors' program are others (``published``), which is said where
+    numbers are compared.
     """
 
     network: Any
@@ -62,6 +63,7 @@ class Explainer:
     spatial: ClassVar[bool] = False
     offered: ClassVar[int] = 0
     caution: ClassVar[str] = ""
+    published: ClassVar[str] = ""
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
         """Refuses parameters that the method does not have, naming the nearest."""

@@ -74,6 +74,7 @@ class HierarchicalPerturbation(Explainer):
     baseline: float | str | Tensor = 0.0
 
     values: ClassVar[Meaning] = "change"
+    published: ClassVar[str] = "grid=6, smallest_cell=2, baseline='mean'"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)

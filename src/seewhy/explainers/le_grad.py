@@ -50,6 +50,7 @@ class LeGrad(Explainer):
 
     needs: ClassVar[type] = GradientModel
     values: ClassVar[Meaning] = "size"
+    published: ClassVar[str] = "blocks=2"
 
     def __post_init__(self) -> None:
         check_count("blocks", self.blocks, optional=True)

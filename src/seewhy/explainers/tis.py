@@ -61,6 +61,7 @@ class TIS(Explainer):
 
     needs: ClassVar[type] = FeatureModel
     values: ClassVar[Meaning] = "level"
+    published: ClassVar[str] = "num_masks=1024"
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)

@@ -269,6 +269,8 @@ def _how(settings: Mapping[str, Any]) -> list[str]:
         for label, about in (settings.get(kind) or {}).items():
             values = ", ".join(f"{name}={value!r}" for name, value in (about.get("parameters") or {}).items())
             lines.append(f"{label}: {about.get('class')}({values})")
+            if about.get("published"):
+                lines.append(f"the authors' program of {label}: {about['published']}")
     return lines
 
 

@@ -259,7 +259,7 @@ class Tools:
 
     def _explainer(self, label: str) -> dict[str, Any]:
         one = self.explainers[label]
-        traits = ("class_agnostic", "pixelwise", "chance", "values", "caution")
+        traits = ("class_agnostic", "pixelwise", "chance", "values", "caution", "published")
         about = {name: getattr(one, name) for name in traits}
         return {**_what(one), **about, "maps": label not in self.unkept, "id": self.ids["explainer", label]}
 
