@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from pydantic import BaseModel
 
 from seewhy.web.colours import SIGNED, alpha, tables
+from seewhy.web.navigation import PAGES
 from seewhy.web.pictures import Picture
 from seewhy.web.queries import address
 from seewhy.web.runs import RunCard
@@ -87,6 +88,7 @@ def _environment() -> Environment:
     }  # fmt: skip
     made.tests["match_position"] = lambda one, position: one.split(".")[0] == str(position)
     made.globals |= {"colour_maps": tables(), "alpha": alpha, "style": _style, "signed": SIGNED}
+    made.globals["navigation"] = PAGES
     made.globals |= {"exported_script": _exported_script, "exported_policy": _exported_policy}
     return made
 
