@@ -187,7 +187,7 @@ def test_a_row_that_sums_to_one_by_chance_decides_nothing() -> None:
 def test_a_regression_is_a_value() -> None:
     network, x = logits(1), pictures(1)
     found = explained(network, 1, activation_fn=None)
-    value = float(network(x))
+    value = float(network(x).detach())
     assert found.quantity == "value"
     assert found.said() == f"output 0 = {value:.3f}"
     assert found.summary()["images"][0]["predicted"] == {"label": "output 0", "value": pytest.approx(value, abs=1e-6)}
