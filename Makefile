@@ -86,7 +86,8 @@ bench: $(VENV)/.test $(PEERS_SIDE)  ## what seewhy costs, measured: into bench-o
 	mkdir -p bench-out
 	set -e; for part in $(BENCH); do \
 		if [ $$part = peers ]; then more="--peer $(PEERS)/bin/python"; else more=""; fi; \
-		$(BIN)/python benchmarks/$$part.py $$more | tee bench-out/$$part.txt; done
+		$(BIN)/python benchmarks/$$part.py $$more > bench-out/$$part.txt || { cat bench-out/$$part.txt; exit 1; }; \
+		cat bench-out/$$part.txt; done
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(PEERS) bench-out $(VENV)-mindspore $(VENV)-others demo-out site .mypy_cache .ruff_cache .pytest_cache

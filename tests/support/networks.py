@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from support.typed import present
 CLASSES = 5
 
 
+_SEEDED = threading.RLock()  # the seed is the whole process's: networks that threads make at once would be others
+
+
 def build(kind: type[nn.Module] | Any, *args: Any, seed: int = 0, **kwargs: Any) -> Any:
     """A network in evaluation mode whose BatchNorm statistics are not the trivial ones."""
-    with torch.random.fork_rng():
+    with _SEEDED, torch.random.fork_rng():
         torch.manual_seed(seed)
         network = kind(*args, **kwargs)
         for module in network.modules():
