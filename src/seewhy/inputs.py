@@ -168,7 +168,13 @@ def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[B
 
 def _narrow(preprocessing: Preprocessing, picture: Image.Image, name: str) -> str:
     """What is to be said about the depth of a picture."""
-    if isinstance(preprocessing, Transform) and deep(picture) is not None:
+    known = deep(picture)
+    if isinstance(preprocessing, Transform) and known is not None and known.bands > 3:
+        raise InvalidInput(
+            f"{name} has {known.bands} channels, and {preprocessing.title} would be given 3 of them. Use "
+            f"seewhy.Preprocessing(channels={known.bands}, ...)."
+        )
+    if isinstance(preprocessing, Transform) and known is not None:
         return f"{name}: {preprocessing.title} was given 8 bits of a picture that has more. Use seewhy.Preprocessing."
     text = "" if preprocessing.window is not None else narrow(picture)
     return f"{name}: {text}" if text else ""

@@ -28,6 +28,7 @@ KINDS = {
     },
     "backends": "seewhy.models.backends",
     "adapters": "seewhy.models.adapters",
+    "readers": "seewhy.images.readers",
 }
 """Kind -> the folder of its files."""
 

@@ -164,7 +164,7 @@ def test_code_names_what_there_is(path: Path) -> None:
 
 RUN = [
     "quickstart.md", "extending.md", "migrating/mindspore-xai.md", "migrating/captum.md", "migrating/grad-cam.md",
-    "segmentation.md", *sorted(str(p.relative_to(DOCS)) for p in (DOCS / "using-with").glob("*.md")),
+    "segmentation.md", "pictures.md", *sorted(str(p.relative_to(DOCS)) for p in (DOCS / "using-with").glob("*.md")),
 ]  # fmt: skip
 
 

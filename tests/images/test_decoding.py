@@ -233,7 +233,8 @@ def _heavy(folder: Path) -> list[Path]:
 def test_no_picture_takes_more_than_ten_bytes_for_a_pixel_of_the_limit(tmp_path: Path) -> None:
     """Six above the decoded picture, which takes four in Pillow; formats that take more have a lower limit."""
     files = _heavy(tmp_path)
-    command = [sys.executable, "-c", PEAK, *map(str, files)]
+    several = ("moving", "pages")
+    command = [sys.executable, "-c", PEAK, *(f"{one}[0]" if one.stem in several else str(one) for one in files)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peaks = list(map(float, done.stdout.split()))
     assert len(peaks) == 2 * len(files)

@@ -145,7 +145,7 @@ def test_description_is_one_line() -> None:
             "area",
             "Preprocessing.interpolation: expected one of nearest, bilinear, bicubic, lanczos, sampled, got 'area'.",
         ),
-        ("channels", "rgb", "Preprocessing.channels: expected one of RGB, BGR, L, got 'rgb'."),
+        ("channels", "rgb", "Preprocessing.channels: expected one of RGB, BGR, L, or how many, got 'rgb'."),
         ("value_range", 0.0, "Preprocessing.value_range: expected a positive number, got 0.0."),
         ("pad", 114.0, "Preprocessing.pad: expected a grey in [0, 1], got 114.0."),
     ],

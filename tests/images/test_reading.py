@@ -98,14 +98,6 @@ def test_sixteen_bit_files_are_scaled_not_clipped(tmp_path: Path, suffix: str) -
     assert [pixel(read(path), x)[0] for x in range(4)] == [0, 1, 128, 255]
 
 
-def test_first_frame_of_several(tmp_path: Path) -> None:
-    red, blue = solid("RGB", (255, 0, 0)), solid("RGB", (0, 0, 255))
-    for suffix in ("gif", "tiff"):
-        path = tmp_path / f"several.{suffix}"
-        red.save(path, save_all=True, append_images=[blue])
-        assert pixel(read(path)) == (255, 0, 0)
-
-
 @pytest.mark.parametrize("name", ["two words.png", "\U0001f431 chat.png", "line\nbreak.png", "%20'\".png"])
 def test_odd_names(tmp_path: Path, name: str) -> None:
     solid("RGB", (1, 2, 3)).save(tmp_path / name)

@@ -286,14 +286,15 @@ def _turned(folder: Path, scene: Pixels, _: np.random.Generator) -> dict[str, Fa
 
 
 def _several(folder: Path, scene: Pixels, _: np.random.Generator) -> dict[str, Fate]:
-    """Of several frames or pages the first."""
+    """Of several frames or pages nobody knows which is meant."""
+    unsaid = Fate(kind="failure", reason="pages or frames; say which one")
     others = [Image.fromarray(np.full_like(scene, grey)) for grey in (0, 255)]
     more: dict[str, Any] = {"save_all": True, "append_images": others}
     files = {
-        "animated.gif": (encoded(scene, "GIF", duration=50, **more), right(scene, 40)),
-        "animated.png": (encoded(scene, "PNG", duration=50, **more), right(scene)),
-        "animated.webp": (encoded(scene, "WEBP", duration=50, lossless=True, **more), right(scene)),
-        "pages.tif": (encoded(scene, "TIFF", **more), right(scene)),
+        "animated.gif": (encoded(scene, "GIF", duration=50, **more), unsaid),
+        "animated.png": (encoded(scene, "PNG", duration=50, **more), unsaid),
+        "animated.webp": (encoded(scene, "WEBP", duration=50, lossless=True, **more), unsaid),
+        "pages.tif": (encoded(scene, "TIFF", **more), unsaid),
     }
     return _written(folder, files)
 

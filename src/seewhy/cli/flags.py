@@ -72,10 +72,12 @@ class NetworkFlags(PixelFlags):
     """Deviation a channel, by which values are divided."""
     fit: Literal["crop", "squash", "letterbox", "keep"] | None = None
     """How a picture of another shape is fitted into the input."""
-    channels: Literal["RGB", "BGR", "L"] | None = None
-    """Order of the channels."""
+    channels: Literal["RGB", "BGR", "L"] | int | None = None
+    """Order of the channels; or how many, for pictures of several bands."""
     window: tuple[float, float] | None = None
     """The values of the files that are black and white, where these are not 0 and the largest value."""
+    show: tuple[int, int, int] | None = None
+    """Of pictures of several bands, those that are shown as red, green and blue, counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def source(command: NetworkFlags) -> tuple[str, Path | None]:
 
 def changes(command: NetworkFlags) -> dict[str, Any]:
     """Of the preprocessing that the model's metadata give."""
-    names = ("size", "mean", "std", "fit", "channels", "window")
+    names = ("size", "mean", "std", "fit", "channels", "window", "show")
     return {name: value for name in names if (value := getattr(command, name)) is not None}
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from seewhy.errors import InvalidInput
+from seewhy.images.pages import chosen
+from seewhy.images.readers import suffixes
 
 __all__ = ["PICTURES", "digest", "existing_folder", "is_picture", "key", "scan", "stamp", "unique"]
 
@@ -19,7 +21,7 @@ Identity = tuple[int, int]
 
 def is_picture(name: str) -> bool:
     """Whether the file's ending is that of an image."""
-    return os.path.splitext(name)[1].lower() in PICTURES
+    return os.path.splitext(name)[1].lower() in PICTURES or name.lower().endswith(suffixes())
 
 
 def key(path: str) -> str:
@@ -55,7 +57,7 @@ def stamp(*paths: str | os.PathLike[str]) -> str:
 
 def _stamp(path: str | os.PathLike[str]) -> str:
     try:
-        status = os.stat(path)
+        status = os.stat(chosen(path)[0])
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return "missing"
     return f"{status.st_size}:{status.st_mtime_ns}"

@@ -21,8 +21,8 @@ from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin, Unidentif
 from seewhy.errors import InvalidInput, UnreadableImage
 
 __all__ = [
-    "FORMATS", "MOST_PIXELS", "SHARES", "VARIABLE", "allowing", "check_pixels", "header", "most_pixels", "opened",
-    "orientation", "strips", "upright",
+    "FORMATS", "MOST_PIXELS", "SHARES", "VARIABLE", "allowing", "check_page", "check_pixels", "header", "most_pixels",
+    "opened", "orientation", "strips", "upright",
 ]  # fmt: skip
 
 FORMATS = (
@@ -116,12 +116,18 @@ def header(
             f"(--max-pixels, {VARIABLE})"
         ) from error
     try:
-        check_pixels(image.width, image.height, most)
-        _check_share(image, most)
+        check_page(image, most)
     except UnreadableImage:
         image.close()
         raise
     return image
+
+
+def check_page(image: Image.Image, most: int | None = None) -> None:
+    """Raises UnreadableImage where the page at which an image stands has more pixels than are opened."""
+    most = most_pixels() if most is None else most
+    check_pixels(image.width, image.height, most)
+    _check_share(image, most)
 
 
 def _check_share(image: Image.Image, most: int) -> None:

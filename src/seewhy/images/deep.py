@@ -7,6 +7,7 @@ for it here), and only what people look at is rounded to 8 bits.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from seewhy.images.decoding import strips
 
-__all__ = ["Deep", "deep", "narrow", "windowed", "with_deep"]
+__all__ = ["Deep", "deep", "narrow", "three", "windowed", "with_deep"]
 
 _KEY = "seewhy_deep"
 _NARROW = 1 / 8  # of the range; below it a screen shows fewer than 32 greys
@@ -28,28 +29,53 @@ class Deep:
     """The values of a picture.
 
     Attributes:
-        values: (H, W) or (H, W, 3), as they were stored.
-        top: the value that is white; 0 is black.
-        inverted: 0 is white, and ``top`` black.
+        values: (H, W) or (H, W, C), as they were stored.
+        top: the value that is white.
+        inverted: ``low`` is white, and ``top`` black.
         sign: of the RGB pixels beside them: where those were changed, the values are no longer the picture's.
+        low: the value that is black.
+        note: what is to be said where nobody chose a window.
     """
 
     values: NDArray[Any]
     top: float
     inverted: bool
     sign: int
+    low: float = 0.0
+    note: str = ""
+
+    @property
+    def bands(self) -> int:
+        """Channels of the picture."""
+        return 1 if self.values.ndim == 2 else self.values.shape[2]
 
     def units(self, window: Window | None = None) -> NDArray[np.float32]:
-        """(H, W) or (H, W, 3) in [0, 1]: from black to white, or from the one end of a window to the other."""
-        low, high = (0, self.top) if window is None else window
+        """(H, W) or (H, W, C) in [0, 1]: from black to white, or from the one end of a window to the other."""
+        low, high = (self.low, self.top) if window is None else window
         found: NDArray[np.float32] = ((self.values.astype(np.float32) - low) / (high - low)).clip(0, 1)
         return 1 - found if self.inverted else found
 
 
-def with_deep(image: Image.Image, values: NDArray[Any], top: float, inverted: bool = False) -> Image.Image:
+def with_deep(
+    image: Image.Image, values: NDArray[Any], top: float, inverted: bool = False, *, low: float = 0.0, note: str = ""
+) -> Image.Image:
     """The RGB picture, with its values kept beside it."""
-    image.info[_KEY] = Deep(np.asarray(values), top, inverted, _sign(image))
+    image.info[_KEY] = Deep(np.asarray(values), top, inverted, _sign(image), low, note)
     return image
+
+
+def three(units: NDArray[np.float32], show: Sequence[int] | None = None) -> NDArray[np.float32]:
+    """What is shown of a picture with any number of channels: (H, W) or (H, W, 3).
+
+    Args:
+        units: (H, W) or (H, W, C).
+        show: which channels are red, green and blue; the first three if not given, the first alone where there are two.
+    """
+    if units.ndim == 2 or (units.shape[2] == 3 and show is None):
+        return units
+    if show is not None:
+        return units[:, :, list(show)]
+    return units[:, :, :3] if units.shape[2] > 3 else units[:, :, 0]
 
 
 def deep(image: Image.Image) -> Deep | None:
@@ -63,25 +89,28 @@ def deep(image: Image.Image) -> Deep | None:
 def narrow(image: Image.Image) -> str:
     """Says so where a picture uses a small part of the values that it could have; empty otherwise."""
     found = deep(image)
-    if found is None or found.top == 1:
-        return ""
+    if found is None or found.note or found.top == 1:
+        return found.note if found else ""
     low, high = float(found.values.min()), float(found.values.max())
-    if high - low >= _NARROW * found.top:
+    if high - low >= _NARROW * (found.top - found.low):
         return ""
     return (
-        f"its values run from {low:g} to {high:g} of 0 to {found.top:g}, so to the network all of it is nearly of one "
-        f"brightness. If white is not {found.top:g}, say where black and white are: Preprocessing(window=({low:g}, "
-        f"{high:g})), --window {low:g} {high:g}."
+        f"its values run from {low:g} to {high:g} of {found.low:g} to {found.top:g}, so to the network all of it is "
+        f"nearly of one brightness. If white is not {found.top:g}, say where black and white are: "
+        f"Preprocessing(window=({low:g}, {high:g})), --window {low:g} {high:g}."
     )
 
 
-def windowed(image: Image.Image, window: Window | None) -> Image.Image:
-    """The picture as it is shown with black and white at the ends of a window."""
-    if window is None:
-        return image
+def windowed(image: Image.Image, window: Window | None, show: Sequence[int] | None = None) -> Image.Image:
+    """The picture as it is shown with black and white at the ends of a window, and three of its channels."""
     found = deep(image)
-    low, high = window
-    units = found.units(window) if found else ((np.asarray(image, np.float32) - low) / (high - low)).clip(0, 1)
+    if window is None and (found is None or found.bands <= 3):
+        return image
+    if found is None:
+        low, high = window or (0.0, 255.0)
+        units = ((np.asarray(image, np.float32) - low) / (high - low)).clip(0, 1)
+    else:
+        units = three(found.units(window), show if found.bands > 3 else None)
     return Image.fromarray(np.rint(units * 255).astype(np.uint8)).convert("RGB")
 
 

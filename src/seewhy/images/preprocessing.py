@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.errors import InvalidInput, InvalidType
-from seewhy.images.deep import Deep, deep, windowed
+from seewhy.images.deep import Deep, deep, three, windowed
 from seewhy.images.view import View
 
 __all__ = ["Preprocessing", "constants", "stretched", "to_unit"]
@@ -55,12 +55,14 @@ class Preprocessing:
             side) that the size stands for (timm's crop_pct).
         interpolation: Pillow's filter, antialiased; or "sampled": bilinear between the four nearest pixels, as torch
             resizes pictures inside of a network.
-        channels: their order in the input.
+        channels: their order in the input; or how many, for pictures of several bands, which come in the file's order.
         value_range: pixels run over 0..value_range before the mean is subtracted (255 for Caffe-like networks).
         pad: grey of the letterbox's margins in [0, 1].
         window: the values of the file that are black and white, for pictures that use another part of their range than
             0 to the largest value: (0, 4095) for 12 bits in a file of 16, (level - width / 2, level + width / 2) for
             a radiograph. Values beyond are cut off.
+        show: of a picture with more than three channels, those that people see as red, green and blue; the first
+            three if not given. The network gets all.
 
     Raises:
         InvalidInput: a field that cannot be, with the reason.
@@ -78,17 +80,19 @@ class Preprocessing:
     fit: Literal["crop", "squash", "letterbox", "keep"] = "crop"
     crop_fraction: float = 1.0
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "sampled"] = "bilinear"
-    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    channels: Literal["RGB", "BGR", "L"] | int = "RGB"
     value_range: float = 1.0
     pad: float = 114 / 255
     window: tuple[float, float] | None = None
+    show: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("fit", _FITS), ("interpolation", _RESAMPLING), ("channels", _DEPTH)):
+        for name, known in (("fit", _FITS), ("interpolation", _RESAMPLING)):
             _require(getattr(self, name) in known, name, f"one of {', '.join(known)}", getattr(self, name))
+        self._check_channels()
         for name in ("size", "mean", "std"):  # metadata read from JSON has lists
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
-        depth = _DEPTH[self.channels]
+        depth = _depth(self.channels)
         whole = len(self.size) == 2 and all(isinstance(s, int) and s > 0 for s in self.size)
         _require(whole, "size", "(height, width) in whole pixels", self.size)
         if self.fit == "keep":
@@ -98,16 +102,29 @@ class Preprocessing:
         _require(0 < top < math.inf, "value_range", "a positive number", top)
         fair = len(self.mean) == depth and all(0 <= m <= top for m in self.mean)
         _require(
-            fair, "mean", f"{depth} numbers in 0..{top:g} (value_range), one a channel of {self.channels}", self.mean
+            fair,
+            "mean",
+            f"{depth} numbers in 0..{top:g} (value_range), one a channel of {_channels(self.channels)}",
+            self.mean,
         )
         fair = len(self.std) == depth and all(0 < s < math.inf for s in self.std)
-        _require(fair, "std", f"{depth} positive numbers, one a channel of {self.channels}", self.std)
+        _require(fair, "std", f"{depth} positive numbers, one a channel of {_channels(self.channels)}", self.std)
         _require(0 < self.crop_fraction <= 1, "crop_fraction", "a number above 0, at most 1", self.crop_fraction)
         _require(0 <= self.pad <= 1, "pad", "a grey in [0, 1]", self.pad)
         if self.window is not None:
             object.__setattr__(self, "window", _as_tuple("window", self.window))
             fair = len(self.window) == 2 and -math.inf < self.window[0] < self.window[1] < math.inf
             _require(fair, "window", "(black, white) with black below white", self.window)
+
+    def _check_channels(self) -> None:
+        known = self.channels in _DEPTH or (type(self.channels) is int and self.channels > 0)
+        _require(known, "channels", f"one of {', '.join(_DEPTH)}, or how many", self.channels)
+        if self.show is None:
+            return
+        object.__setattr__(self, "show", _as_tuple("show", self.show))
+        depth = _depth(self.channels)
+        fair = len(self.show) == 3 and all(type(one) is int and 0 <= one < depth for one in self.show)
+        _require(fair, "show", f"three channels of 0 to {depth - 1}", self.show)
 
     def __str__(self) -> str:
         return self.describe()
@@ -119,7 +136,7 @@ class Preprocessing:
         part = "" if self.crop_fraction == 1 else f" of {self.crop_fraction:g}"
         means, stds = _numbers(self.mean), _numbers(self.std)
         return (
-            f"{side} {self.channels}, {_FITS[self.fit]}{part}, {self.interpolation}; "
+            f"{side} {_channels(self.channels)}, {_FITS[self.fit]}{part}, {self.interpolation}; "
             f"values 0..{self.value_range:g}, mean {means}, deviation {stds}"
             f"{'' if self.window is None else f', black {self.window[0]:g} and white {self.window[1]:g}'}"
         )
@@ -168,6 +185,8 @@ class Preprocessing:
         if not bool(torch.isfinite(pixels).all()):
             raise InvalidInput("Expected finite values, got NaN or infinity; such an input cannot be shown.")
         unit = to_unit(pixels, self.mean, self.std, self.value_range).clamp(0, 1)
+        shown = torch.from_numpy(three(unit.permute(1, 2, 0).numpy(), self.show))
+        unit = shown.unsqueeze(0) if shown.ndim == 2 else shown.permute(2, 0, 1)
         return _shown(unit.flip(0) if self.channels == "BGR" else unit)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -197,6 +216,7 @@ class Preprocessing:
     ) -> NDArray[np.float32]:
         """(H, W, C) in 0..255: the resized picture on a canvas of ``size``, its upper left corner at (y, x)."""
         known = deep(image)
+        self._check_bands(3 if known is None else known.bands, known is not None)
         if known is None and self.window is None:
             pixels = self._resized(image.convert("L") if self.channels == "L" else image, resized)
         else:
@@ -220,9 +240,23 @@ class Preprocessing:
         found = np.concatenate(made if len(made) == len(self.mean) else made * len(self.mean), 2)
         return found.clip(0, 255)  # a filter may overshoot, which 8 bits would cut off, too
 
+    def _check_bands(self, bands: int, deep: bool) -> None:
+        """Raises where channels would have to be left out or made up."""
+        wanted = _depth(self.channels)
+        if bands == wanted or (not isinstance(self.channels, int) and bands in (1, 3)):
+            return
+        if isinstance(self.channels, int) and wanted == 1 and not deep:
+            raise InvalidInput(
+                "Expected a picture of 1 channel, got 3. Preprocessing(channels='L') makes grey of colours."
+            )
+        raise InvalidInput(
+            f"The network takes {_channels(self.channels)}, and the picture has {bands} channel{'s' * (bands > 1)}. "
+            "Say how many it takes with Preprocessing(channels=...), and pass pictures that have as many."
+        )
+
     def seen(self, image: Image.Image) -> Image.Image:
         """The picture as people are to see it: with black and white where the network sees them."""
-        return windowed(image, self.window)
+        return windowed(image, self.window, self.show)
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
         """(H, W, C) in 0..255."""
@@ -251,6 +285,14 @@ def _shown(unit: Tensor) -> Image.Image:
     """RGB of (1, H, W) or (3, H, W) in [0, 1]."""
     array = (unit * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return Image.fromarray(array[:, :, 0] if len(unit) == 1 else array).convert("RGB")
+
+
+def _depth(channels: str | int) -> int:
+    return channels if isinstance(channels, int) else _DEPTH[channels]
+
+
+def _channels(channels: str | int) -> str:
+    return channels if isinstance(channels, str) else f"{channels} channels"
 
 
 def _require(good: bool, name: str, expected: str, got: object) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from seewhy.errors import InvalidType, UnreadableImage
+from seewhy.errors import InvalidType, MissingDependency, UnreadableImage
+from seewhy.images.decoding import most_pixels as pixel_limit
 from seewhy.images.decoding import opened, orientation, strips, upright
-from seewhy.images.deep import with_deep
+from seewhy.images.deep import Deep, three, with_deep
+from seewhy.images.pages import Page, chosen, turned_to
+from seewhy.images.readers import Plane, reader_of
 
 __all__ = ["read", "read_mask"]
 
@@ -26,18 +29,20 @@ Source = str | os.PathLike[str] | Image.Image | NDArray[Any]
 def read(image: Source, *, most_pixels: int | None = None) -> Image.Image:
     """The picture as an upright RGB image of 8 bits a channel.
 
-    Rotated as its EXIF data say; the first frame of a file with several; transparency laid on white; grey of 16 bits
-    (and of 32-bit integers) scaled from 0..65535, so that nothing is cut off, of 12 bits from 0..4095. What had more
-    than 8 bits is kept beside the image (`seewhy.images.deep`), for the network.
+    Rotated as its EXIF data say; transparency laid on white; grey of 16 bits (and of 32-bit integers) scaled from
+    0..65535, so that nothing is cut off, of 12 bits from 0..4095. What had more than 8 bits or other channels than RGB
+    is kept beside the image (`seewhy.images.deep`), for the network.
 
     Args:
-        image: a file's path, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), either
-            uint8 or floating with values in [0, 1].
+        image: a file's path (``picture.tif[3]`` is the fourth page of picture.tif, ``scan.nii[12]`` the thirteenth
+            slice: of several pages, frames or slices one is chosen), a PIL image, or an array of shape (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4), either uint8 or floating with values in [0, 1].
         most_pixels: of a file; `seewhy.images.decoding.most_pixels` if not given.
 
     Raises:
         UnreadableImage: names the source and the reason.
         InvalidType: for anything else than a path, a PIL image or an array.
+        MissingDependency: for a DICOM, NIfTI or many-band TIFF file whose library is not installed.
     """
     if isinstance(image, np.ndarray):
         with _reading(f"the array of shape {image.shape} and type {image.dtype}"):
@@ -47,10 +52,11 @@ def read(image: Source, *, most_pixels: int | None = None) -> Image.Image:
             return with_deep(found, image[:, :, 0] if image.shape[2:] == (1,) else image, 1)
     if isinstance(image, Image.Image):
         with _reading(f"the PIL image {image.mode} {image.width}x{image.height}"):
+            _check_chosen(image)
             return _to_rgb(image)
     if isinstance(image, str | os.PathLike):
         with _reading(repr(os.fspath(image))):
-            return _read_file(Path(image), most_pixels)
+            return _read_file(*chosen(image), most_pixels)
     raise InvalidType(
         f"Expected a path, a PIL image or a numpy array, got {type(image).__name__}. "
         "Turn a tensor (C, H, W) in [0, 1] into an array with tensor.permute(1, 2, 0).numpy()."
@@ -63,8 +69,9 @@ def read_mask(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     Raises:
         UnreadableImage: names the file and the reason.
     """
-    with _reading(repr(os.fspath(path))), opened(_ordinary(Path(path))) as image:
-        image.load()
+    file, page = chosen(path)
+    with _reading(repr(os.fspath(path))), opened(_ordinary(file)) as image:
+        turned_to(image, page).load()
         found = np.zeros((image.height, image.width), np.uint8)
         for top, strip in strips(image):
             found[top : top + strip.height] = _shown(strip)
@@ -85,7 +92,7 @@ def _shown(strip: Image.Image) -> NDArray[np.bool_]:
 def _reading(name: str) -> Iterator[None]:
     try:
         yield
-    except InvalidType:
+    except (InvalidType, MissingDependency):
         raise
     except Exception as error:  # decoders meet broken files with errors of any kind, struct.error and IndexError too
         raise UnreadableImage(f"Cannot read {name}: {_reason(error)}.") from error
@@ -97,9 +104,38 @@ def _reason(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _read_file(path: Path, most: int | None) -> Image.Image:
-    with opened(_ordinary(path), most=most) as image:
-        return _to_rgb(image)
+def _read_file(path: Path, page: Page, most: int | None) -> Image.Image:
+    if (reader := reader_of(_ordinary(path))) is not None:
+        return _of_plane(reader.open(path, page, pixel_limit() if most is None else most))
+    try:
+        with opened(path, most=most) as image:
+            return _to_rgb(turned_to(image, page, most))
+    except UnreadableImage as error:
+        reader = reader_of(path, outside=True) if isinstance(error.__cause__, UnidentifiedImageError) else None
+        if reader is None:
+            raise
+        return _of_plane(reader.open(path, page, pixel_limit() if most is None else most))
+
+
+def _of_plane(plane: Plane) -> Image.Image:
+    """What a reader gives as RGB, its values kept beside it."""
+    known = Deep(plane.values, plane.top, plane.inverted, 0, plane.low)
+    if 0 in plane.values.shape:
+        raise ValueError("it has no pixels")
+    shown = np.rint(three(known.units()) * 255).astype(np.uint8)
+    image = Image.fromarray(shown).convert("RGB")
+    if shown.ndim == 3 and plane.values.dtype == np.uint8 and plane.values.shape[2] == 3 and plane.top == 255:
+        return image
+    return with_deep(image, plane.values, plane.top, plane.inverted, low=plane.low, note=plane.note)
+
+
+def _check_chosen(image: Image.Image) -> None:
+    """Raises where a file of several frames was opened, and nobody said which frame is meant."""
+    if image.tell() == 0 and image.format != "MPO" and (count := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(
+            f"it is the first of {count} pages or frames; pass image.copy() for this one, or go to another with "
+            "image.seek(1)"
+        )
 
 
 def _ordinary(path: Path) -> Path:

@@ -14,6 +14,7 @@ from seewhy.comparison import Comparison
 from seewhy.datasets import open_data
 from seewhy.errors import InvalidInput
 from seewhy.gates import Bar, bars, missed
+from seewhy.images.pages import chosen
 from seewhy.types import Sample
 
 __all__ = ["run"]
@@ -64,7 +65,7 @@ def _compared(command: Compare) -> tuple[Comparison, list[Bar]]:
 
 
 def _there(image: Any) -> bool:
-    return not isinstance(image, str | Path) or Path(image).is_file()
+    return not isinstance(image, str | Path) or chosen(image)[0].is_file()
 
 
 def _samples(command: Compare) -> list[Any]:

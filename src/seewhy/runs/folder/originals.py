@@ -21,10 +21,13 @@ import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from seewhy.errors import SeewhyError
 from seewhy.images.decoding import opened, orientation
+from seewhy.images.pages import chosen
+from seewhy.images.readers import reader_of
 from seewhy.runs.folder.filesystem import Files, LocalFiles
 
 __all__ = ["Noted", "Original", "content", "original", "remark", "same_bytes_long"]
@@ -118,11 +121,14 @@ def original(files: Files, noted: Noted, most: int | None = None) -> Original:
     if not copied and not os.path.isabs(source):
         return Original(missing=f"The original {source!r} is not a file of this machine. {_INSTEAD}")
     try:
-        path = _place(files, source) if copied else source
+        path = _place(files, source) if copied else str(chosen(source)[0])
         read = _Read(files.get(source), "") if path is None else _read(path, most)
     except (OSError, ValueError, SeewhyError) as error:
         return Original(missing=f"The original {source!r} cannot be read ({error}). {_INSTEAD}")
-    if not (_same(read, noted, copied) and _fits(read.data, noted.size)):
+    same = _same(read, noted, copied)
+    if same and not copied and (chosen(source)[1] or _is_for_a_reader(source)):
+        return Original(missing=f"The original {source!r} is of a kind that browsers do not show. {_INSTEAD}")
+    if not (same and _fits(read.data, noted.size)):
         return Original(changed=f"The original {source!r} was changed since the map was made. {_INSTEAD}")
     return Original(
         data=read.data, path=path, unchecked="" if copied or noted.content is not None else _unchecked(source)
@@ -176,7 +182,7 @@ def _sign(files: LocalFiles, source: str | None) -> tuple[int, ...] | None:
     if source is None:
         return None
     try:
-        status = os.stat(os.path.join(files.root, source))  # of an absolute path: itself
+        status = os.stat(chosen(os.path.join(files.root, source))[0])  # of an absolute path: itself
     except (OSError, ValueError):
         return None
     if abs(time.time_ns() - status.st_ctime_ns) < _SETTLED:
@@ -214,6 +220,13 @@ def _same(read: _Read, noted: Noted, copied: bool) -> bool:
         return content(read.data) == noted.content
     first = noted.stamp.partition("+")[0]  # data sets with annotations in files of their own name the picture first
     return copied or (bool(_FILE.match(first)) and read.stamp == first)
+
+
+def _is_for_a_reader(source: str) -> bool:
+    try:
+        return reader_of(Path(source)) is not None
+    except OSError:  # gone since
+        return False
 
 
 def _fits(data: bytes, size: tuple[int, int] | None) -> bool:

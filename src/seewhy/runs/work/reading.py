@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from torch import Tensor
 from seewhy.datasets import Data
 from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.images.decoding import opened
+from seewhy.images.pages import chosen
+from seewhy.images.readers import reader_of
 from seewhy.images.view import View
 from seewhy.inputs import prepare
 from seewhy.models import Model
@@ -88,7 +89,7 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
 def _check_upright(source: str) -> None:
     """Raises where boxes may be meant for the picture as it is stored or as it is shown."""
     try:
-        with opened(source) as image:
+        with opened(chosen(source)[0]) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # that it cannot be read, reading it will say
         return
@@ -109,19 +110,22 @@ def digest(data: Data, index: int) -> str | None:
 
 def _digest(source: str | None, sample: Sample) -> str:
     image: Any = _bytes(source)
+    page = chosen(source)[1] if source is not None else ()
     if image is None:
         image = np.asarray(sample.image) if isinstance(sample.image, Image.Image) else sample.image
     apart = [sample.crowds, sample.difficult] if sample.crowds or sample.difficult else []
-    return identity(image, sample.labels, sample.boxes, *apart)
+    return identity(image, sample.labels, sample.boxes, *apart, *([list(page)] if page else []))
 
 
 def _bytes(source: str | None) -> bytes | None:
-    return Path(source).read_bytes() if source is not None and os.path.isfile(source) else None
+    path = None if source is None else chosen(source)[0]
+    return path.read_bytes() if path is not None and os.path.isfile(path) else None
 
 
 def _original(source: str | None, picture: Image.Image) -> tuple[bytes, str]:
-    if source is not None and (data := _bytes(source)) is not None:
-        return data, Path(source).suffix.lower()
+    path, page = chosen(source or "")
+    if source is not None and (data := _bytes(source)) is not None and not page and reader_of(path) is None:
+        return data, path.suffix.lower()
     out = BytesIO()
     picture.save(out, format="PNG")
     return out.getvalue(), ".png"
