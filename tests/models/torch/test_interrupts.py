@@ -5,6 +5,7 @@ In a process of its own: where torch has compiled something, Python 3.11 may tur
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,7 +54,8 @@ def _at_every_place(work: Callable[[], None], check: Callable[[], None]) -> int:
 
 @pytest.mark.slow
 def test_interrupts_at_every_place_leave_no_hook_and_no_changed_weight() -> None:
-    done = subprocess.run([sys.executable, __file__], check=False, capture_output=True, text=True, timeout=300)
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # pytest's places of modules, too
+    done = subprocess.run([sys.executable, __file__], check=False, capture_output=True, text=True, timeout=300, env=own)
     assert done.returncode == 0, done.stderr
     places = [int(n) for n in done.stdout.split()]
     assert len(places) == 5
