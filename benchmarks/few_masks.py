@@ -12,6 +12,7 @@ the same of the logarithm of p / (1 - p).
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def estimates(scores: Scores) -> dict[str, tuple[Tensor, int]]:
         found[f"centred {count}"] = (some.weighted_sum(centred[None])[0] / count / some.variance(), count)
         found[f"smooth {count}"] = (_smooth(pairs, paired, count), count)
         found[f"log odds {count}"] = (_regression(pairs, odds, count), count)
-    for tolerance in (0.1, 0.2):
+    for tolerance in (0.1, 0.15, 0.2, 0.25, 0.3):
         count = _steady(pairs, paired, tolerance)
         found[f"regression, tolerance {tolerance}"] = (_regression(pairs, paired, count), count)
     return found
@@ -166,11 +167,12 @@ def main() -> None:
     for number, sample in enumerate(cutouts.samples(model, asked.data, asked.count, asked.seed)):
         path = asked.out / f"{number:03d}.npz"
         made = estimates(seen(model, sample, path))
-        kept = path.with_suffix(".npy")
-        if not kept.is_file():
-            np.save(kept, np.array([judged(model, sample, one) for one, _ in made.values()]))
-        for (name, (_, count)), row in zip(made.items(), np.load(kept).tolist(), strict=True):
-            values.setdefault(name, []).append(row)
+        kept = path.with_suffix(".json")
+        known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        known |= {name: judged(model, sample, one) for name, (one, _) in made.items() if name not in known}
+        kept.write_text(json.dumps(known), encoding="utf-8")
+        for name, (_, count) in made.items():
+            values.setdefault(name, []).append(known[name])
             passes.setdefault(name, []).append(count)
         print(f"{number + 1} of {asked.count} scenes", flush=True)
     report(values, passes, asked)

@@ -21,11 +21,14 @@ from seewhy.errors import (
     InvalidInput,
     InvalidTarget,
     InvalidType,
+    MissingCapability,
     UnknownName,
     UnknownParameter,
     UnreadableImage,
 )
 from seewhy.images.preprocessing import Preprocessing
+from support import networks
+from support.networks import build
 from support.typed import present, unchecked
 
 LABELS = ("tabby, tabby cat", "tiger cat", "crane", "crane", "red thing")
@@ -223,6 +226,32 @@ def test_save_writes_what_it_says(model: object, tmp_path: Path) -> None:
     assert told["files"] == [f.name for f in files[:3]]
     assert told["warnings"] == list(found.warnings)
     assert [f.suffix for f in found.save(tmp_path / "lean", values=False)] == [".png", ".png", ".json"]
+
+
+def test_how_sure_a_map_is_is_told_and_shown_on_request(model: object, tmp_path: Path) -> None:
+    """The agreement that is told is that with the maps of other seeds; inputs of two sizes are put on one canvas."""
+    asked: dict[str, Any] = {"num_masks": 400, "error": True, "progress": False}
+    found = seewhy.explain(model, picture(), 4, "rise", **asked)
+    others = [seewhy.explain(model, picture(), 4, "rise", seed=s, **asked).raw.flatten() for s in range(1, 9)]
+    true = np.corrcoef(np.stack([found.raw.flatten().numpy(), *(o.numpy() for o in others)]))[0, 1:].mean()
+    assert found.agreement() == pytest.approx(true, abs=0.1)
+    assert found.error is not None
+    assert found.error.shape == found.raw.shape
+    shown = np.asarray(found.error_map())[..., 0] / 255
+    assert shown.max() == pytest.approx(float(found.error.max() / found.raw.abs().max()), abs=0.02)
+    files = found.save(tmp_path)
+    assert [f.name for f in files if f.suffix == ".png"] == ["image_0-rise-4.png", "image_0-rise-4-error.png"]
+    told = json.loads(files[-1].read_text(encoding="utf-8"))
+    assert told["images"][0]["targets"][0]["agreement"] == round(found.agreement(), 4)
+    assert f"agreement {found.agreement():.2f} with another draw" in found._repr_html_()
+    plain = seewhy.explain(model, picture(), 4, "rise", num_masks=16, progress=False)
+    for ask in (plain.agreement, plain.error_map):
+        with pytest.raises(MissingCapability, match=r'rise gave no standard errors.*method="rise", error=True'):
+            ask()
+    several = seewhy.load(build(networks.Pooled), preprocessing=replace(HALF, fit="keep"))
+    joined = seewhy.explain(several, [picture(), picture(40, 60)], 1, "rise", num_masks=64, error=True, progress=False)
+    assert joined.error is not None
+    assert joined.error.shape == joined.raw.shape
 
 
 def test_two_pictures_of_one_name_do_not_overwrite_each_other(model: object, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def found() -> Explanation:
         baseline=torch.full((3, 32, 32), 0.25), progress=False,
     )  # fmt: skip
     extra = Note(text="the <b>map</b> is odd.", kind="odd", image=1, target=0)
-    return replace(made, notes=(*made.notes, extra), predicted=[("a <i>", 0.5), None])
+    error = made.raw.abs() / 3
+    return replace(made, notes=(*made.notes, extra), predicted=[("a <i>", 0.5), None], error=error)
 
 
 def same(a: object, b: object) -> bool:

@@ -152,6 +152,7 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
     notes = tuple(dict.fromkeys([*known, *found.notes, *said.pop("notes"), *unsure]))
     return Explanation(
         raw=found.raw,
+        error=None if found.error is None else found.error.detach(),
         size=size,
         targets=found.targets.classes,
         method=registry.name_of(explainer),

@@ -29,6 +29,7 @@ class Attribution:
         notes: what the reader of the maps should know.
         quantity: what the scores are of which the maps speak, where the method put an activation on them:
             "probability", "logit" or "value"; None where it took them as they come.
+        error: (N, T, h, w) standard errors of ``raw``, where the method draws at random and was asked for them.
     """
 
     raw: Tensor
@@ -38,6 +39,7 @@ class Attribution:
     passes: Passes = field(default_factory=Passes)
     notes: tuple[Note, ...] = ()
     quantity: str | None = None
+    error: Tensor | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

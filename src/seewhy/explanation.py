@@ -67,6 +67,8 @@ class Explanation:
         boxes: N lists of T boxes in pixels of the network's input, None where a target is no box; empty where none is.
         quantity: what the numbers are: "probability", "logit", "similarity" (a cosine) or "value".
         values: what the raw values are (`seewhy.plain.Meaning`), which decides how they are drawn.
+        error: (N, T, h, w) standard errors of ``raw``, where the method draws at random and was asked for them
+            (``rise(error=True)``); `error_map` shows them.
         asker: asks the network how far a map can be trusted; None where it is not there. It is not pickled.
 
     Example:
@@ -96,6 +98,7 @@ class Explanation:
     boxes: list[list[Box | None]] = field(default_factory=list)
     quantity: str = "probability"
     values: Meaning = "unknown"
+    error: Tensor | None = None
     asker: Callable[[int, int, Tensor], Trust] | None = None
     _trust: dict[tuple[int, int], Trust] = field(init=False, default_factory=dict)
 
@@ -166,6 +169,39 @@ class Explanation:
         box = self.box(i, t)
         return shown if box is None else overlay.outlined(shown, box)
 
+    def agreement(self, i: int = 0, t: int = 0) -> float:
+        """Returns the correlation expected between the map and another one from as many other random draws, 0 to 1.
+
+        1 - the mean squared standard error over the variance of the map, for noise counts in both.
+
+        Raises:
+            MissingCapability: the method was not asked for standard errors, or does not draw at random.
+        """
+        noise, one = self._errors[i, t].double().square().mean(), self.raw[i, t].double()
+        spread = float((one - one.mean()).square().mean())
+        return max(0.0, 1 - float(noise) / spread) if spread else 0.0
+
+    def error_map(self, i: int = 0, t: int = 0) -> Image.Image:
+        """Returns the standard error of each pixel as a picture of the input's size, black for 0.
+
+        White is the strongest value of the map, for or against: what is bright here may be chance.
+
+        Raises:
+            MissingCapability: as `agreement`.
+        """
+        most = self.raw[i, t].abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+        shown = upsample((self._errors[i : i + 1, t : t + 1] / most).clamp(max=1).float().cpu(), self.size)[0, 0]
+        return overlay.colourise(shown, "gray")
+
+    @property
+    def _errors(self) -> Tensor:
+        if self.error is None:
+            raise MissingCapability(
+                f"{self.method} gave no standard errors. Methods that draw at random can be asked for them: "
+                'seewhy.explain(model, picture, method="rise", error=True).'
+            )
+        return self.error
+
     def box(self, i: int = 0, t: int = 0) -> Box | None:
         """The box that is explained: x0, y0, x1, y1 in pixels of the original picture; None where it is no box."""
         found = self.boxes[i][t] if self.boxes else None
@@ -226,6 +262,10 @@ class Explanation:
             path = folder / f"{self._map_stem(i)}-{self.method}-{_stem(self._target_stem(i, t))}.png"
             self.overlay(i, t).save(path)
             written.append(path)
+            if self.error is not None:
+                path = path.with_name(f"{path.stem}-error.png")
+                self.error_map(i, t).save(path)
+                written.append(path)
         if values:
             written.append(explanation_file.write(folder / f"{stem}-{self.method}.npz", vars(self)))
         path = folder / f"{stem}-{self.method}.json"
@@ -294,6 +334,7 @@ class Explanation:
     def _told(self, i: int, t: int) -> str:
         """What the network says of a target, that its map shows nothing where it does, and its trust if asked."""
         said = self.said(i, t, 2) + (" (faint: shows nothing)" if self.shows_nothing(i, t) else "")
+        said += "" if self.error is None else f"\nagreement {self.agreement(i, t):.2f} with another draw"
         return said + (f"\ntrust {self._trust[i, t].word}" if (i, t) in self._trust else "")
 
     def _with_key(self, i: int, t: int) -> Image.Image:
@@ -338,6 +379,7 @@ class Explanation:
             {"target": None if self.targets is None else int(self.targets[i, t]), "label": self.labels[i][t],
              self.quantity: float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
             | ({} if (box := self.box(i, t)) is None else {"box": list(box)})
+            | ({} if self.error is None else {"agreement": round(self.agreement(i, t), 4)})
             | ({} if (trust := self._trust.get((i, t))) is None else {"trust": trust.as_dict()})
             for t in range(self.raw.shape[1])
         ]  # fmt: skip
@@ -382,7 +424,8 @@ def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Exp
     """
     order = [(p, i) for _, p, i in sorted((n, p, i) for p, some in enumerate(places) for i, n in enumerate(some))]
     size = (max(part.size[0] for part in parts), max(part.size[1] for part in parts))
-    maps = [_on_canvas(part, size) for part in parts]
+    maps = [_on_canvas(part.raw, part.size, size) for part in parts]
+    errors = [None if part.error is None else _on_canvas(part.error, part.size, size) for part in parts]
     targets = [part.targets for part in parts]
     notes = [_renumbered(note, some) for part, some in zip(parts, places, strict=True) for note in part.notes]
 
@@ -392,6 +435,7 @@ def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Exp
     return replace(
         parts[0],
         raw=torch.stack([maps[p][i] for p, i in order]),
+        error=None if any(e is None for e in errors) else torch.stack([_row(errors[p], i) for p, i in order]),
         size=size,
         targets=None if any(t is None for t in targets) else torch.stack([_row(targets[p], i) for p, i in order]),
         probabilities=torch.stack([parts[p].probabilities[i] for p, i in order]),
@@ -425,11 +469,11 @@ def _row(targets: Tensor | None, i: int) -> Tensor:
     return targets[i]
 
 
-def _on_canvas(part: Explanation, size: tuple[int, int]) -> Tensor:
-    """(N, T, H, W) maps at the input's size, in the upper left corner of a larger one."""
-    maps = upsample(part.raw, part.size)
+def _on_canvas(raw: Tensor, own: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(N, T, H, W) maps at the input's own size, in the upper left corner of a larger one."""
+    maps = upsample(raw, own)
     canvas = maps.amin((2, 3), keepdim=True).repeat(1, 1, *size)
-    canvas[..., : part.size[0], : part.size[1]] = maps
+    canvas[..., : own[0], : own[1]] = maps
     return canvas
 
 

@@ -1,6 +1,6 @@
 """The file of an explanation: a .npz with the maps and originals bit for bit, and the rest as JSON beside them.
 
-    raw, probabilities, targets     as in `Explanation`
+    raw, probabilities, targets, error      as in `Explanation`
     picture0, picture1, ...         the originals' pixels
     parameter:NAME                  a parameter that is a tensor
     about                           everything else, JSON in UTF-8 bytes
@@ -30,7 +30,7 @@ __all__ = ["VERSION", "plain", "read", "write"]
 
 VERSION = 1
 _MOST = 1 << 32  # bytes that a file holds
-_TENSORS = ("raw", "probabilities", "targets")
+_TENSORS = ("raw", "probabilities", "targets", "error")
 _SAME = ("labels", "method", "model", "layer", "seconds", "preprocessing", "names", "quantity", "values")
 
 

@@ -144,7 +144,7 @@ def test_list_names_every_explainer_and_metric_with_a_sentence(capsys: pytest.Ca
         in out
     )
     assert f"  {'relevance_mass':<26} Share of the positive relevance that lies on the object (Arras 2022)" in out
-    assert "num_masks=500" in out
+    assert "num_masks='auto'" in out
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:

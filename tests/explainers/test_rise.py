@@ -16,6 +16,7 @@ from seewhy.errors import InvalidInput
 from seewhy.explainers import RISE
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import STRENGTHS, regress
+from seewhy.explainers.rise import ROUND
 from seewhy.progress import listening
 from seewhy.targets import BoxTarget, ClassTarget
 from support import networks
@@ -185,14 +186,60 @@ def test_it_stops_when_the_map_has_converged() -> None:
     x = torch.ones(2, 1, 28, 28)
     rise = RISE(_patches, activation_fn=None, num_masks=640, tolerance=0.05)
     easy = rise.run(x, 0)
-    assert easy.passes.forward == 2 + 2 * 128  # two rounds an image, and the images themselves
+    each = (easy.passes.forward - 2) / 2  # but for the images themselves
+    assert each in range(2 * ROUND, 320, ROUND)
     assert easy.warnings == ()
     first = RISE(_patches, activation_fn=None, num_masks=640, tolerance=0.05).run(x[:1], 0)
     close(first.raw, easy.raw[:1])
     hard = rise.run(x[:1], 1)
     assert hard.passes.forward == 641
-    assert "Image 0: its map may not have converged after 640 masks. Raise num_masks." in hard.warnings
-    assert rise.run(x[:1], [[0, 1]]).passes.forward == 641  # the slowest target counts
+    assert "Image 0, class 1: its map may not have converged after 640 masks. Raise num_masks." in hard.warnings
+
+
+def test_a_map_does_not_depend_on_what_else_is_explained() -> None:
+    """The noise takes all masks; the patch's map is made of those that it needs alone."""
+    x = torch.ones(1, 1, 28, 28)
+    rise = RISE(_patches, activation_fn=None, num_masks=320, tolerance=0.05, error=True)
+    both = rise.run(x, [[1, 0]])
+    assert both.passes.forward == 321
+    for t, label in enumerate((1, 0)):
+        alone = rise.run(x, label)
+        close(both.raw[:, t], alone.raw[:, 0])
+        assert both.error is not None
+        assert alone.error is not None
+        close(both.error[:, t], alone.error[:, 0])
+    assert [w for w in both.warnings if "may not have converged" in w] == [
+        "Image 0, class 1: its map may not have converged after 320 masks. Raise num_masks."
+    ]
+
+
+def test_by_default_it_takes_as_many_masks_as_it_needs() -> None:
+    x = torch.ones(1, 1, 28, 28)
+    assert RISE(_patches, activation_fn=None).run(x, 0).passes.forward < 200
+    assert RISE(_patches, activation_fn=None).run(x, 1).passes.forward == 501
+    assert RISE(_patches, activation_fn=None, num_masks=300).run(x, 0).passes.forward == 301
+    assert RISE(_patches, activation_fn=None, estimator="plain").run(x, 0).passes.forward == 501
+    nothing = RISE(_patches, activation_fn=None).run(x, 2)
+    assert not any("converged" in w for w in nothing.warnings)  # no mask changes it, which is said
+
+
+@pytest.mark.parametrize("estimator", ["regression", "centred", "plain"])
+def test_the_standard_error_is_the_spread_over_seeds(estimator: Any) -> None:
+    """Twenty seeds; the score is a patch's brightness and, in part, what no map can explain."""
+
+    def network(inputs: Tensor) -> Tensor:
+        return _patches(inputs)[:, :1] + 0.2 * _patches(inputs)[:, 1:2]
+
+    x = torch.ones(1, 1, 28, 28)
+    found = [
+        RISE(network, activation_fn=None, num_masks=400, estimator=estimator, seed=s, error=True).run(x, 0)
+        for s in range(20)
+    ]
+    true = torch.stack([one.raw[0, 0] for one in found]).std(0)
+    said = torch.stack([one.error[0, 0] for one in found if one.error is not None]).square().mean(0).sqrt()
+    assert len(found) == 20
+    assert 0.75 < float(said.mean() / true.mean()) < 1.35
+    assert float(((said / true).log().abs() < 0.7).float().mean()) > 0.9  # pixel by pixel; 20 draws are few
 
 
 def test_progress_is_counted_over_all_images_and_ends_at_the_total_when_it_stops_early() -> None:

@@ -22,12 +22,16 @@ ESTIMATORS = {"regression": 4, "centred": 2, "plain": 1}
 """How a map is made of scores under masks -> the fewest masks that it can do with."""
 
 
-def check(method: Any) -> None:
-    """Raises InvalidInput unless a method's parameters about its masks can be used; says what its values are."""
+def check(method: Any, *, automatic: bool = False) -> None:
+    """Raises InvalidInput unless a method's parameters about its masks can be used; says what its values are.
+
+    With ``automatic``, their number may be "auto".
+    """
     check_choice("estimator", method.estimator, tuple(ESTIMATORS))
     if method.estimator == "plain":  # a mean score, whose 0 is no effect of nothing
         object.__setattr__(method, "values", "level")
-    check_count("num_masks", method.num_masks, ESTIMATORS[method.estimator])
+    if not automatic or method.num_masks != "auto":
+        check_count("num_masks", method.num_masks, ESTIMATORS[method.estimator])
     sides("grid", method.grid)
     check_inside("p", method.p)
     check_flag("paired", method.paired, optional=True)

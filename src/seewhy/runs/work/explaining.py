@@ -247,7 +247,8 @@ def _of_boxes(picture: Picture, explainer: Explainer) -> tuple[Attribution, floa
         for one in of_classes.notes
         for at in ([None] if one.target is None else [n for n, row in enumerate(rows) if row == one.target])
     ]
-    return replace(of_classes, raw=of_classes.raw[:, rows], notes=(*notes, shared)), seconds
+    error = None if of_classes.error is None else of_classes.error[:, rows]
+    return replace(of_classes, raw=of_classes.raw[:, rows], error=error, notes=(*notes, shared)), seconds
 
 
 def _targets(picture: Picture) -> list[BoxTarget]:
