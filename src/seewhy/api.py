@@ -120,7 +120,7 @@ class _Asked:
 
 
 def _bound(network: Model, batches: list[tuple[Batch, list[int]]], n: int) -> Model:
-    """The model for n pictures, whose further inputs may have one row for each."""
+    """Returns the model for n pictures, whose further inputs may have one row for each."""
     if not getattr(network, "forward_kwargs", None):
         return network
     first = batches[0][0].inputs
@@ -271,7 +271,7 @@ def _otherwise(
 
 
 def _detects(network: Model, inputs: Tensor) -> bool:
-    """Whether the network gives boxes; only where that may be, and is not known, it is run to find out."""
+    """Says whether the network gives boxes; only where that may be, and is not known, it is run to find out."""
     with network.opened():
         if isinstance(network, TorchModel):
             return network.detects(inputs)
@@ -338,7 +338,7 @@ def _said(network: Model, inputs: Tensor, found: Attribution, activation_fn: Any
 
 
 def _target_names(targets: Sequence[Any], labels: Sequence[str] | None, word: str) -> list[str]:
-    """The classes of boxes and masks, counted where there are several of one class."""
+    """Returns the classes of boxes and masks, counted where there are several of one class."""
     given = [getattr(target, "label", None) for target in targets]
     texts = [getattr(target, "text", "") or f"target {t}" for t, target in enumerate(targets)]
     plain = [

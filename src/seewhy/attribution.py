@@ -53,7 +53,7 @@ def about_all(texts: Iterable[str]) -> list[Note]:
 
 
 def faint(notes: Iterable[Note]) -> list[Note]:
-    """Of the notes those that say of a map that it shows nothing."""
+    """Returns the notes that say of a map that it shows nothing."""
     return [note for note in notes if note.kind == NOTHING]
 
 

@@ -47,7 +47,7 @@ def box_iou(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 def share_inside(boxes: Tensor, frame: Tensor) -> Tensor:
-    """The share of the area of (..., 4) boxes that lies in a frame (4,)."""
+    """Returns the share of the area of (..., 4) boxes that lies in a frame (4,)."""
     return _shared(boxes, frame) / _area(boxes)
 
 

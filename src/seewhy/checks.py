@@ -21,12 +21,12 @@ __all__ = [
 
 
 def is_count(value: Any, least: int = 1) -> bool:
-    """Whether ``value`` is an integer of at least ``least``."""
+    """Says whether ``value`` is an integer of at least ``least``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number."""
+    """Says whether ``value`` is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -116,6 +116,6 @@ def check_folder(place: str | os.PathLike[str]) -> None:
 
 
 def _is_read_only(path: str) -> bool:
-    """Whether nobody can write on the disk."""
+    """Says whether nobody can write on the disk."""
     asked = getattr(os, "statvfs", None)  # not on Windows
     return asked is not None and bool(asked(path).f_flag & os.ST_RDONLY)

@@ -99,7 +99,7 @@ def compare(
 
 
 def _of_data(data: Data, model: Model) -> list[Sample]:
-    """The samples of a data set, each with its class where it has one."""
+    """Returns the samples of a data set, each with its class where it has one."""
     bound = data.bind(getattr(model, "labels", None), None)
     return [_chosen(bound[i]) for i in range(len(bound))]
 
@@ -191,7 +191,7 @@ class _Table:
 
 
 def _bound(model: Model, samples: list[Sample]) -> Model:
-    """The model for the samples, whose further inputs may have one row for each."""
+    """Returns the model for the samples, whose further inputs may have one row for each."""
     for sample in samples if getattr(model, "forward_kwargs", None) else ():
         try:
             inputs = prepare(model, sample.image).inputs
@@ -203,7 +203,7 @@ def _bound(model: Model, samples: list[Sample]) -> Model:
 
 
 def _ready(model: Model, sample: Sample) -> tuple[Batch, Any]:
-    """The network's input and the one target."""
+    """Returns the network's input and the one target."""
     batch = prepare(model, sample.image)
     if len(batch.inputs) != 1:
         raise InvalidInput(f"A sample is one picture, got {len(batch.inputs)}.")

@@ -120,7 +120,7 @@ class Comparison:
         return self.judged.differences
 
     def beaten(self, explainer: str, metric: str) -> list[str]:
-        """The explainers that this one is really better than."""
+        """Returns the explainers that this one is really better than."""
         return self.judged.beaten(explainer, metric)
 
     def failed(self, explainer: str, metric: str) -> int:
@@ -142,7 +142,7 @@ class Comparison:
         return float(forward), float(backward), float(seconds)
 
     def __str__(self) -> str:
-        """The table and the real differences, as text."""
+        """Returns the table and the real differences, as text."""
         return "\n".join([*self._table(), "", *self._verdicts(), *self._failed()])
 
     def _repr_html_(self) -> str:
@@ -153,7 +153,7 @@ class Comparison:
         return f'{document.table(head, rows, caption=said)}<pre style="white-space:pre-wrap">{text}</pre>'
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        """The head of the table, and its rows."""
+        """Returns the head of the table, and its rows."""
         head = ["explainer", *(f"{m} ({'^' if b == 'higher' else 'v'})" for m, b in zip(self.metrics, self.better,
                 strict=True)), "forward", "backward", "seconds"]  # fmt: skip
         return head, [
@@ -191,7 +191,7 @@ class Comparison:
         return lines
 
     def _untold(self, metric: str) -> str:
-        """Of which pairs nothing can be told, and why."""
+        """Says of which pairs nothing can be told, and why."""
         every = [d for d in self.differences if d.metric == metric]
         open_ = [d for d in every if d.verdict == "cannot be told"]
         if not open_:
@@ -251,7 +251,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, path: str | Path) -> Comparison:
-        """The comparison that `to_json` wrote: its table, files and image come out the same to the last bit.
+        """Returns the comparison that `to_json` wrote: its table, files and image come out the same to the last bit.
 
         Raises:
             InvalidInput: the file is not there, or holds no comparison of this version.
@@ -278,7 +278,7 @@ class Comparison:
         return [*lines, f"{said}; seewhy {about.get('seewhy')}, torch {about.get('torch')}"]
 
     def picture(self) -> Image.Image:
-        """The averages as points with their intervals, one panel a metric; baselines are grey."""
+        """Returns the averages as points with their intervals, one panel a metric; baselines are grey."""
         panels = [
             chart.Panel(
                 title=f"{metric} ({better} is better)",

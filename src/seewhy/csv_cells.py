@@ -16,7 +16,7 @@ _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\u
 
 
 def guarded(cell: Any) -> Any:
-    """The cell as it is written."""
+    """Returns the cell as it is written."""
     if isinstance(cell, str) and (cell.startswith(_DANGEROUS) or cell.lstrip().startswith(_DANGEROUS)):
         return f"'{cell}"
     return cell

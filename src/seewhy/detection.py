@@ -72,7 +72,7 @@ class BoxTarget:
         return (outputs.scores[..., label] * box_iou(boxes, boxes.new_tensor(self.box))).amax(1)
 
     def placed(self, view: View, size: tuple[int, int]) -> BoxTarget:
-        """The same with a box in pixels of the input of ``size`` (height, width)."""
+        """Returns the same with a box in pixels of the input of ``size`` (height, width)."""
         if self.picture_box is None:
             return self
         return BoxTarget(box=view.box_to_input(self.picture_box, size), label=self.label)
@@ -272,7 +272,7 @@ def check_label(label: int) -> None:
 
 
 def in_range(label: int, outputs: Outputs) -> int:
-    """The label; raises where the network has no such class."""
+    """Returns the label; raises where the network has no such class."""
     if label >= (k := outputs.num_classes):
         raise InvalidTarget(f"Target {label} is out of range: the network has {k} classes, 0 to {k - 1}.")
     return label

@@ -130,7 +130,7 @@ FAILURES: tuple[type[Exception], type[SystemExit]] = (Exception, SystemExit)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A hint that offers the known names nearest to ``name``, or the first few where none is near."""
+    """Returns a hint that offers the known names nearest to ``name``, or the first few where none is near."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
     if close:
@@ -140,7 +140,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The most telling line of a library's long error; the kind of one that says nothing."""
+    """Returns the most telling line of a library's long error; the kind of one that says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("Exception from", "Check '", "File ", "at "))]
     text = (told or lines or [type(error).__name__])[0]

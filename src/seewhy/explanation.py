@@ -149,7 +149,7 @@ class Explanation:
         self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str | None = None,
         clip: float | None = None,
     ) -> Image.Image:  # fmt: skip
-        """The map of image ``i`` and target ``t`` over the whole original picture.
+        """Returns the map of image ``i`` and target ``t`` over the whole original picture.
 
         What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark. The box
         of a detection is drawn.
@@ -210,7 +210,7 @@ class Explanation:
     def heatmap(
         self, i: int = 0, t: int = 0, *, colour_map: str | None = None, clip: float | None = None
     ) -> Image.Image:
-        """The map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
+        """Returns the map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
         where = self.scale_of(i, t, colour_map=colour_map, clip=clip)
         return overlay.colourise(self._shown(i, t, where), _colours(where) if colour_map is None else colour_map)
 
@@ -223,14 +223,14 @@ class Explanation:
         )  # fmt: skip
 
     def shows_nothing(self, i: int = 0, t: int = 0) -> bool:
-        """Whether a map shows nothing, so that it is drawn faint; `warnings` says why."""
+        """Says whether a map shows nothing, so that it is drawn faint; `warnings` says why."""
         return bool(self._nothing(i, t))
 
     def _nothing(self, i: int, t: int) -> list[Note]:
         return [note for note in faint(self.notes) if note.image in (None, i) and note.target in (None, t)]
 
     def seen(self, i: int = 0, picture: Image.Image | None = None) -> Image.Image:
-        """The part of an image (or of an overlay on it) that the network saw."""
+        """Returns the part of an image (or of an overlay on it) that the network saw."""
         x0, y0, x1, y1 = self.views[i].box
         shown = self.pictures[i] if picture is None else picture
         return shown.crop(
@@ -276,7 +276,7 @@ class Explanation:
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
-        """The explanation that `save` wrote, bit for bit; without the network, which `trust` would ask.
+        """Returns the explanation that `save` wrote, bit for bit; without the network, which `trust` would ask.
 
         A parameter that was an object of Python comes back as its name.
 
@@ -314,7 +314,7 @@ class Explanation:
         return told(self.labels[i][t], float(self.probabilities[i, t]), self.quantity, digits)
 
     def plot(self) -> Any:
-        """A matplotlib figure with all overlays (extra ``plot``)."""
+        """Returns a matplotlib figure with all overlays (extra ``plot``)."""
         where = list(np.ndindex(*self.raw.shape[:2]))
         titles = [f"{self.names[i]}: {self._told(i, t)}" for i, t in where]
         return figures.figure([self.overlay(i, t) for i, t in where], titles)
@@ -406,7 +406,7 @@ def _colours(where: Scale) -> str:
 
 
 def told(label: str, value: float, quantity: str, digits: int = 3) -> str:
-    """A name and its number; what the number is stands beside it, unless it is a probability."""
+    """Returns a name and its number; what the number is stands beside it, unless it is a probability."""
     if quantity == "probability":
         return f"{label} {value:.{digits}f}"
     return f"{label} = {value:.{digits}f}" + ("" if quantity == "value" else f" ({quantity})")
@@ -483,10 +483,10 @@ def _wider(view: View, size: tuple[int, int], canvas: tuple[int, int]) -> View:
 
 
 def _renumbered(note: Note, places: Sequence[int]) -> Note:
-    """A note of a part, with the image's number in the whole."""
+    """Returns a note of a part, with the image's number in the whole."""
     return note if note.image is None else replace(note, image=places[note.image])
 
 
 def _stem(name: str) -> str:
-    """A file name that every system takes; the true name stands in the JSON."""
+    """Returns a file name that every system takes; the true name stands in the JSON."""
     return re.sub(r"[^\w.-]+", "_", Path(name).stem).strip("_")[:80] or "picture"

@@ -55,7 +55,7 @@ def write(path: Path, fields: Mapping[str, Any]) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The fields that `write` wrote.
+    """Returns the fields that `write` wrote.
 
     Raises:
         InvalidInput: there is no such file, or it is no explanation.
@@ -131,7 +131,7 @@ def _unmarked(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it; an object as its name."""
+    """Returns a value as JSON has it; an object as its name."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, tuple | list):

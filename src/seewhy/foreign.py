@@ -16,7 +16,7 @@ __all__ = ["as_torch", "callable_in_torch", "is_cell", "to_mindspore"]
 
 
 def as_torch(value: Any) -> Any:
-    """A tensor of MindSpore as torch's, also within lists, tuples and dictionaries; anything else as it is.
+    """Returns a tensor of MindSpore as torch's, also within lists, tuples and dictionaries; anything else as it is.
 
     Example:
         >>> as_torch([3, "cat"])
@@ -30,12 +30,12 @@ def as_torch(value: Any) -> Any:
 
 
 def to_mindspore(tensor: Tensor) -> Any:
-    """A tensor of torch as MindSpore's, a copy."""
+    """Returns a tensor of torch as MindSpore's, a copy."""
     return sys.modules["mindspore"].Tensor(tensor.detach().cpu().contiguous().numpy().copy())
 
 
 def is_cell(value: Any) -> bool:
-    """Whether it is a ``mindspore.nn.Cell``."""
+    """Says whether it is a ``mindspore.nn.Cell``."""
     library = sys.modules.get("mindspore")
     return library is not None and isinstance(value, library.nn.Cell)
 

@@ -79,7 +79,7 @@ def bars(texts: Iterable[str], metrics: Sequence[str]) -> list[Bar]:
 def missed(
     asked: Iterable[Bar], scores: Mapping[str, Mapping[str, float | None]], better: Mapping[str, str]
 ) -> list[str]:
-    """A sentence for each explainer that misses a bar.
+    """Returns a sentence for each explainer that misses a bar.
 
     Args:
         asked: the bars.

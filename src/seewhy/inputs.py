@@ -59,7 +59,7 @@ class Batch:
     warnings: tuple[str, ...] = ()
 
     def some(self, places: list[int]) -> Batch:
-        """The images at these places; what is said about the inputs is said of each."""
+        """Returns the images at these places; what is said about the inputs is said of each."""
         return replace(
             self, inputs=self.inputs[places], pictures=[self.pictures[i] for i in places],
             views=[self.views[i] for i in places], names=[self.names[i] for i in places],
@@ -97,7 +97,7 @@ def count(image: Any) -> int | None:
 
 
 def unpacked(network: Model, image: Any) -> tuple[Model, Any]:
-    """The images in a dictionary of a forward's arguments, and the model with the others.
+    """Returns the images in a dictionary of a forward's arguments, and the model with the others.
 
     Raises:
         InvalidType: a dictionary, and no torch module.
@@ -112,7 +112,7 @@ def unpacked(network: Model, image: Any) -> tuple[Model, Any]:
 
 
 def prepare(network: Model, image: Any) -> Batch:
-    """The network's input from whatever form of image the caller has; see `seewhy.explain`.
+    """Returns the network's input from whatever form of image the caller has; see `seewhy.explain`.
 
     Raises:
         InvalidInput: how an image becomes an input is not known, or images become inputs of several sizes.
@@ -125,7 +125,7 @@ def prepare(network: Model, image: Any) -> Batch:
 
 
 def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[Batch, list[int]]]:
-    """The images whose inputs have one size, and where each stands among all.
+    """Returns the images whose inputs have one size, and where each stands among all.
 
     Args:
         network: whose preprocessing is used.

@@ -92,7 +92,7 @@ def reason(error: BaseException) -> str:
 
 
 def explain(explainer: Explainer, inputs: Tensor, targets: Any) -> tuple[Attribution, float]:
-    """The maps of ``inputs`` (N, C, H, W), and the seconds that they took."""
+    """Returns the maps of ``inputs`` (N, C, H, W), and the seconds that they took."""
     began = time.perf_counter()
     found = explainer.run(inputs, targets)
     return found, time.perf_counter() - began

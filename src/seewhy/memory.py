@@ -17,7 +17,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def keep_memory() -> bool:
-    """From here on this process keeps the memory that it frees, for its own next use; True where that can be had.
+    """Lets this process keep the memory that it frees, for its own next use; True where that can be had.
 
     The process stays as large as it once was. Nothing else changes.
 

@@ -53,7 +53,7 @@ def perturbed_scores(
 
 
 def probabilities(outputs: Outputs, targets: TargetSet, activate: Activation | None) -> Outputs:
-    """The outputs with the activation put on them, where the targets want that."""
+    """Returns the outputs with the activation put on them, where the targets want that."""
     return outputs.activate(activate) if targets.activates else outputs
 
 
@@ -186,7 +186,7 @@ BOUNDED = (
 
 
 def _flattens(function: Any) -> bool:
-    """Whether an activation is 1 for every single score."""
+    """Says whether an activation is 1 for every single score."""
     if not callable(function):
         return bool(function == "softmax")
     try:
@@ -218,7 +218,7 @@ ENOUGH = 4  # rows that look like probabilities by chance are not so many
 
 
 def exclusive(probabilities: Tensor, function: Any) -> bool:
-    """Whether the classes exclude each other: softmax, or rows that sum to 1."""
+    """Says whether the classes exclude each other: softmax, or rows that sum to 1."""
     if function in ("softmax", "sigmoid"):
         return bool(function == "softmax")
     sums = probabilities.sum(-1)
@@ -226,7 +226,7 @@ def exclusive(probabilities: Tensor, function: Any) -> bool:
 
 
 def _exclude(scores: Tensor) -> bool:
-    """Whether the rows are probabilities of classes that exclude each other, to the rounding of 16 bits."""
+    """Says whether the rows are probabilities of classes that exclude each other, to the rounding of 16 bits."""
     if scores.shape[1] < 2:
         return False
     return bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 4e-3).all())

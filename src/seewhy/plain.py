@@ -30,7 +30,7 @@ FLAT = 1e-6  # a map that spans less of its largest value than this is flat but 
 
 
 def is_flat(low: float, high: float) -> bool:
-    """Whether a map with these extremes says nothing: one value everywhere, but for rounding."""
+    """Says whether a map with these extremes says nothing: one value everywhere, but for rounding."""
     return not high - low > FLAT * max(abs(low), abs(high))
 
 
@@ -40,7 +40,7 @@ def class_name(label: int, names: Sequence[str] | None, word: str = "class") -> 
 
 
 def readable(text: str) -> str:
-    """The text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
+    """Returns the text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -48,7 +48,7 @@ class TensorLike(Protocol):
     """What is asked of a tensor of torch where torch itself is not imported."""
 
     def detach(self) -> Self:
-        """The same values without their history."""
+        """Returns the same values without their history."""
         ...
 
     @property
@@ -61,7 +61,7 @@ Values = TensorLike | NDArray[Any]
 
 
 def array_of(values: Any) -> NDArray[Any]:
-    """The values of a tensor, of any device, or of anything like an array as numpy has them.
+    """Returns the values of a tensor, of any device, or of anything like an array as numpy has them.
 
     Half and other short floats of a tensor become float32, because numpy does not know all of them.
     """

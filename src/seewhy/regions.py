@@ -92,7 +92,7 @@ class RegionTarget:
         return (outputs.scores[..., label] * weights.to(outputs.scores)).sum(1)
 
     def settled(self, outputs: Outputs) -> RegionTarget:
-        """The same with the places where the network sees the class, if it has no region of its own.
+        """Returns the same with the places where the network sees the class, if it has no region of its own.
 
         Raises:
             InvalidTarget: several images, or the network sees the class nowhere.
@@ -113,7 +113,7 @@ class RegionTarget:
         return replace(self, region=there.view(size).float().cpu())
 
     def placed(self, view: View, size: tuple[int, int]) -> RegionTarget:
-        """The same with its region in pixels of the input of ``size`` (height, width)."""
+        """Returns the same with its region in pixels of the input of ``size`` (height, width)."""
         known = replace(self, size=self.size or size, of_picture=False)
         if not self.of_picture or self.region is None:
             return known
@@ -185,7 +185,7 @@ class KeypointTarget:
         )
 
     def settled(self, outputs: Outputs) -> RegionTarget | KeypointTarget:
-        """The place with the highest score."""
+        """Returns the place with the highest score."""
         index, size = in_range(self.index, outputs), _places(outputs, "KeypointTarget")
         if len(outputs.scores) != 1:
             return self

@@ -56,17 +56,17 @@ def forget() -> None:
 
 
 def files(kind: str) -> list[str]:
-    """The public names of the files in the kind's folder, sorted."""
+    """Returns the public names of the files in the kind's folder, sorted."""
     return sorted(_files(kind))
 
 
 def outside(kind: str) -> list[str]:
-    """The names that only entry points have, sorted; nothing of them is imported."""
+    """Returns the names that only entry points have, sorted; nothing of them is imported."""
     return sorted(set(_outside(kind)) - set(_files(kind)))
 
 
 def names(kind: str) -> list[str]:
-    """The public names of a kind, sorted: those of the folder and those of entry points."""
+    """Returns the public names of a kind, sorted: those of the folder and those of entry points."""
     return sorted({**_outside(kind), **_files(kind)})
 
 
@@ -81,7 +81,7 @@ def class_names(kind: str) -> dict[str, str]:
 
 
 def load(kind: str, name: str) -> Any:
-    """The class registered as ``name`` (``grad_cam``; the class name ``GradCAM`` is taken too).
+    """Returns the class registered as ``name`` (``grad_cam``; the class name ``GradCAM`` is taken too).
 
     Raises:
         UnknownName: names the nearest.
@@ -137,7 +137,7 @@ def name_of(thing: Any) -> str:
 
 
 def loaded(package: str, places: Mapping[str, str], name: str) -> Any:
-    """A public name of a package that loads its files on first use (PEP 562), for its ``__getattr__``.
+    """Returns a public name of a package that loads its files on first use (PEP 562), for its ``__getattr__``.
 
     Args:
         package: the package's name.

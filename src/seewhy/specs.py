@@ -77,7 +77,7 @@ def _labelled(given: Any, make: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the parameters in "rise(num_masks=500)".
+    """Returns the name and the parameters in "rise(num_masks=500)".
 
     Raises:
         InvalidInput: it is something else.

@@ -148,7 +148,7 @@ def check(confidence: float, resamples: int) -> None:
 
 
 def interval(values: Floats, *, ends: tuple[float, float] = (-np.inf, np.inf), confidence: float = 0.95) -> Interval:
-    """The mean of ``values`` (n,) with its confidence interval; NaN is left out.
+    """Returns the mean of ``values`` (n,) with its confidence interval; NaN is left out.
 
     Args:
         values: one number an image.
@@ -191,7 +191,7 @@ def _wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
 
 
 def _kept(values: Floats) -> float:
-    """The share of the error that the t distribution may use."""
+    """Returns the share of the error that the t distribution may use."""
     return float(np.interp(len(values), (FEWEST, 15), KEPT)) if len(np.unique(values)) == len(values) else KEPT[1]
 
 
@@ -207,7 +207,7 @@ def _hall(values: Floats, p: float) -> tuple[float, float]:
 
 
 def _hall_p(values: Floats) -> float:
-    """The two-sided p-value that the true mean of ``values`` (n,), which are not all equal, is 0."""
+    """Returns the two-sided p-value that the true mean of ``values`` (n,), which are not all equal, is 0."""
     n, a = len(values), _skewed(values)
     t = float(values.mean() / values.std(ddof=1)) * math.sqrt(n)
     h = t if abs(a) < 1e-9 else a / 2 + ((1 + a * t) ** 3 - 1) / (3 * a)
@@ -215,7 +215,7 @@ def _hall_p(values: Floats) -> float:
 
 
 def _skewed(values: Floats) -> float:
-    """The number a = g / (3 sqrt(n)), with Fisher's g, which has no bias for normal values."""
+    """Returns the number a = g / (3 sqrt(n)), with Fisher's g, which has no bias for normal values."""
     n, centred = len(values), values - values.mean()
     skewness = float((centred**3).mean() / (centred @ centred / n) ** 1.5)
     return skewness * math.sqrt(n * (n - 1)) / (n - 2) / (3 * math.sqrt(n))
@@ -296,7 +296,7 @@ class Judged:
         )  # fmt: skip
 
     def beaten(self, explainer: str, metric: str) -> list[str]:
-        """The explainers that this one is really better than."""
+        """Returns the explainers that this one is really better than."""
         return [d.worse for d in self.differences if d.real and (d.better, d.metric) == (explainer, metric)]
 
     def best(self, metric: str) -> Best:
@@ -394,7 +394,7 @@ class _Pair:
 
     @cached_property
     def mean(self) -> float:
-        """Of the differences."""
+        """The mean of the differences."""
         return float(self.known.mean())
 
     @property
@@ -437,7 +437,7 @@ class _Pair:
         return 2 * (ndtr(-t) if self.span else stdtr(self.freedom, -t))
 
     def own_p(self) -> float:
-        """Of t and of h the larger p-value."""
+        """Returns the larger of the p-values of t and of h."""
         found = float(self.p(self.known.sum() / self.scale))
         return found if self.span else max(found, _hall_p(self.known) / _kept(self.known))
 

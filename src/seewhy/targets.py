@@ -33,7 +33,7 @@ class Target(Protocol):
     """Outputs of N images -> (N,) numbers, differentiable where the model is."""
 
     def __call__(self, outputs: Outputs) -> Tensor:
-        """The number that is explained, for each image."""
+        """Returns the number that is explained, for each image."""
         ...
 
 
@@ -139,7 +139,7 @@ class TargetSet:
 
     @property
     def count(self) -> int:
-        """T."""
+        """T, how many targets each image has."""
         return len(self.targets) if self.classes is None else self.classes.shape[1]
 
     @property
@@ -246,7 +246,7 @@ class Request:
         )
 
     def placed(self, view: View, size: tuple[int, int]) -> Request:
-        """The same with all boxes and regions in pixels of an input of ``size`` (height, width)."""
+        """Returns the same with all boxes and regions in pixels of an input of ``size`` (height, width)."""
         if not self.apart:
             return self
         placed = [one.placed(view, size) if isinstance(one, BoxTarget | RegionTarget) else one for one in self.targets]
@@ -272,7 +272,7 @@ class Request:
         return found
 
     def resolve(self, outputs: Outputs) -> TargetSet:
-        """The targets, now that the number of classes and the predictions are known.
+        """Returns the targets, now that the number of classes and the predictions are known.
 
         Raises:
             InvalidTarget: out of range, or one-hot rows where indices are expected.
@@ -329,7 +329,7 @@ def _detected(outputs: Outputs) -> tuple[Detection, ...]:
 
 
 def one_at_a_time(n: int) -> InvalidTarget:
-    """Of pictures in which a detector finds different numbers of things."""
+    """Explains image after image where a detector finds different numbers of things."""
     return InvalidTarget(
         f"What a detector finds is explained one picture at a time, got {n}. Pass targets that hold for all of them, "
         "or one picture."
@@ -352,7 +352,7 @@ def _check_mixture(targets: tuple[Any, ...]) -> None:
 
 
 def _indexed(targets: Any, n: int, index: Callable[[str], int]) -> Any:
-    """The targets with an index in place of each class name."""
+    """Returns the targets with an index in place of each class name."""
     if isinstance(targets, str) and targets != "all":
         return index(targets)
     if isinstance(targets, list | tuple) and targets and not callable(targets[0]):

@@ -62,7 +62,7 @@ class Trust:
         return f"trust {self.word}: {_joined([part.sentence for part in self.parts])}"
 
     def part(self, name: str) -> Part:
-        """The part of this name."""
+        """Returns the part of this name."""
         return next(part for part in self.parts if part.name == name)
 
     def as_dict(self) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Outputs:
 
     @classmethod
     def of_classes(cls, scores: Tensor) -> Outputs:
-        """The outputs of a classifier from its (N, K) scores."""
+        """Returns the outputs of a classifier from its (N, K) scores."""
         return cls(scores=scores.float().unsqueeze(1))
 
     @property
@@ -132,7 +132,7 @@ class Outputs:
         return self.scores[:, 0] if self.scores.shape[1] == 1 else self.scores.amax(1)
 
     def activate(self, function: Activation | None) -> Outputs:
-        """The same with ``function`` put on the scores, unless they are probabilities already."""
+        """Returns the same with ``function`` put on the scores, unless they are probabilities already."""
         if function is None or self.activated:
             return self
         n, q, k = self.scores.shape
@@ -153,11 +153,11 @@ class Passes(threading.local):
     backward: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The numbers of this thread go along."""
+        """Returns the numbers of this thread go along."""
         return type(self), (self.forward, self.backward)
 
     def since(self, earlier: Passes) -> Passes:
-        """The passes made after ``earlier`` was noted."""
+        """Returns the passes made after ``earlier`` was noted."""
         return Passes(self.forward - earlier.forward, self.backward - earlier.backward)
 
 
@@ -211,12 +211,12 @@ class Note:
 
 
 def as_they_are(scores: Tensor) -> Tensor:
-    """The activation of scores that are probabilities already."""
+    """Returns the activation of scores that are probabilities already."""
     return scores
 
 
 def activation(function: str | Activation | None) -> Activation | None:
-    """The function (R, K) -> (R, K) meant by "softmax", "sigmoid", None or a callable.
+    """Returns the function (R, K) -> (R, K) meant by "softmax", "sigmoid", None or a callable.
 
     Raises:
         InvalidInput: for anything else.
@@ -267,7 +267,7 @@ def check_inputs(inputs: Any) -> None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two parameters are equal; tensors are by type, shape and values."""
+    """Says whether two parameters are equal; tensors are by type, shape and values."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     return bool(a == b)

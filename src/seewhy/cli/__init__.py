@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parsed(given: list[str]) -> Command:
-    """The command with its flags.
+    """Returns the command with its flags.
 
     Raises:
         UnknownName: there is no such command.

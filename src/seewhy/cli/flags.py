@@ -103,7 +103,7 @@ class PictureFlags(NetworkFlags):
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would act on: names come from files and folders of others."""
+    """Returns the text without what a terminal would act on: names come from files and folders of others."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
@@ -119,7 +119,7 @@ def emit(line: str) -> None:
 
 
 def sieve(command: SieveFlags) -> dict[str, Any]:
-    """The thresholds as `seewhy.detections` takes them."""
+    """Returns the thresholds as `seewhy.detections` takes them."""
     return {field.name: getattr(command, field.name) for field in fields(SieveFlags)}
 
 
@@ -133,7 +133,7 @@ def source(command: NetworkFlags) -> tuple[str, Path | None]:
 
 
 def changes(command: NetworkFlags) -> dict[str, Any]:
-    """Of the preprocessing that the model's metadata give."""
+    """Returns what these flags change of the preprocessing that the model's metadata give."""
     names = ("size", "mean", "std", "fit", "channels", "window", "show")
     return {name: value for name in names if (value := getattr(command, name)) is not None}
 

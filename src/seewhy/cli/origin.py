@@ -41,7 +41,7 @@ def noted(place: str, command: Mapping[str, Any]) -> None:
 
 
 def own(place: str, command: Mapping[str, Any]) -> bool:
-    """Whether this user typed this very command for this folder on this machine."""
+    """Says whether this user typed this very command for this folder on this machine."""
     try:
         known = json.loads(_file(place).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -63,7 +63,7 @@ def _place(place: str) -> str:
 
 
 def absolute(values: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """The values of a command with the files that they name as seen from the folder in which it was typed."""
+    """Returns the values of a command with the files that they name as seen from the folder in which it was typed."""
     made = dict(values)
     for name in ("checkpoint", "labels"):
         if isinstance(made.get(name), str):
@@ -93,7 +93,7 @@ def _option(text: str, base: str) -> str:
 
 
 def within(values: Mapping[str, Any], base: str, place: str) -> bool:
-    """Whether a command uses something that lies in the run folder itself, which others may have changed."""
+    """Says whether a command uses something that lies in the run folder itself, which others may have changed."""
     if (path := disk_path(place)) is None:
         return False
     root = os.path.realpath(path)
@@ -110,7 +110,7 @@ def within(values: Mapping[str, Any], base: str, place: str) -> bool:
 
 
 def here() -> str:
-    """The working directory, "" where it was removed meanwhile."""
+    """Returns the working directory, "" where it was removed meanwhile."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def import_from(model: str | None, base: str) -> None:
 
 
 def _beside(model: str, base: str) -> str | None:
-    """The file or folder of the module that a factory names, if it lies in a folder."""
+    """Returns the file or folder of the module that a factory names, if it lies in a folder."""
     module, colon, _ = model.partition(":")
     top = module.partition(".")[0]
     if not colon or top in _LIBRARIES or not top.isidentifier() or top in sys.stdlib_module_names:

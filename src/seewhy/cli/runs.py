@@ -116,7 +116,7 @@ class Export(PixelFlags):
 
 
 def with_config(arguments: list[str]) -> list[str]:
-    """The arguments with those of ``run --config FILE`` put before them.
+    """Returns the arguments with those of ``run --config FILE`` put before them.
 
     Raises:
         InvalidInput: the file cannot be read.
@@ -144,7 +144,7 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def flags(table: Mapping[str, Any], path: Path) -> list[str]:
-    """A table as the words of a command line."""
+    """Returns a table as the words of a command line."""
     known = {f.name for f in dataclasses.fields(RunCommand)} - {"config"}
     found: list[str] = []
     for key, value in table.items():

@@ -99,7 +99,7 @@ class Scene:
 
 
 def added(region: Region, box: Box) -> Region:
-    """The region with a window added."""
+    """Returns the region with a window added."""
     more = region.copy()
     more[_slices(box)] = True
     return more
@@ -220,7 +220,7 @@ class Search:
         return found
 
     def _best(self, probabilities: list[float]) -> int:
-        """The first of those that help most."""
+        """Returns the first of those that help most."""
         gains = [self._gain(0.0, p) for p in probabilities]
         most = max(gains)
         return next(i for i, gain in enumerate(gains) if gain >= most - ROUNDING * abs(most))

@@ -70,7 +70,7 @@ class Tree(Protocol):
 
 
 def draw(tree: Tree, picture: Image.Image, *, label: str | None, cell: int) -> Image.Image:
-    """A sheet with all layers in one row.
+    """Returns a sheet with all layers in one row.
 
     Args:
         tree: what was found.
@@ -92,7 +92,7 @@ def draw(tree: Tree, picture: Image.Image, *, label: str | None, cell: int) -> I
 
 
 def panels(tree: Tree) -> list[Panel]:
-    """The untouched image, the image that the search started from where that is another one, and the layers."""
+    """Returns the untouched image, the image that the search started from where that is another one, and the layers."""
     whole = np.ones(tree.picture.shape[1:], dtype=bool)
     found = [Panel(whole, (), ("untouched", f"probability {tree.probability:.3f}"))]
     if tree.root is not None and tree.mode == "show":
@@ -125,7 +125,7 @@ def footer(tree: Tree) -> str:
 
 
 def panel(picture: Image.Image, one: Panel) -> Image.Image:
-    """The image, what is not seen blurred, dark and grey, with the windows outlined."""
+    """Returns the image, what is not seen blurred, dark and grey, with the windows outlined."""
     seen = Image.fromarray(one.seen).resize(picture.size, Image.Resampling.NEAREST)
     drawn = Image.composite(picture, _hidden(picture), seen)
     draw = ImageDraw.Draw(drawn)
@@ -143,7 +143,7 @@ def _hidden(picture: Image.Image) -> Image.Image:
 
 
 def _captioned(picture: Image.Image, caption: Sequence[str], cell: int) -> Image.Image:
-    """The image in its cell, with the lines beneath."""
+    """Returns the image in its cell, with the lines beneath."""
     letter = max(10, cell / 16)
     font, pitch = ImageFont.load_default(letter), round(1.3 * letter)
     width = max(cell, *(math.ceil(font.getlength(line)) for line in caption))

@@ -42,13 +42,13 @@ class Node:
     children: tuple[Node, ...] = ()
 
     def walk(self) -> Iterator[Node]:
-        """The node, then each child with all that is below it."""
+        """Returns the node, then each child with all that is below it."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the tree as plain values, ready for JSON."""
         own = {"box": list(self.box), "layer": self.layer, "probability": self.probability, "gain": self.gain}
         return {**own, "children": [child.as_dict() for child in self.children]}
 
@@ -63,7 +63,7 @@ def frontier(root: Node, layer: int) -> Iterator[Node]:
 
 
 def prune(node: Node, layers: int) -> Node:
-    """The same tree with that many layers."""
+    """Returns the same tree with that many layers."""
     below = node.children if node.layer + 1 < layers else ()
     return replace(node, children=tuple(prune(child, layers) for child in below))
 
@@ -149,7 +149,7 @@ class EditTree:
         return edit(self.picture, self.fill, self.layer_mask(layer).unsqueeze(0), self.mode)[0]
 
     def layer_probability(self, layer: int) -> float:
-        """The probability of the image after a layer."""
+        """Returns the probability of the image after a layer."""
         self.layer_nodes(layer)
         return self.probabilities[layer]
 
@@ -181,7 +181,7 @@ class EditTree:
         }
 
     def sheet(self, picture: Image.Image | None = None, *, label: str | None = None, cell: int = 224) -> Image.Image:
-        """The layers side by side: what is hidden dark and grey, the windows outlined, the probability beneath.
+        """Returns the layers side by side: what is hidden dark and grey, the windows outlined, the probability beneath.
 
         Args:
             picture: what the network saw, of any size and RGB or grey; by default the input, its range stretched to

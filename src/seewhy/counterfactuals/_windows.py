@@ -44,7 +44,7 @@ def plan(
     size: tuple[int, int], window: int | Sequence[int] | None, stride: int | Sequence[int] | None,
     num_layers: int | None,
 ) -> tuple[Layer, ...]:  # fmt: skip
-    """The layers for images of ``size`` (H, W), the coarsest first.
+    """Returns the layers for images of ``size`` (H, W), the coarsest first.
 
     Raises:
         InvalidInput: the image is too small, or windows and steps do not fit it or each other.
@@ -60,7 +60,7 @@ def plan(
 
 
 def within(field: Box, layer: Layer) -> list[Box]:
-    """The windows inside a field, columns outer and rows inner; the last of each ends at the field's border."""
+    """Returns the windows inside a field, columns outer and rows inner; the last of each ends at the field's border."""
     x, y, width, height = field
     columns, rows = (_starts(length, layer) for length in (width, height))
     return [(x + right, y + down, layer.window, layer.window) for right in columns for down in rows]

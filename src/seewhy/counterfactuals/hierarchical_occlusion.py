@@ -99,7 +99,7 @@ class HierarchicalOcclusion:
         _windows.check(self.window, self.stride, self.num_layers)
 
     def __call__(self, inputs: Tensor, targets: Any = None) -> list[list[EditTree]]:
-        """For each of N images a list of T trees; those with nothing found say why.
+        """Returns for each of N images a list of T trees; those with nothing found say why.
 
         Args:
             inputs: (N, C, H, W) float, as the network takes it; the short side at least 56 pixels, unless ``window``
@@ -112,7 +112,7 @@ class HierarchicalOcclusion:
         return self.run(inputs, targets).trees
 
     def run(self, inputs: Tensor, targets: Any = None) -> Counterfactuals:
-        """The trees with the outputs, the cost and everything worth knowing about them."""
+        """Returns the trees with the outputs, the cost and everything worth knowing about them."""
         model, inputs, targets = as_model(self.network), as_torch(inputs), as_torch(targets)
         check_inputs(inputs)
         model.check(inputs)
@@ -137,7 +137,7 @@ class HierarchicalOcclusion:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "network"}
 
     def __repr__(self) -> str:
-        """The class, the network's class and the parameters."""
+        """Returns the class, the network's class and the parameters."""
         values = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({type(self.network).__name__}{values})"
 

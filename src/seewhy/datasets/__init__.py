@@ -43,12 +43,12 @@ class Kind(Protocol):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether a path that is there, written without a word before it, is of this kind."""
+        """Says whether a path that is there, written without a word before it, is of this kind."""
         ...
 
     @classmethod
     def open(cls, root: str, **options: Any) -> Data:
-        """The data at a path; `Data.describe` gives the word as kind, the root and the options."""
+        """Returns the data at a path; `Data.describe` gives the word as kind, the root and the options."""
         ...
 
 
@@ -74,16 +74,16 @@ class Data(Protocol):
         """What the sample is called for good: valid Unicode, no two alike."""
 
     def stamp(self, index: int) -> str:
-        """A cheap sign that the sample is the same as before; "" where that cannot be known without reading it.
+        """Returns a cheap sign that the sample is the same as before; "" where that cannot be known without reading it.
 
         "missing" for a file that is gone. Never an error.
         """
 
     def source(self, index: int) -> str | None:
-        """The absolute path of the image, None where it is no file."""
+        """Returns the absolute path of the image, None where it is no file."""
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample; a file is not decoded: `Sample.image` is its path.
+        """Returns the sample; a file is not decoded: `Sample.image` is its path.
 
         Raises:
             SeewhyError: what is known about it cannot be used; the message names the file or the sample.
@@ -93,7 +93,7 @@ class Data(Protocol):
         """Kind, root, options and length, fit for JSON; see `reopen`."""
 
     def bind(self, classes: Sequence[str] | None, num_classes: int | None) -> Self:
-        """The same data with truth given as the class indices of a network with these names, so many classes.
+        """Returns the same data with truth given as the class indices of a network with these names, so many classes.
 
         Raises:
             InvalidInput: some of the data's names are the network's and others are not.
@@ -101,7 +101,7 @@ class Data(Protocol):
 
 
 def open_data(spec: Any, **options: Any) -> Data:
-    """The data that a path or an object means.
+    """Returns the data that a path or an object means.
 
     Args:
         spec: a folder of images; "voc:ROOT" or "voc:ROOT?SET"; "coco:FILE.json"; "csv:FILE.csv"; "npz:FILE.npz";
@@ -130,7 +130,7 @@ def open_data(spec: Any, **options: Any) -> Data:
 
 
 def reopen(description: Mapping[str, Any]) -> Data:
-    """The data that `Data.describe` described.
+    """Returns the data that `Data.describe` described.
 
     Raises:
         InvalidInput: they came from an object of Python, which has to be passed again.

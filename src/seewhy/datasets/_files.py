@@ -20,7 +20,7 @@ Identity = tuple[int, int]
 
 
 def is_picture(name: str) -> bool:
-    """Whether the file's ending is that of an image."""
+    """Says whether the file's ending is that of an image."""
     return os.path.splitext(name)[1].lower() in PICTURES or name.lower().endswith(suffixes())
 
 
@@ -37,7 +37,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def unique(keys: Iterable[str]) -> tuple[str, ...]:
-    """The keys, with a number behind each that came before."""
+    """Returns the keys, with a number behind each that came before."""
     given = list(keys)
     taken, used, made = set(given), set[str](), []
     for one in given:
@@ -64,7 +64,7 @@ def _stamp(path: str | os.PathLike[str]) -> str:
 
 
 def digest(*parts: bytes | memoryview) -> str:
-    """A short sign of bytes."""
+    """Returns a short sign of bytes."""
     made = hashlib.blake2b(digest_size=8)
     for part in parts:
         made.update(part)
@@ -72,7 +72,7 @@ def digest(*parts: bytes | memoryview) -> str:
 
 
 def existing_folder(root: str | os.PathLike[str]) -> str:
-    """The absolute path of a folder.
+    """Returns the absolute path of a folder.
 
     Raises:
         InvalidInput: it is not one.

@@ -83,7 +83,7 @@ def _rows(frame: Any) -> list[dict[str, Any]]:
 
 
 def _known(row: Mapping[Any, Any], column: Any) -> dict[str, Any]:
-    """The other cells that hold something.
+    """Returns the other cells that hold something.
 
     A column of whole numbers with an empty cell comes from pandas as floats, with NaN in the empty cell.
     """
@@ -94,7 +94,7 @@ def _known(row: Mapping[Any, Any], column: Any) -> dict[str, Any]:
 
 
 def _loader(module: Any) -> Any:
-    """The loader that a data module is tested with, else the one that it predicts or validates with."""
+    """Returns the loader that a data module is tested with, else the one that it predicts or validates with."""
     module.prepare_data()
     for name in _LOADERS:
         try:

@@ -23,7 +23,7 @@ Box = tuple[int, float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """From the data's labels to the network's classes.
+    """The way from the data's labels to the network's classes.
 
     Attributes:
         own: the data's class names; None where it has only indices.
@@ -47,7 +47,7 @@ class Binding:
         return len(self.own) if self.own is not None else self.num_classes
 
     def of(self, label: Label) -> int | None:
-        """The network's class for an own index or a name; None where it has none.
+        """Returns the network's class for an own index or a name; None where it has none.
 
         Raises:
             InvalidInput: out of range, or a name that nobody knows.
@@ -62,7 +62,7 @@ class Binding:
         return self.table[label]
 
     def checked(self, label: int) -> int:
-        """An index that is the network's already.
+        """Returns an index that is the network's already.
 
         Raises:
             InvalidInput: out of range.
@@ -124,7 +124,7 @@ class Labelled:
         return self.decided + self.binding.notes
 
     def bind(self, classes: Sequence[str] | None, num_classes: int | None) -> Self:
-        """The same data with truth given as the network's class indices.
+        """Returns the same data with truth given as the network's class indices.
 
         Args:
             classes: the network's class names, if it has any.
@@ -140,7 +140,7 @@ def match(
     own: Sequence[str] | None, names: Sequence[str] | None, num_classes: int | None, *,
     unmatched: str = "error", numbers: str = "auto",
 ) -> Binding:  # fmt: skip
-    """The network's class for each of the data's.
+    """Returns the network's class for each of the data's.
 
     Names are compared without regard to case; one of several that a network's label lists ("tench, Tinca tinca") is
     enough, and "_" and "-" pass for a space. A network without names takes as many classes in the data's order.
@@ -168,7 +168,7 @@ def match(
 
 
 def _by_name(own: tuple[str, ...], known: tuple[str, ...], unmatched: str) -> tuple[int | None, ...] | None:
-    """None when no name at all is the network's."""
+    """Binds labels by class name; None when no name at all is the network's."""
     index = _index(known)
     found = [index.find(name) for name in own]
     if not any(found):

@@ -99,7 +99,7 @@ def polygon(points: Any, size: tuple[int, int]) -> Mask:
 
 
 def _first(at: float, count: int) -> int:
-    """The first pixel whose centre is not before a position."""
+    """Returns the first pixel whose centre is not before a position."""
     return min(max(math.ceil(at - 0.5), 0), count)
 
 

@@ -66,7 +66,7 @@ class _Row(NamedTuple):
 
 
 def to_sample(row: Any, name: str, reading: Reading, binding: Binding) -> Sample:
-    """The sample that a row means.
+    """Returns the sample that a row means.
 
     Raises:
         SeewhyError: it means none; the message names the sample.
@@ -231,7 +231,7 @@ def _scalar_padding(labels: Any) -> bool:
 
 
 def _aligned(labels: Any, mode: str, binding: Binding, boxed: bool) -> list[Label]:
-    """The labels one by one, -1 where there is none, in the order in which boxes and masks come."""
+    """Returns the labels one by one, -1 where there is none, in the order in which boxes and masks come."""
     if isinstance(labels, str):
         return [labels]
     values = _numpy(labels)
@@ -343,7 +343,7 @@ def _check_inside(box: Corners, size: tuple[int, int] | None, form: str) -> None
 
 
 def _masks(masks: Any, labels: Sequence[int | None]) -> tuple[Any, dict[int, Any]]:
-    """The one mask of the image, and one for each label."""
+    """Returns the one mask of the image, and one for each label."""
     if masks is None:
         return None, {}
     if isinstance(masks, str | os.PathLike):

@@ -43,7 +43,7 @@ class InOrder:
         self.__init__(**state)  # type: ignore[misc]  # of this very class: it is made again from its arguments
 
     def __getitem__(self, index: int) -> Any:
-        """One row.
+        """Returns one row.
 
         Raises:
             InvalidInput: it has gone by, or the rows ended before it.

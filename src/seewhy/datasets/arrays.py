@@ -48,7 +48,7 @@ class Arrays(Labelled):
         box_format: Literal["xywh", "xyxy"] | None = None, classes: Sequence[str] | None = None,
         unmatched: Literal["error", "ignore"] = "error",
     ) -> Self:  # fmt: skip
-        """The data of arrays.
+        """Returns the data of arrays.
 
         Raises:
             InvalidInput: shapes that do not fit.
@@ -74,7 +74,7 @@ class Arrays(Labelled):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether the path is an .npz file."""
+        """Says whether the path is an .npz file."""
         return not os.path.isdir(path) and path.lower().endswith(".npz")
 
     @classmethod
@@ -99,11 +99,11 @@ class Arrays(Labelled):
         return len(self.images)
 
     def key(self, index: int) -> str:
-        """The number of the image."""
+        """Returns the number of the image."""
         return f"{range(len(self))[index]:06d}"
 
     def stamp(self, index: int) -> str:
-        """A digest of all values of the sample; size and time of the file where there is one."""
+        """Returns a digest of all values of the sample; size and time of the file where there is one."""
         if self.path is not None:
             return stamp(self.path)
         parts = (self.images, self.labels, self.boxes, self.masks)

@@ -47,7 +47,7 @@ class COCO(Labelled):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether the path is a .json file."""
+        """Says whether the path is a .json file."""
         return not os.path.isdir(path) and path.lower().endswith(".json")
 
     @classmethod
@@ -93,7 +93,7 @@ class COCO(Labelled):
         return len(self.entries)
 
     def key(self, index: int) -> str:
-        """The JSON's file name."""
+        """Returns the JSON's file name."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
@@ -102,7 +102,7 @@ class COCO(Labelled):
         return f"{stamp(self.source(index))}+{digest(json.dumps(said, sort_keys=True).encode())}"
 
     def source(self, index: int) -> str:
-        """The image's absolute path."""
+        """Returns the image's absolute path."""
         return os.path.join(self.images, self.entries[index]["file_name"])
 
     def __getitem__(self, index: int) -> Sample:
@@ -126,7 +126,7 @@ class COCO(Labelled):
         return self.categories[given]
 
     def _boxes(self, objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Box]]:
-        """The objects that have a box and are of a class that the network has."""
+        """Returns the objects that have a box and are of a class that the network has."""
         for one in objects:
             box = corners(one["bbox"], "xywh") if one.get("bbox") else None
             label = self.binding.of(self._category(one))
@@ -134,7 +134,7 @@ class COCO(Labelled):
                 yield one, (label, *box)
 
     def _masks(self, index: int, objects: Sequence[Mapping[str, Any]]) -> Mapping[int, Any]:
-        """Of the labels whose objects all have one: a mask of some of them would call the others background."""
+        """Returns masks of the labels whose objects all have one: else the others would be called background."""
         parts: dict[int, list[Any]] = {}
         for one in objects:
             if (label := self.binding.of(self._category(one))) is not None:
@@ -181,7 +181,7 @@ def _content(path: str) -> dict[str, Any]:
 
 
 def _images_folder(path: str, entries: Sequence[Mapping[str, Any]], given: str | os.PathLike[str] | None) -> str:
-    """The folder that is given, or the first of the usual ones that has one of the first images."""
+    """Returns the folder that is given, or the first of the usual ones that has one of the first images."""
     beside, stem = os.path.dirname(path), os.path.splitext(os.path.basename(path))[0]
     split = stem.rpartition("_")[2]  # instances_val2017 -> val2017
     usual = [os.path.join(base, *sub) for base in (beside, os.path.dirname(beside)) for sub in (

@@ -100,7 +100,7 @@ class Folder(Labelled):
         return len(self.files)
 
     def key(self, index: int) -> str:
-        """The path below the root."""
+        """Returns the path below the root."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
@@ -108,7 +108,7 @@ class Folder(Labelled):
         return stamp(self.source(index))
 
     def source(self, index: int) -> str:
-        """The image's absolute path."""
+        """Returns the image's absolute path."""
         return os.path.join(self.root, self.files[index])
 
     def __getitem__(self, index: int) -> Sample:

@@ -116,7 +116,7 @@ class Shapes:
             raise InvalidInput(f"most must be 1, 2 or 3 shapes a picture, got {self.most!r}.")
 
     def __getitem__(self, index: int) -> Picture:
-        """The image of this number.
+        """Returns the image of this number.
 
         Raises:
             InvalidInput: the number is negative or no integer.
@@ -132,7 +132,7 @@ class Shapes:
         return _to_bytes(self._ground(index))
 
     def batch(self, indices: Iterable[int]) -> Batch:
-        """The images of these numbers, stacked."""
+        """Returns the images of these numbers, stacked."""
         found = [self[index] for index in indices]
         return Batch(
             np.stack([one.pixels for one in found]),
@@ -157,7 +157,7 @@ Outline = Callable[[Floats, Floats], Mask]
 
 
 def _polygon(corners: int) -> Outline:
-    """A regular polygon of area pi."""
+    """Returns a regular polygon of area pi."""
     apothem = np.sqrt(np.pi / (corners * np.tan(np.pi / corners)))
 
     def inside(x: Floats, y: Floats) -> Mask:

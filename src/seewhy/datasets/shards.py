@@ -64,7 +64,7 @@ class Shards(Labelled):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether the path is a .tar file."""
+        """Says whether the path is a .tar file."""
         return path.lower().endswith(".tar") and os.path.isfile(path)
 
     @classmethod
@@ -111,7 +111,7 @@ class Shards(Labelled):
         return len(self.samples)
 
     def key(self, index: int) -> str:
-        """The sample's name in its archive."""
+        """Returns the sample's name in its archive."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
@@ -120,7 +120,7 @@ class Shards(Labelled):
         return f"{stamp(self.paths[part.shard])}+{part.start}:{part.size}"
 
     def source(self, index: int) -> None:
-        """None: an image in an archive is no file of its own."""
+        """Returns None: an image in an archive is no file of its own."""
         return
 
     def __getitem__(self, index: int) -> Sample:
@@ -143,7 +143,7 @@ class Shards(Labelled):
 
 
 def _archives(root: str) -> list[str]:
-    """The absolute paths, sorted."""
+    """Returns the absolute paths, sorted."""
     pattern = os.path.join(glob.escape(root), "*.tar") if os.path.isdir(root) else root
     found = [root] if os.path.isfile(root) else sorted(glob.glob(pattern))
     if not found:
@@ -152,7 +152,7 @@ def _archives(root: str) -> list[str]:
 
 
 def _members(path: str, shard: int) -> Iterator[tuple[str, str, _Part]]:
-    """The files of an archive: name before the first dot, what stands behind it, place."""
+    """Returns the files of an archive: name before the first dot, what stands behind it, place."""
     try:
         size = os.path.getsize(path)
         with tarfile.open(path, "r:") as archive:
@@ -171,7 +171,7 @@ def _members(path: str, shard: int) -> Iterator[tuple[str, str, _Part]]:
 
 
 def _picture(parts: Mapping[str, _Part]) -> str:
-    """The ending of a sample's image; "" where it has none."""
+    """Returns the ending of a sample's image; "" where it has none."""
     return next((ending for ending in _PICTURES if ending in parts), "")
 
 

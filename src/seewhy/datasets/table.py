@@ -51,7 +51,7 @@ class Table(Labelled):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether the path is a .csv file."""
+        """Says whether the path is a .csv file."""
         return not os.path.isdir(path) and path.lower().endswith(".csv")
 
     @classmethod
@@ -83,7 +83,7 @@ class Table(Labelled):
         return len(self.rows)
 
     def key(self, index: int) -> str:
-        """The image as the file names it."""
+        """Returns the image as the file names it."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
@@ -93,7 +93,7 @@ class Table(Labelled):
         return f"{stamp(*files)}+{digest(repr(sorted(row.items())).encode('ascii', 'backslashreplace'))}"
 
     def source(self, index: int) -> str:
-        """The image's absolute path."""
+        """Returns the image's absolute path."""
         return self._file(self.rows[index]["image"])
 
     def _file(self, name: str) -> str:

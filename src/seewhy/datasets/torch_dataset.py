@@ -53,7 +53,7 @@ class TorchDataset(Labelled):
         label_format: Literal["auto", "index", "multi_hot"] = "auto",
         box_format: Literal["xywh", "xyxy"] | None = None, unmatched: Literal["error", "ignore"] = "error",
     ) -> Self | Folder:  # fmt: skip
-        """The data of an object.
+        """Returns the data of an object.
 
         Args:
             data: a Dataset, DataLoader, Hugging Face data set, list, or any iterable of rows.
@@ -95,7 +95,7 @@ class TorchDataset(Labelled):
         return len(self.numbers)
 
     def key(self, index: int) -> str:
-        """The number of the row."""
+        """Returns the number of the row."""
         return f"{self.numbers[index]:06d}"
 
     def stamp(self, index: int) -> str:
@@ -104,12 +104,12 @@ class TorchDataset(Labelled):
         return stamp(image) if isinstance(image, str | os.PathLike) else ""
 
     def source(self, index: int) -> str | None:
-        """The absolute path of a listed file."""
+        """Returns the absolute path of a listed file."""
         image = self._listed(index)
         return os.path.abspath(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else None
 
     def _listed(self, index: int) -> Any:
-        """The image of a row of a list, which can be looked at without asking anybody's code."""
+        """Returns the image of a row of a list, which can be looked at without asking anybody's code."""
         row = self.rows[self.numbers[index]] if isinstance(self.rows, list | tuple) else None
         if isinstance(row, Mapping):
             return row.get("image")

@@ -58,7 +58,7 @@ class VOC(Labelled):
 
     @staticmethod
     def recognises(path: str) -> bool:
-        """Whether the path is a folder with VOC's two parts."""
+        """Says whether the path is a folder with VOC's two parts."""
         return all(os.path.isdir(os.path.join(path, part)) for part in (_PICTURES, _ANNOTATIONS))
 
     @classmethod
@@ -94,7 +94,7 @@ class VOC(Labelled):
         return len(self.files)
 
     def key(self, index: int) -> str:
-        """The image's path below the root."""
+        """Returns the image's path below the root."""
         return self.keys[index]
 
     def stamp(self, index: int) -> str:
@@ -102,7 +102,7 @@ class VOC(Labelled):
         return stamp(self.source(index), _annotation(self.root, self.files[index]))
 
     def source(self, index: int) -> str:
-        """The image's absolute path."""
+        """Returns the image's absolute path."""
         return os.path.join(self.root, _PICTURES, self.files[index])
 
     def __getitem__(self, index: int) -> Sample:
@@ -138,7 +138,7 @@ def _annotation(root: str, file: str) -> str:
 
 
 def _chosen(root: str, chosen: str, found: Sequence[str]) -> list[str]:
-    """The images that a set names, in its order."""
+    """Returns the images that a set names, in its order."""
     path = Path(root, "ImageSets", "Main", f"{chosen}.txt")
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -151,7 +151,7 @@ def _chosen(root: str, chosen: str, found: Sequence[str]) -> list[str]:
 
 
 def _class_names(root: str, files: Iterable[str]) -> tuple[str, ...]:
-    """Those of all readable XML files; what is wrong with the others is said when their sample is asked for."""
+    """Returns the class names in all readable XML files; the others are reported when their sample is asked for."""
     names = set[str]()
     for file in files:
         try:

@@ -37,12 +37,12 @@ class Panel:
     descending: bool = True
 
     def sorted(self) -> list[Bar]:
-        """The bars, best first, those without data last."""
+        """Returns the bars, best first, those without data last."""
         sign = -1 if self.descending else 1
         return sorted(self.bars, key=lambda b: (math.isnan(b.value), sign * b.value if b.value == b.value else 0))
 
     def limits(self) -> tuple[float, float]:
-        """The ends of the scale: all that is drawn, and some air."""
+        """Returns the ends of the scale: all that is drawn, and some air."""
         drawn = [v for b in self.bars for v in (b.value, b.low, b.high) if v == v]
         low, high = (min(drawn), max(drawn)) if drawn else (0.0, 1.0)
         air = 0.06 * (high - low) or 0.05 * max(1e-6, abs(high))
@@ -50,7 +50,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], *, footer: str = "", columns: int = 2) -> Image.Image:
-    """An RGB image of the panels, in rows of ``columns``.
+    """Returns an RGB image of the panels, in rows of ``columns``.
 
     Raises:
         InvalidInput: there is nothing to draw.

@@ -18,7 +18,7 @@ _LEFT = "text-align:left;vertical-align:top;padding:2px 12px 2px 0"
 def captioned(
     image: Image.Image, caption: str, *, warnings: Iterable[str] = (), facts: Mapping[str, Any] | None = None
 ) -> str:
-    """An image, what it shows, what is to be known of it, and facts that are opened on demand.
+    """Returns an image, what it shows, what is to be known of it, and facts that are opened on demand.
 
     Args:
         image: shown no wider than the notebook.
@@ -40,7 +40,7 @@ def captioned(
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
-    """A table; the first cell of each row names it."""
+    """Returns a table; the first cell of each row names it."""
     top = "".join(f'<th scope="col" style="{_LEFT}">{escape(text)}</th>' for text in head)
     lines = [
         f'<tr><th scope="row" style="{_LEFT}">{escape(first)}</th>'

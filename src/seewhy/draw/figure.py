@@ -21,7 +21,7 @@ __all__ = ["figure", "show", "show_maps"]
 
 
 def figure(pictures: list[Image.Image], titles: list[str]) -> Any:
-    """A matplotlib figure with the images side by side.
+    """Returns a matplotlib figure with the images side by side.
 
     Raises:
         MissingDependency: matplotlib is not installed.

@@ -37,7 +37,7 @@ INK, PAPER = (34, 34, 34), (255, 255, 255)
 
 
 def colourise(values: Values, colour_map: str = COLOUR_MAP) -> Image.Image:
-    """A map in colours: 0 is the colour map's first colour, 1 its last, NaN neutral grey.
+    """Returns a map in colours: 0 is the colour map's first colour, 1 its last, NaN neutral grey.
 
     Args:
         values: (H, W) in [0, 1].
@@ -54,7 +54,7 @@ def colourise(values: Values, colour_map: str = COLOUR_MAP) -> Image.Image:
 
 
 def signed(values: Values) -> Image.Image:
-    """A signed map: blue below 0, white at 0, red above, on one scale for both signs; NaN neutral grey.
+    """Returns a signed map: blue below 0, white at 0, red above, on one scale for both signs; NaN neutral grey.
 
     Args:
         values: (H, W), finite or NaN. The largest magnitude gets the full colour; a map of zeros is all white.
@@ -77,7 +77,7 @@ def colour_bar(
     low: float, high: float, *, width: int = 320, height: int = 24, colour_map: str = COLOUR_MAP,
     words: tuple[str, str] = ("", ""),
 ) -> Image.Image:  # fmt: skip
-    """The key to a map: its colours from left to right, `low` printed on the left and `high` on the right.
+    """Returns the key to a map: its colours from left to right, `low` printed on the left and `high` on the right.
 
     Args:
         low: the value that the first colour stands for.
@@ -116,7 +116,7 @@ def _coloured(array: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
 
 
 def diverges(name: str) -> bool:
-    """Whether a colour map of the catalogue has a middle, so that it is one for both signs.
+    """Says whether a colour map of the catalogue has a middle, so that it is one for both signs.
 
     Raises:
         UnknownName: no such colour map; names the nearest.
@@ -164,7 +164,7 @@ def overlay(
     image: Image.Image, saliency: Values, *, opacity: float = 0.75, colour_map: str | None = None,
     signed: bool = False, threshold: float = 0.0,
 ) -> Image.Image:  # fmt: skip
-    """The image with the map on it: grey where nothing matters, in the map's colours where something does.
+    """Returns the image with the map on it: grey where nothing matters, in the map's colours where something does.
 
     The colour covers the more the higher the value, so that the image's details stay visible; pixels that the
     network did not look at (NaN) are grey and dark.
@@ -229,7 +229,7 @@ def outlined(image: Image.Image, box: tuple[float, float, float, float]) -> Imag
 def saliency_to_image(
     saliency: Values, original: Image.Image | Values, *, opacity: float = 0.75, colour_map: str = COLOUR_MAP
 ) -> Image.Image:
-    """A saliency map drawn over the image that it explains.
+    """Returns a saliency map drawn over the image that it explains.
 
     Args:
         saliency: (H, W), (1, H, W) or (1, 1, H, W), tensor or array, in [0, 1] or NaN where unseen.
@@ -255,7 +255,7 @@ def saliency_to_image(
 
 
 def _picture(values: Values) -> Image.Image:
-    """A tensor (C, H, W) or an array (H, W) or (H, W, C) as an image."""
+    """Returns a tensor (C, H, W) or an array (H, W) or (H, W, C) as an image."""
     shape = tuple(values.shape)
     array = array_of(values)
     if not isinstance(values, np.ndarray):
@@ -277,7 +277,7 @@ def _picture(values: Values) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB; raises InvalidType for any mode but RGB and grey."""
+    """Returns the image in RGB; raises InvalidType for any mode but RGB and grey."""
     if not isinstance(image, Image.Image) or image.mode not in ("RGB", "L"):
         got = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
         raise InvalidType(f"Expected an RGB or grey PIL image, got {got}. Pass it through seewhy.images.read first.")

@@ -49,7 +49,7 @@ class Scale(NamedTuple):
         cls, low: float, high: float, top: float | None = None, *, meaning: str = "size", faint: bool = False,
         signed: bool | None = None,
     ) -> Scale:  # fmt: skip
-        """The scale of a map of which these are known.
+        """Returns the scale of a map of which these are known.
 
         Args:
             low: its lowest value.
@@ -85,12 +85,12 @@ class Scale(NamedTuple):
 
 
 def _is_signed(low: float, high: float, meaning: str) -> bool:
-    """Whether values are for or against, and a clear part of them is against."""
+    """Says whether values are for or against, and a clear part of them is against."""
     return meaning in _BOTH_SIGNS and low < 0 and -low >= AGAINST * max(high, -low) and not is_flat(low, high)
 
 
 def white(values: NDArray[np.float32], meaning: str = "size", *, clip: float | None = None) -> float | None:
-    """The white point of a map (h, w) where it is not the strongest value; on a signed scale a magnitude.
+    """Returns the white point of a map (h, w) where it is not the strongest value; on a signed scale a magnitude.
 
     Args:
         values: of the map, at its own resolution.
@@ -106,5 +106,5 @@ def white(values: NDArray[np.float32], meaning: str = "size", *, clip: float | N
 
 
 def scale_of(values: NDArray[np.float32], meaning: Meaning = "size", *, faint: bool = False) -> Scale:
-    """The scale of a map (h, w) whose values are at hand."""
+    """Returns the scale of a map (h, w) whose values are at hand."""
     return Scale.of(float(values.min()), float(values.max()), white(values, meaning), meaning=meaning, faint=faint)

@@ -27,7 +27,7 @@ def grid(
     title: str = "",
     footer: str = "",
 ) -> Image.Image:
-    """A contact sheet on white: images in rows and columns under their titles.
+    """Returns a contact sheet on white: images in rows and columns under their titles.
 
     Images keep their aspect ratio, fill their cell as far as that allows and stand in its middle. Titles that are
     too long are wrapped, then cut with an ellipsis.
@@ -71,7 +71,7 @@ def _check_grid(
 
 
 def _contained(image: Image.Image, cell: int) -> Image.Image:
-    """The image, its longer side brought to `cell` pixels."""
+    """Returns the image, its longer side brought to `cell` pixels."""
     shown = to_rgb(image)
     scale = cell / max(shown.size)
     size = max(1, round(shown.width * scale)), max(1, round(shown.height * scale))
@@ -110,7 +110,7 @@ class _Text(NamedTuple):
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
-    """At most `most` lines no wider than `width` pixels, the last one cut with an ellipsis if need be."""
+    """Returns at most `most` lines no wider than `width` pixels, the last one cut with an ellipsis if need be."""
     lines = [line for paragraph in text.splitlines() for line in _wrap_words(paragraph, font, width)]
     if len(lines) <= most:
         return lines
@@ -135,7 +135,7 @@ def _wrap_words(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str
 
 
 def _head(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The longest beginning that fits, one character at least."""
+    """Returns the longest beginning that fits, one character at least."""
     # Widths grow with the length, so the place to cut is found by halving.
     return text[
         : max(1, bisect_right(range(len(text) + 1), width, key=lambda n: math.ceil(font.getlength(text[:n]))) - 1)

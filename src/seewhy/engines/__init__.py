@@ -32,7 +32,7 @@ class Worker(Protocol):
         ...
 
     def give_up(self, item: Any, why: str, /) -> Any:
-        """The result of an item that cannot be done."""
+        """Returns the result of an item that cannot be done."""
         ...
 
     def close(self) -> None:
@@ -47,5 +47,5 @@ class Engine(Protocol):
     """Runs items of work."""
 
     def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
-        """The results as they come; when ``stop`` says so, only items in hand are finished."""
+        """Returns the results as they come; when ``stop`` says so, only items in hand are finished."""
         ...

@@ -27,7 +27,7 @@ class Lane(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the lane and its worker."""
         ...
 
 
@@ -49,7 +49,7 @@ class _Busy:
 
 
 def drive(start: Callable[[int], Lane], lanes: int, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
-    """The results of all items.
+    """Returns the results of all items.
 
     Args:
         start: makes the lane with a number.
@@ -106,13 +106,13 @@ class _Queue:
         self._made.extendleft(lost)
 
     def take(self) -> _Waiting:
-        """The next one."""
+        """Returns the next one."""
         one = self._made.popleft()
         self._fill()
         return one
 
     def upcoming(self) -> Any:
-        """The item after it, if that will be computed."""
+        """Returns the item after it, if that will be computed."""
         return self._made[0].item if self._made and self._made[0].why is None else None
 
     def _fill(self) -> None:

@@ -74,7 +74,7 @@ class Ray:
             os.environ.update(before)
 
     def _size(self) -> dict[str, Any]:
-        """A private cluster has room for all workers, also where they share a core."""
+        """Returns a private cluster has room for all workers, also where they share a core."""
         if self.address is not None:
             return {}
         return {

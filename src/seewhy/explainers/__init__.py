@@ -78,7 +78,7 @@ class Explainer:
         return super().__new__(cls)
 
     def __call__(self, inputs: Tensor, targets: Any = None, *, show: bool = False) -> Tensor:
-        """The saliency: (N, T, H, W) float32 in [0, 1] on the device of ``inputs``.
+        """Returns the saliency: (N, T, H, W) float32 in [0, 1] on the device of ``inputs``.
 
         Args:
             inputs: (N, C, H, W) float, as the network takes it.
@@ -102,7 +102,7 @@ class Explainer:
         return raw if native else upsample(raw, (inputs.shape[2], inputs.shape[3]))
 
     def run(self, inputs: Tensor, targets: Any = None) -> Attribution:
-        """The raw map at its own resolution with the outputs, the cost and everything worth knowing about it.
+        """Returns the raw map at its own resolution with the outputs, the cost and everything worth knowing about it.
 
         Threads may explain the same network: a method that needs more than scores has it to itself meanwhile.
         """
@@ -155,7 +155,7 @@ class Explainer:
         return model
 
     def __repr__(self) -> str:
-        """The class, the network's class and the parameters."""
+        """Returns the class, the network's class and the parameters."""
         values = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({type(self.network).__name__}{values})"
 
@@ -166,7 +166,7 @@ class Explainer:
         return all(same(a, b) for a, b in zip(self.parameters.values(), other.parameters.values(), strict=True))
 
     def __hash__(self) -> int:
-        """By class and network: parameters may hold tensors."""
+        """Hashes class and network alone: parameters may hold tensors."""
         return hash((type(self), id(self.network)))
 
 

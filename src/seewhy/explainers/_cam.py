@@ -42,7 +42,7 @@ positions, never by sums.
 
 
 def active_layer(model: FeatureModel, inputs: Tensor, layer: str) -> str:
-    """The layer of a method that looks at activations alone, where it is to be chosen.
+    """Returns the layer of a method that looks at activations alone, where it is to be chosen.
 
     It is no LayerNorm, whose channels have the same mean at every position: the output of a transformer's last block
     whose tokens of the image matter.
@@ -166,7 +166,7 @@ def rectified(cam: Tensor, found: Features | Gradients, targets: TargetSet, note
 def attribution(
     raw: Tensor, found: Features | Gradients, targets: TargetSet, notes: Iterable[Note] = ()
 ) -> Attribution:
-    """The maps of a layer with what is known about the pass that made them."""
+    """Returns the maps of a layer with what is known about the pass that made them."""
     return Attribution(
         raw=raw,
         outputs=found.outputs,

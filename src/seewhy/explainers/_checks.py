@@ -42,7 +42,7 @@ def review(found: Attribution, kind: str, class_agnostic: bool) -> list[Note]:
 
 
 def at_places(flags: Tensor, kind: str, text: str | Callable[[int, int], str]) -> list[Note]:
-    """A note for each place that is set.
+    """Returns a note for each place that is set.
 
     Args:
         flags: (N, T) bool, or (N,) where it is about whole images.

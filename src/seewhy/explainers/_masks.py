@@ -79,11 +79,11 @@ class Masks:
         return cls(p=p, grids=(chances < p).float(), offsets=offsets, rows=rows, columns=columns)
 
     def take(self, index: Tensor) -> Masks:
-        """The masks of these numbers."""
+        """Returns the masks of these numbers."""
         return replace(self, grids=self.grids[index], offsets=self.offsets[index])
 
     def to(self, device: torch.device) -> Masks:
-        """The same on another device."""
+        """Returns the same on another device."""
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return Masks(p=self.p, **tensors)
 

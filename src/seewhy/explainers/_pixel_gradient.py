@@ -81,12 +81,12 @@ class PixelGradient(Explainer):
 
 
 def lost(gradient: Tensor, inputs: Tensor) -> float:
-    """The share of a float16 gradient that is exactly zero; 0 for other types, which do not underflow."""
+    """Returns the share of a float16 gradient that is exactly zero; 0 for other types, which do not underflow."""
     return float((gradient == 0).float().mean()) if inputs.dtype == torch.float16 else 0.0
 
 
 def underflow(share: float) -> list[Note]:
-    """A note where much of a gradient is exactly zero."""
+    """Returns a note where much of a gradient is exactly zero."""
     if share < 0.2:
         return []
     text = f"{share:.0%} of the gradient is exactly zero in float16. Use a float32 or bfloat16 network to be sure."

@@ -12,7 +12,7 @@ __all__ = ["bypassed", "for_tokens", "inside"]
 
 
 def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
-    """The transformer in the model, for inputs (N, C, H, W).
+    """Returns the transformer in the model, for inputs (N, C, H, W).
 
     Raises:
         MissingCapability: the backend cannot look inside.
@@ -27,7 +27,7 @@ def inside(model: Model, inputs: Tensor, method: str) -> Transformer:
 
 
 def for_tokens(model: Model, inputs: Tensor) -> str:
-    """The method for tokens that the model can be asked for."""
+    """Returns the method for tokens that the model can be asked for."""
     try:
         if isinstance(model, TokenModel):
             model.blocks(inputs)

@@ -90,7 +90,7 @@ class DetClassProbabilityMap(Explainer):
         )
 
     def _own(self, model: Model, inputs: Tensor) -> tuple[Outputs, list[Tensor], tuple[float, float]]:
-        """The levels (N, K, h, w) that the model's outputs are made of, and how far they reach."""
+        """Returns the levels (N, K, h, w) that the model's outputs are made of, and how far they reach."""
         outputs = model(inputs)
         if outputs.grids is None:
             raise NoSpatialOutput(
@@ -103,7 +103,7 @@ class DetClassProbabilityMap(Explainer):
         return outputs, found, outputs.grids[0].reach
 
     def _listed(self, model: Model, inputs: Tensor) -> tuple[Outputs, list[Tensor], tuple[float, float]]:
-        """The levels (N, K, h, w) that the listed layers give."""
+        """Returns the levels (N, K, h, w) that the listed layers give."""
         assert self.layers is not None
         if not isinstance(model, FeatureModel):
             raise MissingCapability(f"layers can be given for a model with features; {model.name!r} gives scores only.")

@@ -50,7 +50,7 @@ def _first_component(maps: Tensor) -> Tensor:
 
 
 def _signed(maps: Tensor) -> tuple[Tensor, list[Note]]:
-    """The maps with the sign that makes more of their energy light, and a note where both sides are alike."""
+    """Returns the maps with the sign that makes more of their energy light, and a note where both sides are alike."""
     lean, energy = (maps * maps.abs()).sum((1, 2)), maps.square().sum((1, 2))
     unsure = (lean.abs() < 0.1 * energy) & (energy > 0)
     text = "the light and the dark side of its map are equally strong, so which is light means nothing."

@@ -146,7 +146,7 @@ class RISE(Explainer):
         self, model: Model, image: Tensor, masks: Masks, targets: TargetSet, place: tuple[int, int],
         put: Activation | None, tolerance: float,
     ) -> _Seen:  # fmt: skip
-        """The scores of one image, in rounds until the map of each target has converged."""
+        """Returns the scores of one image, in rounds until the map of each target has converged."""
         most, (i, n) = len(masks.grids), place
         known: list[Tensor] = []
         counts = torch.full((targets.count,), most, device=image.device)
@@ -169,7 +169,7 @@ class RISE(Explainer):
         return lambda index, scores: self._map(masks.take(index), scores).raw
 
     def _maps(self, masks: Masks, seen: _Seen) -> _Map:
-        """The maps, each made of as many masks as its target took."""
+        """Returns the maps, each made of as many masks as its target took."""
         made = [self._map(_first(masks, some), some) for some in seen.parts()]
         explained = [one.explained for one in made if one.explained is not None]
         return _Map(seen.joined([one.raw for one in made]), seen.joined(explained) if explained else None)
@@ -242,7 +242,7 @@ class _Map(NamedTuple):
 
 
 def _first(masks: Masks, scores: Tensor) -> Masks:
-    """The masks of (N, T, M) scores."""
+    """Returns the masks of (N, T, M) scores."""
     return masks.take(torch.arange(scores.shape[2], device=scores.device))
 
 

@@ -213,7 +213,7 @@ class _Eyes:
         return self.ood_net.features(images)
 
     def _agree(self, images: Tensor) -> bool:
-        """Whether the features that the classifier gives when asked are those that its last layer takes."""
+        """Says whether the features that the classifier gives when asked are those that its last layer takes."""
         model = at(self.model, torch.zeros(1, dtype=torch.long, device="cpu"))
         return torch.equal(self._features(model, images), self._once(model, images)[1])
 

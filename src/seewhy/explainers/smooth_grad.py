@@ -84,7 +84,7 @@ class SmoothGrad(Explainer):
             object.__setattr__(self, "values", "size")
 
     def _method(self) -> Explainer:
-        """The inner explainer, on the wrapper's own network."""
+        """Returns the inner explainer, on the wrapper's own network."""
         if isinstance(self.inner, Explainer):
             if self.network is not None and _bare(self.inner.network) is not _bare(self.network):
                 raise InvalidInput("The inner explainer is of another network. Make it with the network of SmoothGrad.")

@@ -86,7 +86,7 @@ class ViTReciproCAM(Explainer):
     def _shown(
         self, model: Model, block: WeightedBlock, inputs: Tensor, request: Request, grid: tuple[int, int], layer: str
     ) -> Attribution:
-        """The block under every weighting: in one pass, or some at a time."""
+        """Returns the block under every weighting: in one pass, or some at a time."""
         found = block.all()
         if found is not None:
             return _attribution(found, request, grid, layer)
@@ -109,7 +109,7 @@ class ViTReciproCAM(Explainer):
         )
 
     def _rerun(self, model: FeatureModel, found: Features, request: Request) -> Attribution:
-        """The part above the layer, run for each position."""
+        """Returns the part above the layer, run for each position."""
         if found.prefix is None:
             raise NoSpatialOutput(
                 f"ViTReciproCAM shows a transformer a few of its tokens; layer {found.layer!r} gives a map. Use "
@@ -153,7 +153,7 @@ class ViTReciproCAM(Explainer):
 
 
 def _attribution(found: tuple[Outputs, Outputs], request: Request, grid: tuple[int, int], layer: str) -> Attribution:
-    """From the outputs of the images and those of all positions."""
+    """Makes the maps from the outputs of the images and those of all positions."""
     outputs, shown = found
     targets = request.resolve(outputs)
     n = len(outputs.scores)

@@ -57,7 +57,7 @@ def _field(text: str, taken: set[str]) -> str:
 def sample(
     identity: str, path: str, record: SampleRecord, class_name: Callable[[int], str], named: Names
 ) -> dict[str, Any]:
-    """An image without its heat maps."""
+    """Returns an image without its heat maps."""
     height, width = record.size or (None, None)
     about = {"_cls": "ImageMetadata", "width": width, "height": height} if record.size else None
     return {
@@ -78,7 +78,7 @@ def sample(
 
 
 def heat_map(identity: str, path: str) -> dict[str, Any]:
-    """A map that lies in a grey image of 8 bits."""
+    """Returns a map that lies in a grey image of 8 bits."""
     return {**_document("Heatmap", identity), "map_path": path, "range": [0, 255]}
 
 
@@ -127,7 +127,7 @@ def _other(identity: str, what: str) -> str:
 
 
 def _number(value: float | None) -> float | None:
-    """A float32 with the digits that it has; None for what is not finite, which JSON does not have."""
+    """Returns a float32 with the digits that it has; None for what is not finite, which JSON does not have."""
     return None if value is None or not math.isfinite(value) else float(str(np.float32(value)))
 
 
@@ -135,7 +135,7 @@ def _number(value: float | None) -> float | None:
 
 
 def dataset(settings: dict[str, Any], named: Names, classes: list[str]) -> dict[str, Any]:
-    """The data set's own document."""
+    """Returns the data set's own document."""
     floats = [_plain(name, "FloatField") for name in (*_FLOATS, *named.metrics.values())]
     maps = [_embedded(name, f"{_CORE}.labels.Heatmap", _HEAT_MAP) for name in named.explainers.values()]
     texts = [_plain(name, "StringField") for name in ("sample", "name", "note")] + [_plain("position", "IntField")]

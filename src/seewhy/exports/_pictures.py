@@ -33,7 +33,7 @@ def view(record: SampleRecord) -> View | None:
 
 
 def chosen(explainers: tuple[str, ...] | str | None, run: Run) -> tuple[str, ...]:
-    """The run's explainers, or those that are wanted of them: one by its name, several in a tuple.
+    """Returns the run's explainers, or those that are wanted of them: one by its name, several in a tuple.
 
     Raises:
         UnknownName: the run does not have one.

@@ -23,13 +23,13 @@ FAILURES = Failure._fields
 
 
 def schema(run: Run) -> pa.Schema:
-    """The columns, and one for every explainer and metric; of a detector also where each box is."""
+    """Returns the columns, and one for every explainer and metric; of a detector also where each box is."""
     scores = {f"{explainer}/{metric}": pa.float64() for explainer in run.explainers for metric in run.metrics}
     return pa.schema({**_named(run), **scores, **(BOXES if run.detects else {})})
 
 
 def _named(run: Run) -> dict[str, pa.DataType]:
-    """The columns; the network's number is called what it is: probability, logit or value."""
+    """Returns the columns; the network's number is called what it is: probability, logit or value."""
     return {run.quantity if name == "probability" else name: kind for name, kind in COLUMNS.items()}
 
 

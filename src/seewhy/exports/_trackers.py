@@ -59,7 +59,7 @@ class Tracker:
         check_count("pictures", self.pictures, optional=True)
 
     def shown(self, run: Run) -> Iterator[Shown]:
-        """The maps, in the order of the data.
+        """Returns the maps, in the order of the data.
 
         Raises:
             UnknownName: an explainer that the run does not have.
@@ -87,7 +87,7 @@ def means(run: Run) -> dict[str, float]:
 
 
 def remarks(run: Run) -> list[str]:
-    """In how many pictures something is to be known of them or of their maps."""
+    """Counts the images of which, or of whose maps, something is to be known."""
     total = run.counts().samples
     found = [f"{one.pictures} of {total} pictures: {one.kind}" for one in run.warnings()]
     return [*found, *(f"{one.explainer}: {one.pictures} of {total} pictures: {one.kind}" for one in run.notes())]
@@ -107,12 +107,12 @@ def facts(run: Run) -> dict[str, Any]:
 
 
 def missing(library: str) -> MissingDependency:
-    """The error where the tracker's library is not installed."""
+    """Returns the error where the tracker's library is not installed."""
     return MissingDependency(f"Writing for {library} needs {library}. Install it: pip install {library}.")
 
 
 def empty(out: str | os.PathLike[str], tracker: str) -> Path:
-    """The folder, which is made.
+    """Returns the folder, which is made.
 
     Raises:
         InvalidInput: it exists and is not empty.

@@ -86,7 +86,7 @@ class Coco:
         self, run: Run, explainers: tuple[str, ...], images: list[Any], boxes: list[Any], labels: set[int],
         results: list[Any],
     ) -> Iterator[dict[str, Any]]:  # fmt: skip
-        """The annotations of all maps; images, boxes and labels are noted on the way."""
+        """Returns the annotations of all maps; images, boxes and labels are noted on the way."""
         number = 0
         for record in run.records():
             size = record.size or record.input
@@ -185,7 +185,7 @@ def _results(image: int, record: SampleRecord) -> Iterator[dict[str, Any]]:
 
 
 def _true_box(image: int, record: SampleRecord, number: int) -> dict[str, Any]:
-    """As COCO has it; "ignore" marks what need not be found, as Pascal VOC's difficult."""
+    """Returns a true box in COCO's form; "ignore" marks what need not be found, as Pascal VOC's difficult."""
     label, x0, y0, x1, y1 = record.boxes[number]
     hard = {"ignore": 1, "difficult": 1} if number in record.difficult else {}
     return {
@@ -199,7 +199,7 @@ def _xywh(x0: float, y0: float, x1: float, y1: float) -> list[float | None]:
 
 
 def _digits(value: float | None) -> float | None:
-    """A float32 with the digits that it has."""
+    """Returns a float32 with the digits that it has."""
     return None if value is None else float(str(np.float32(value)))
 
 

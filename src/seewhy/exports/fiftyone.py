@@ -94,7 +94,7 @@ class FiftyOne:
                 }
 
     def _picture(self, run: Run, record: SampleRecord, found: Original, out: Path, number: int) -> str | None:
-        """The address of the image."""
+        """Returns the address of the image."""
         if found.data is not None and found.path is not None and not self.copy:
             return os.path.abspath(found.path)
         data, ending = found.data, Path(record.source or "").suffix
@@ -129,13 +129,13 @@ class FiftyOne:
 
 
 def _likeliest(record: SampleRecord, explainer: str) -> int | None:
-    """The label with the highest probability that has a map; of equal ones the smallest."""
+    """Returns the label with the highest probability that has a map; of equal ones the smallest."""
     having = [label for label in record.labels if (label, explainer) in record.maps]
     return max(having, key=lambda label: (record.labels[label].probability, -label), default=None)
 
 
 def _shrunk(place: View | None, side: int) -> View | None:
-    """The same view of a smaller copy of the image."""
+    """Returns the same view of a smaller copy of the image."""
     if place is None or max(place.original) <= side:
         return place
     share = side / max(place.original)

@@ -76,5 +76,5 @@ class MLflow(Tracker):
 
 
 def _allowed(name: str) -> str:
-    """A name as MLflow takes it: letters, digits and some signs."""
+    """Returns a name as MLflow takes it: letters, digits and some signs."""
     return "".join(sign if sign.isalnum() or sign in "_-. /:" else "_" for sign in name)[:250]

@@ -93,7 +93,7 @@ def check_pixels(width: int, height: int, most: int | None = None) -> None:
 def header(
     source: str | os.PathLike[str] | IO[bytes], formats: Sequence[str] = FORMATS, most: int | None = None
 ) -> Image.Image:
-    """A picture whose header has been read, and which is decoded when it is used.
+    """Returns a picture whose header has been read, and which is decoded when it is used.
 
     Args:
         source: a file's path, or an open file.
@@ -190,14 +190,14 @@ def _open(source: str | os.PathLike[str] | IO[bytes], formats: Sequence[str], mo
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture from top to bottom in parts of its whole width, each with the row at which it begins."""
+    """Returns the picture from top to bottom in parts of its whole width, each with the row at which it begins."""
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture as EXIF's orientation says that it was seen; itself where nothing is to be turned."""
+    """Returns the picture as EXIF's orientation says that it was seen; itself where nothing is to be turned."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 

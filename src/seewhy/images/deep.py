@@ -59,7 +59,7 @@ class Deep:
 def with_deep(
     image: Image.Image, values: NDArray[Any], top: float, inverted: bool = False, *, low: float = 0.0, note: str = ""
 ) -> Image.Image:
-    """The RGB picture, with its values kept beside it."""
+    """Returns the RGB picture, with its values kept beside it."""
     image.info[_KEY] = Deep(np.asarray(values), top, inverted, _sign(image), low, note)
     return image
 
@@ -79,7 +79,7 @@ def three(units: NDArray[np.float32], show: Sequence[int] | None = None) -> NDAr
 
 
 def deep(image: Image.Image) -> Deep | None:
-    """The values of a picture; None where 8 bits are all there is, or where the picture was changed since."""
+    """Returns the values of a picture; None where 8 bits are all there is, or where the picture was changed since."""
     found = image.info.get(_KEY)
     if not isinstance(found, Deep) or found.values.shape[:2] != (image.height, image.width):
         return None
@@ -102,7 +102,7 @@ def narrow(image: Image.Image) -> str:
 
 
 def windowed(image: Image.Image, window: Window | None, show: Sequence[int] | None = None) -> Image.Image:
-    """The picture as it is shown with black and white at the ends of a window, and three of its channels."""
+    """Returns the picture as it is shown with black and white at the ends of a window, and three of its channels."""
     found = deep(image)
     if window is None and (found is None or found.bands <= 3):
         return image

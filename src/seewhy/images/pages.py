@@ -58,7 +58,7 @@ def several(shape: tuple[int, ...], page: Page, what: str = "pages or frames") -
 
 
 def turned_to(image: Image.Image, page: Page, most: int | None = None) -> Image.Image:
-    """The picture at its chosen page, whose size is compared with the limit.
+    """Returns the picture at its chosen page, whose size is compared with the limit.
 
     Camera pictures of several parts (MPO) are the first of them, and pages of a TIFF file that are smaller copies or
     masks of others do not count, unless they are chosen.
@@ -84,7 +84,7 @@ def _count(image: Image.Image, every: bool) -> int:
 
 
 def _whole(image: Image.Image, page: int) -> bool:
-    """Whether a page of a TIFF file is a picture of its own; the file is left at its first page."""
+    """Says whether a page of a TIFF file is a picture of its own; the file is left at its first page."""
     image.seek(page)
     try:
         return not image.tag_v2.get(_SUBFILE, 0) & (_REDUCED | _MASK)  # type: ignore[attr-defined]

@@ -142,7 +142,7 @@ class Preprocessing:
         )
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
-        """The input for an RGB picture, and the view back.
+        """Returns the input for an RGB picture, and the view back.
 
         Returns:
             (1, C, H, W) float32, H and W as `size` says, and the view that lays maps of this input on the picture.
@@ -171,7 +171,7 @@ class Preprocessing:
             raise InvalidType(f"Expected an RGB PIL image, got {got}. Pass it through seewhy.images.read first.")
 
     def denormalise(self, tensor: Tensor) -> Image.Image:
-        """The way back for display: an RGB picture of an input (C, H, W).
+        """Returns the way back for display: an RGB picture of an input (C, H, W).
 
         Values that no pixel has (below black, above white) are shown as black and white.
 
@@ -255,7 +255,7 @@ class Preprocessing:
         )
 
     def seen(self, image: Image.Image) -> Image.Image:
-        """The picture as people are to see it: with black and white where the network sees them."""
+        """Returns the picture as people are to see it: with black and white where the network sees them."""
         return windowed(image, self.window, self.show)
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:

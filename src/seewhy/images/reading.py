@@ -27,7 +27,7 @@ Source = str | os.PathLike[str] | Image.Image | NDArray[Any]
 
 
 def read(image: Source, *, most_pixels: int | None = None) -> Image.Image:
-    """The picture as an upright RGB image of 8 bits a channel.
+    """Returns the picture as an upright RGB image of 8 bits a channel.
 
     Rotated as its EXIF data say; transparency laid on white; grey of 16 bits (and of 32-bit integers) scaled from
     0..65535, so that nothing is cut off, of 12 bits from 0..4095. What had more than 8 bits or other channels than RGB
@@ -139,7 +139,7 @@ def _check_chosen(image: Image.Image) -> None:
 
 
 def _ordinary(path: Path) -> Path:
-    """The path, if it is that of a file with something in it; a pipe or a device would be read without end."""
+    """Returns the path, if it is that of a file with something in it; a pipe or a device would be read without end."""
     if "\0" in str(path):  # each version of Python has other words for it
         raise ValueError("a file's name has no null character")
     status = path.stat()
@@ -164,12 +164,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether it is a grey picture of more than 8 bits."""
+    """Says whether it is a grey picture of more than 8 bits."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The decoded picture as RGB, as it is stored."""
+    """Returns the decoded picture as RGB, as it is stored."""
     if 0 in image.size:
         raise ValueError("it has no pixels")
     top, inverted = _white(image)

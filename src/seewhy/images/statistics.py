@@ -101,13 +101,13 @@ def _odd(picture: Tensor, expected: Preprocessing) -> str:
 
 
 def _levels(picture: Tensor) -> list[Tensor]:
-    """The distinct values of each channel, from a sample of its pixels."""
+    """Returns the distinct values of each channel, from a sample of its pixels."""
     step = max(1, picture.shape[1] // 4096)
     return [channel[::step].unique() for channel in picture]
 
 
 def _whole_grey(levels: list[Tensor], convention: _Convention) -> bool:
-    """Whether (nearly) all values are whole grey levels of 0..255 when the convention is undone."""
+    """Says whether (nearly) all values are whole grey levels of 0..255 when the convention is undone."""
     depth = len(levels)
     mean, std = (c if len(c) == depth else c * depth for c in (convention.mean, convention.std))
     greys = [

@@ -92,7 +92,7 @@ class Transform(Preprocessing):
         return f"{self.size[0]}x{self.size[1]} {self.channels}, by {self.title}; {middle}"
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
-        """The transform's own input (1, C, H, W) float32 for an RGB picture, and the view back.
+        """Returns the transform's own input (1, C, H, W) float32 for an RGB picture, and the view back.
 
         Raises:
             InvalidType: not an RGB PIL image, or the transform returns no tensor.
@@ -199,13 +199,13 @@ def _constants(
 
 
 def _textured(height: int, width: int) -> Image.Image:
-    """The same picture each time, without symmetry."""
+    """Returns the same picture each time, without symmetry."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
     return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _grey(values: Greys) -> Image.Image:
-    """An RGB picture of greys (H, W) in 0..1.
+    """Returns an RGB picture of greys (H, W) in 0..1.
 
     Neighbours are rounded by different thresholds, so that the means over rows are finer than 8 bits.
     """

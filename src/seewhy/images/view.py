@@ -35,11 +35,11 @@ class View:
 
     @classmethod
     def identity(cls, height: int, width: int) -> View:
-        """The view of a picture that is itself the input."""
+        """Returns the view of a picture that is itself the input."""
         return cls(original=(height, width), box=(0.0, 0.0, float(width), float(height)))
 
     def scaled(self, height: int, width: int) -> View:
-        """The same view of a copy of the picture that has another size in pixels."""
+        """Returns the same view of a copy of the picture that has another size in pixels."""
         down, across = height / self.original[0], width / self.original[1]
         x0, y0, x1, y1 = self.box
         return View(original=(height, width), box=(x0 * across, y0 * down, x1 * across, y1 * down))
@@ -89,7 +89,7 @@ class View:
         return spread
 
     def to_input(self, mask: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """A mask of the picture, seen as the network's input sees it.
+        """Returns a mask of the picture, seen as the network's input sees it.
 
         Args:
             mask: (H, W) of the picture's size; what is above 0 is the object.

@@ -157,7 +157,7 @@ class RunDiff:
         return dict(_plain(found))
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Writes `as_dict`."""
+        """Writes `as_dict` to a JSON file."""
         Path(path).write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
         return Path(path)
 

@@ -19,13 +19,13 @@ GRID = 28  # places along each side at which maps are compared
 
 
 def common(first: Box, second: Box) -> Box | None:
-    """The part of the original that two networks both saw; None where there is none."""
+    """Returns the part of the original that two networks both saw; None where there is none."""
     found = (max(first[0], second[0]), max(first[1], second[1]), min(first[2], second[2]), min(first[3], second[3]))
     return found if found[0] < found[2] and found[1] < found[3] else None
 
 
 def spread(values: NDArray[np.float32], seen: Box, wanted: Box) -> Floats:
-    """A map's values at GRID x GRID places of a part of the original, between cells linearly.
+    """Returns a map's values at GRID x GRID places of a part of the original, between cells linearly.
 
     Args:
         values: (h, w), over ``seen``.
@@ -61,7 +61,7 @@ def centre(values: Floats) -> tuple[float, float] | None:
 
 
 def share(values: Floats, boxes: Sequence[Box], wanted: Box) -> float:
-    """The share of a map's positive mass that lies in boxes of the original; NaN without mass.
+    """Returns the share of a map's positive mass that lies in boxes of the original; NaN without mass.
 
     Args:
         values: (GRID, GRID) of the part ``wanted``.

@@ -30,7 +30,7 @@ EDGE = GRID // 8
 
 
 def wrong(run: Run, record: SampleRecord) -> bool | None:
-    """Whether the network is wrong about an image; None where the truth or an answer is missing.
+    """Says whether the network is wrong about an image; None where the truth or an answer is missing.
 
     Where classes exclude each other it is wrong when its answer is not there; of several labels, and of a detector,
     when one of them is missed or found where it is not.
@@ -81,7 +81,7 @@ def _of_picture(run: Run, record: SampleRecord) -> Iterator[tuple[str, Value]]:
 
 
 def _of_maps(run: Run, record: SampleRecord, explainer: str) -> dict[str, Value]:
-    """Of the map of what the network says, or else of the first label."""
+    """Returns the properties of the map of what the network says, or else of the first label's."""
     labels = [label for label, by in record.maps if by == explainer]
     chosen = next((label for label in labels if record.class_of(label) == record.predicted), next(iter(labels), None))
     values = None if chosen is None else run.map(record.sample, chosen, explainer)
@@ -136,7 +136,7 @@ def _column(texts: list[str | None]) -> list[Value | None]:
 
 
 def chosen(run: Run, explainer: str | None) -> str | None:
-    """The explainer whose maps are looked at: the named one, or the first of the run.
+    """Returns the explainer whose maps are looked at: the named one, or the first of the run.
 
     Raises:
         UnknownName: the run does not have it.
@@ -151,5 +151,5 @@ def chosen(run: Run, explainer: str | None) -> str | None:
 
 
 def of_metadata(known: Mapping[str, Mapping[str, Value]], record: SampleRecord) -> Mapping[str, Value]:
-    """An image's metadata, by its key or its name."""
+    """Returns an image's metadata, by its key or its name."""
     return known.get(record.sample) or known.get(record.name) or {}

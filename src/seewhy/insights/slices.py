@@ -185,7 +185,7 @@ def _fit(inside: Bools, least: int) -> bool:
 
 
 def _told(groups: list[tuple[dict[str, str], Bools]], bad: Bools, keys: NDArray[Any], level: float) -> list[Slice]:
-    """The reliable ones, without pairs that say no more than one of their parts."""
+    """Returns the reliable ones, without pairs that say no more than one of their parts."""
     if not groups:
         return []
     sizes = np.array([int(inside.sum()) for _, inside in groups])

@@ -121,7 +121,7 @@ class Metric:
         return super().__new__(cls)
 
     def __call__(self, case: Case) -> float:
-        """The number; NaN when there is nothing to judge.
+        """Returns the number; NaN when there is nothing to judge.
 
         Raises:
             InvalidInput: the case lacks something that the metric needs, or its ground truth is empty.
@@ -129,7 +129,7 @@ class Metric:
         return self.said(case).value
 
     def said(self, case: Case) -> Said:
-        """The number with what the metric says beside it; raises as a call does."""
+        """Returns the number with what the metric says beside it; raises as a call does."""
         name = type(self).__name__
         if self.needs_truth:
             if case.truth is None:
@@ -176,7 +176,7 @@ class Metric:
         return all(same(getattr(self, name), getattr(other, name)) for name in own)
 
     def __hash__(self) -> int:
-        """By class: parameters may hold tensors."""
+        """Hashes the class alone: parameters may hold tensors."""
         return hash(type(self))
 
     def _judge(self, case: Case) -> float | Said:
@@ -239,7 +239,7 @@ def explaining(explainer: Mapper, model: Model) -> Callable[[Tensor, Any], Tenso
 
 
 def resampling(explainer: Any, model: Model) -> Callable[[Tensor, Any], Tensor] | None:
-    """The same with another seed, for `Case.resample`; None where the method has none."""
+    """Returns the same with another seed, for `Case.resample`; None where the method has none."""
     seed = getattr(explainer, "seed", None)
     if not is_dataclass(explainer) or isinstance(seed, bool) or not isinstance(seed, int):
         return None
@@ -248,7 +248,7 @@ def resampling(explainer: Any, model: Model) -> Callable[[Tensor, Any], Tensor] 
 
 
 def _of_its_class(explainer: Any, targets: Any) -> bool:
-    """Whether a box is asked of a method that knows classes alone: then its class is meant."""
+    """Says whether a box is asked of a method that knows classes alone: then its class is meant."""
     return isinstance(targets, BoxTarget) and bool(getattr(explainer, "classes_only", False))
 
 

@@ -24,7 +24,7 @@ def pearson(a: Tensor, b: Tensor) -> float:
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """The same of the ranks; equal values share the mean of their ranks."""
+    """Returns the same of the ranks; equal values share the mean of their ranks."""
     return float("nan") if is_flat(a) or is_flat(b) else pearson(_ranks(a), _ranks(b))
 
 

@@ -195,7 +195,7 @@ def background(baseline: float | str | Tensor, case: Case) -> Tensor:
 
 
 def area(x: Tensor, y: Tensor) -> float:
-    """The area under y(x) by the trapezoid rule, x stretched to end at 1."""
+    """Returns the area under y(x) by the trapezoid rule, x stretched to end at 1."""
     return float(torch.trapezoid(y, x.double() / x[-1]))
 
 
@@ -232,5 +232,5 @@ def means(values: Tensor, group: Tensor) -> Tensor:
 
 
 def _share(found: Tensor, whole: Tensor) -> Tensor:
-    """The scores as shares of the untouched image's, cut to 0 .. 1; NaN where that is not positive."""
+    """Returns the scores as shares of the untouched image's, cut to 0 .. 1; NaN where that is not positive."""
     return (found / whole.where(whole > 0, whole.new_tensor(float("nan")))).clamp(0, 1)

@@ -92,7 +92,7 @@ class LabelledMetric(Metric):
         return sum(known) / len(known) if known else None
 
     def get_results(self) -> list[float | None]:
-        """The same as ``class_performances``."""
+        """Returns the same as ``class_performances``."""
         return self.class_performances
 
 

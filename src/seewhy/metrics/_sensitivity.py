@@ -26,7 +26,7 @@ def check(metric: Any) -> None:
 
 
 def largest_change(metric: Any, case: Case) -> float:
-    """The largest |S(x + d) - S(x)| / |S(x)| over d, in Euclidean norms; NaN where S(x) is zero everywhere.
+    """Returns the largest |S(x + d) - S(x)| / |S(x)| over d, in Euclidean norms; NaN where S(x) is zero everywhere.
 
     The class stays that of the case.
 

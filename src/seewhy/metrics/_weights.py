@@ -18,7 +18,7 @@ __all__ = ["layers_of", "randomised"]
 
 
 def layers_of(case: Case, who: str) -> list[list[Tensor]]:
-    """The weights of each layer, the one that runs last first; what two layers share belongs to the later one.
+    """Returns the weights of each layer, the one that runs last first; what two layers share belongs to the later one.
 
     Args:
         case: whose model.

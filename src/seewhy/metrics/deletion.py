@@ -49,7 +49,7 @@ class Deletion(RiseMetric):
         baselines.check(self.baseline)
 
     def describe(self) -> str:
-        """The protocol in words, to be printed with every number."""
+        """Returns the protocol in words, to be printed with every number."""
         return self._protocol(f"pixels replaced by {named(self.baseline)}")
 
     def _judge(self, case: Case) -> float:

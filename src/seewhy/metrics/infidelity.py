@@ -84,7 +84,7 @@ class Infidelity(Metric):
         check_seed(self.seed)
 
     def cost(self, height: int, width: int) -> Cost:
-        """The image and its changed copies go through the network."""
+        """Returns the image and its changed copies go through the network."""
         return Cost(forward=self.samples + 1)
 
     def _judge(self, case: Case) -> float:

@@ -57,7 +57,7 @@ class Insertion(RiseMetric):
             baselines.check(self.baseline)
 
     def describe(self) -> str:
-        """The protocol in words, to be printed with every number."""
+        """Returns the protocol in words, to be printed with every number."""
         blurred = f"the image blurred with {WINDOW} x {WINDOW} pixels, sigma {SIGMA}"
         return self._protocol(f"pixels shown on {blurred if self.baseline is None else named(self.baseline)}")
 

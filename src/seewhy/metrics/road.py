@@ -133,7 +133,7 @@ def _levels(free: Tensor) -> Levels:
 
 
 def _around(values: Tensor) -> Tensor:
-    """The weighted sum of the neighbours of each pixel; in place, because memory is what takes the time."""
+    """Returns the weighted sum of the neighbours of each pixel; in place, because memory is what takes the time."""
     rows = 2 * values
     rows[..., 1:] += values[..., :-1]
     rows[..., :-1] += values[..., 1:]

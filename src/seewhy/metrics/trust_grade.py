@@ -94,7 +94,7 @@ class TrustGrade(PerturbationMetric):
         return Cost(forward=PASSES + 3, explanations=3)
 
     def ask(self, case: Case) -> Trust:
-        """The grade and all answers; ``case.explain`` has to be there.
+        """Returns the grade and all answers; ``case.explain`` has to be there.
 
         Raises:
             InvalidInput: the case has no explainer.
@@ -186,7 +186,7 @@ def _alike(other: Tensor, saliency: Tensor) -> float:
 
 
 def _tried(name: str, ask: Callable[[], Part]) -> Part:
-    """The answer, or why there is none; limits of time and turns of threads are the caller's."""
+    """Returns the answer, or why there is none; limits of time and turns of threads are the caller's."""
     try:
         return ask()
     except (TimedOut, Clash):

@@ -56,7 +56,7 @@ class PooledLinear:
 
 
 def paired(linear: PooledLinear | None, labels: Sequence[str] | None) -> PooledLinear | None:
-    """The head for two classes, where one score stands for both: class 0 is the other one's complement."""
+    """Returns the head for two classes, where one score stands for both: class 0 is the other one's complement."""
     if linear is None or labels is None or len(labels) != 2 or len(linear.weight) != 1:
         return linear
     bias = None if linear.bias is None else cat([-linear.bias, linear.bias])
@@ -135,7 +135,7 @@ class Gradients:
 
 @runtime_checkable
 class Model(Protocol):
-    """Gives scores."""
+    """A network that gives scores."""
 
     @property
     def name(self) -> str:
@@ -148,7 +148,7 @@ class Model(Protocol):
         ...
 
     def opened(self) -> AbstractContextManager[None]:
-        """For the time of a call: in evaluation mode, without a graph; afterwards everything as it was."""
+        """Puts the network into evaluation mode, without a graph, for a block; afterwards everything is as it was."""
         ...
 
     def check(self, inputs: Tensor) -> None:
@@ -165,7 +165,7 @@ class Noticing(Protocol):
     """Looks at what a network does besides giving scores."""
 
     def listening(self, inputs: Tensor) -> AbstractContextManager[None]:
-        """The first pass in this block is listened to, where nothing is known yet of inputs of this size."""
+        """Returns the first pass in this block is listened to, where nothing is known yet of inputs of this size."""
         ...
 
     def noticed(self, inputs: Tensor) -> tuple[str, ...]:
@@ -178,11 +178,11 @@ class FeatureModel(Model, Protocol):
     """Can also be cut in two at a layer."""
 
     def layers(self) -> list[str]:
-        """The names that ``features`` takes."""
+        """Returns the names that ``features`` takes."""
         ...
 
     def auto_layer(self, inputs: Tensor) -> str:
-        """The layer that "auto" stands for; raises NoSpatialOutput where there is none."""
+        """Returns the layer that "auto" stands for; raises NoSpatialOutput where there is none."""
         ...
 
     def features(self, inputs: Tensor, layer: str) -> Features:
@@ -190,7 +190,7 @@ class FeatureModel(Model, Protocol):
         ...
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
-        """The outputs if the layer had given ``maps`` (R, C, h, w); row r belongs to image ``rows[r]``."""
+        """Returns the outputs if the layer had given ``maps`` (R, C, h, w); row r belongs to image ``rows[r]``."""
         ...
 
 
@@ -231,7 +231,7 @@ class Weightings:
     keep: bool = True
 
     def __len__(self) -> int:
-        """P."""
+        """Returns P, how many weightings there are."""
         return len(self.index)
 
 
@@ -250,7 +250,7 @@ class WeightedBlock(Protocol):
         ...
 
     def some(self, rows: Tensor, which: Tensor) -> Outputs:
-        """The outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
+        """Returns the outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
         ...
 
 
@@ -269,7 +269,7 @@ class Blocks(Protocol):
         ...
 
     def weighted(self, inputs: Tensor, layer: str, weightings: Weightings) -> WeightedBlock | None:
-        """The block that is run from ``layer`` on, ready to be shown its tokens weighted; None where none is.
+        """Returns the block that is run from ``layer`` on, ready to be shown its tokens weighted; None where none is.
 
         Raises:
             NoSpatialOutput: a block's residual is added outside of it.
@@ -326,7 +326,7 @@ class Transformer(Blocks, Protocol):
         ...
 
     def streams(self, inputs: Tensor) -> tuple[Outputs, Tensor]:
-        """The outputs, and the picture's tokens after every block as maps (N, blocks, C, h, w) in float32."""
+        """Returns the outputs, and the picture's tokens after every block as maps (N, blocks, C, h, w) in float32."""
         ...
 
     def sampled(self, inputs: Tensor, kept: Tensor, rows: Tensor | None = None) -> Outputs:
@@ -367,7 +367,7 @@ def bound(model: M, inputs: Tensor, total: int = 0) -> M:
 
 
 def at(model: M, rows: Tensor) -> M:
-    """The model for changed copies of the images it is bound to: row r of a batch belongs to image ``rows[r]``.
+    """Returns the model for changed copies of the images it is bound to: row r of a batch belongs to image ``rows[r]``.
 
     Whoever gives a model other rows than the images themselves calls it so, because further inputs (metadata, a
     question) go with their images.

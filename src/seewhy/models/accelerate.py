@@ -36,7 +36,7 @@ _ROUNDS, _BATCH = 3, 8
 
 
 def accelerate(network: Any, backend: str = "auto", *, inputs: Tensor | None = None, tolerance: float = 1e-3) -> Model:
-    """The network, run by whatever is fastest here and gives the same scores.
+    """Returns the network, run by whatever is fastest here and gives the same scores.
 
     Args:
         network: what `seewhy.load` takes, as long as it is a torch network on the CPU.
@@ -98,7 +98,7 @@ class _Candidate:
 
 
 def _samples(model: TorchModel, inputs: Tensor | None) -> Tensor:
-    """A batch in which some pictures are half hidden, as perturbation methods do."""
+    """Returns a batch in which some pictures are half hidden, as perturbation methods do."""
     if inputs is None:
         known = model.preprocessing
         if not isinstance(known, Preprocessing):
@@ -185,7 +185,7 @@ def _as_it_is(model: TorchModel, samples: Tensor) -> Model:
 
 
 def _channels_last(model: TorchModel, samples: Tensor) -> Model:
-    """A copy: the order of the weights in the user's own network is left alone."""
+    """Returns a copy: the order of the weights in the user's own network is left alone."""
     with alone(model.module):
         network = copy.deepcopy(model.module).to(memory_format=torch.channels_last)
     network.register_forward_pre_hook(_reorder)

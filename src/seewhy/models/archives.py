@@ -24,7 +24,7 @@ _TIMES, _SPARE = 20, 2**28  # an archive may be so many times its file, and 256 
 
 
 def needs_trust(path: Path, what: str) -> CheckpointError:
-    """The error for a file that would run code: ``what`` continues "'net.pt2' has ..."."""
+    """Returns the error for a file that would run code: ``what`` continues "'net.pt2' has ..."."""
     return CheckpointError(
         f"{str(path)!r} has {what.rstrip('.')}. Reading it would run code from the file. If you trust where it comes "
         "from, pass trust=True (--trust)."
@@ -32,7 +32,7 @@ def needs_trust(path: Path, what: str) -> CheckpointError:
 
 
 def names(path: Path) -> list[str]:
-    """The names of an archive's parts; none where the file is no archive.
+    """Returns the names of an archive's parts; none where the file is no archive.
 
     Raises:
         CheckpointError: it is a damaged one.

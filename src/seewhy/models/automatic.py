@@ -24,7 +24,7 @@ class Trials(Protocol):
     """What can be tried out with maps of one network on one picture."""
 
     def keeps_places(self, one: Seen) -> bool:
-        """Whether every operation from the picture to a map is known to leave places where they are."""
+        """Says whether every operation from the picture to a map is known to leave places where they are."""
         ...
 
     def moves(self, one: Seen, source: Seen | None) -> bool:
@@ -32,11 +32,11 @@ class Trials(Protocol):
         ...
 
     def answers(self, one: Seen, channels: int) -> bool:
-        """Whether each of a map's channels is the score of one class."""
+        """Says whether each of a map's channels is the score of one class."""
         ...
 
     def passed_by(self, one: Seen) -> bool:
-        """Whether the scores know of the picture by another way than through a layer that hands a map on."""
+        """Says whether the scores know of the picture by another way than through a layer that hands a map on."""
         ...
 
 
@@ -55,7 +55,7 @@ class Maps:
     known: dict[tuple[str, tuple[int, ...]], str]
 
     def last(self, wanted: Callable[[str], bool] = lambda _: True) -> Seen | None:
-        """The last map of the picture of a wanted name, or None.
+        """Returns the last map of the picture of a wanted name, or None.
 
         A layer that only hands a map on (an Identity, or Dropout) may be passed by: others may take it from before.
         """
@@ -83,7 +83,7 @@ class Maps:
         return ""
 
     def _lies(self, one: Seen, depth: int) -> bool:
-        """Whether a map moves with the places of the picture, or with those of an earlier map that does.
+        """Says whether a map moves with the places of the picture, or with those of an earlier map that does.
 
         In a deep network everything may move everything; step by step it can still be seen.
         """
@@ -125,7 +125,7 @@ def no_stream(length: int, prefix: int) -> str:
 
 
 def _ends(maps: Sequence[Seen], graph: Graph) -> list[str]:
-    """The layers of maps of which no other is made, the last first: the ends of branches."""
+    """Returns the layers of maps of which no other is made, the last first: the ends of branches."""
     kept: dict[str, str] = {}
     for one in reversed(maps):
         if not graph.after([one.value]).intersection(kept):

@@ -38,7 +38,7 @@ def in_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def are_shares(boxes: Tensor) -> bool:
-    """Whether boxes of any form look like shares of the input: hardly anything below 0 or above 1."""
+    """Says whether boxes of any form look like shares of the input: hardly anything below 0 or above 1."""
     return not boxes.numel() or bool((boxes.amin() >= -1) & (boxes.amax() <= 2))
 
 

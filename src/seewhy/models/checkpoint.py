@@ -21,7 +21,7 @@ _PREFIXES = ("module.", "model.", "_orig_mod.", "network.", "net.")
 
 
 def read(path: Path, trust: bool = False) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of a torch checkpoint, by name.
+    """Returns the tensors of a ``.safetensors`` file or of a torch checkpoint, by name.
 
     Args:
         path: the file.

@@ -36,7 +36,7 @@ class Segmentation:
         activation(self.activation_fn)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where there is no such map."""
+        """Returns the network's output as `Outputs`; raises BadOutput where there is no such map."""
         put = activation(self.activation_fn)
         found = _candidates(_map(raw, self.scores))
         return _outputs(raw, self.scores, found if put is None else put(found), activated=put is not None)
@@ -53,7 +53,7 @@ class Heatmaps:
     scores: str | int | None = None
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where there are no such maps."""
+        """Returns the network's output as `Outputs`; raises BadOutput where there are no such maps."""
         return _outputs(raw, self.scores, _candidates(_map(raw, self.scores)), meaning="values")
 
 
@@ -74,7 +74,7 @@ class MaskQueries:
     masks: str | int = "masks_queries_logits"
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shapes are others."""
         likely, masks = select(raw, self.classes), select(raw, self.masks)
         fit = isinstance(likely, Tensor) and isinstance(masks, Tensor) and likely.ndim == 3 and masks.ndim == 4
         if not fit or likely.shape[:2] != masks.shape[:2]:
@@ -95,7 +95,7 @@ def _map(raw: Any, place: str | int | None) -> Tensor:
 
 
 def _looked_for(raw: Any) -> Any:
-    """The map in what is usually returned: itself, "logits", "out", the first of a list."""
+    """Returns the map in what is usually returned: itself, "logits", "out", the first of a list."""
     if isinstance(raw, Tensor):
         return raw
     for name in ("logits", "out", "heatmaps"):

@@ -95,7 +95,7 @@ class Step(Protocol):
         ...
 
     def kernel(self) -> tuple[int, ...]:
-        """Of a convolution: height and width; (1, 1) for other linear layers."""
+        """Height and width of a convolution's kernel; (1, 1) for other linear layers."""
         ...
 
 
@@ -108,7 +108,7 @@ def read(step: Step | None, scores: Tensor) -> Ending:
 
 
 def applied(outputs: Outputs, found: Ending | None, named: bool) -> Outputs:
-    """The outputs with what is known of them; ``named`` where each score has a class name."""
+    """Returns the outputs with what is known of them; ``named`` where each score has a class name."""
     other = found is None or found.count != outputs.scores.shape[2]  # a network may have several answers
     if found is None or other or outputs.boxes is not None or outputs.activated or outputs.scores.shape[1] != 1:
         return outputs
@@ -144,7 +144,7 @@ def _read(node: Step | None, scores: Tensor) -> Ending:
 
 
 def _back(node: Step | None) -> Step | None:
-    """The operation that the values come from."""
+    """Returns the operation that the values come from."""
     while node is not None:
         if node.name in SAME:
             node = node.sources[0] if node.sources else None
@@ -158,7 +158,7 @@ def _back(node: Step | None) -> Step | None:
 
 
 def _is_length(node: Step) -> bool:
-    """Whether it is the length of a vector, kept away from 0."""
+    """Says whether it is the length of a vector, kept away from 0."""
     steps = 0
     while (
         node.name in SAME | {"clamp_min", "clamp", "clamp_min_", "hardtanh", "add", "sqrt", "maximum"} and node.sources
@@ -170,7 +170,7 @@ def _is_length(node: Step) -> bool:
 
 
 def _of_linear(node: Step) -> Ending:
-    """A classifier, or a projection into a space that several networks share."""
+    """Returns a classifier, or a projection into a space that several networks share."""
     names = list(node.weights())
     for source in node.sources:  # a weight that was turned or cast before it came here
         names += _turned(source)
@@ -187,7 +187,7 @@ def _turned(node: Step) -> list[str]:
 
 
 def _of_pool(node: Step) -> Ending:
-    """A mean over positions: of class scores (a 1 x 1 convolution), or of features."""
+    """Returns a mean over positions: of class scores (a 1 x 1 convolution), or of features."""
     below: Step | None = node
     bent = False
     while below is not None and (
@@ -209,5 +209,5 @@ def _bounded(scores: Tensor) -> bool:
 
 
 def likely(scores: Tensor) -> bool:
-    """Whether every row looks like probabilities that exclude each other."""
+    """Says whether every row looks like probabilities that exclude each other."""
     return _bounded(scores) and bool(((scores.float().sum(1) - 1).abs() < 4e-3).all())

@@ -31,14 +31,14 @@ def check_backend(backend: str) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a path has the ending of a model file, or of weights."""
+    """Says whether a path has the ending of a model file, or of weights."""
     return path.suffix.lower() in _WEIGHTS or bool(_readers(path))
 
 
 def opened(
     path: Path, backend: str = "auto", forward_kwargs: Mapping[str, Any] | None = None, trust: bool = False
 ) -> Model:
-    """The model in a file.
+    """Returns the model in a file.
 
     Args:
         path: the file.
@@ -88,7 +88,7 @@ def _chosen(path: Path, backend: str, readers: Mapping[str, Backend]) -> Backend
 
 
 def described(model: ExportedModel) -> ExportedModel:
-    """The model with what its file says about pictures and classes, unless it has them already."""
+    """Returns the model with what its file says about pictures and classes, unless it has them already."""
     if model.preprocessing is not None or model.labels is not None:
         return model
     metadata = model.engine.metadata

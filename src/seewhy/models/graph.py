@@ -27,7 +27,7 @@ class Size:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An operation.
+    """An operation of a graph.
 
     Attributes:
         name: what people call it.
@@ -93,7 +93,7 @@ class Graph:
         return self.after(self.inputs)
 
     def after(self, keys: Iterable[str]) -> set[str]:
-        """The tensors whose values depend on those of any of ``keys``, with these; a shape does not."""
+        """Returns the tensors whose values depend on those of any of ``keys``, with these; a shape does not."""
         found = set(keys)
         for node in self.nodes:
             if node.op not in _SHAPES and any(key in found for key in node.inputs):
@@ -101,7 +101,7 @@ class Graph:
         return found
 
     def before(self, keys: Iterable[str], stop: Iterable[str] = ()) -> set[str]:
-        """The tensors on which any of ``keys`` depends, with these; not further than ``stop``."""
+        """Returns the tensors on which any of ``keys`` depends, with these; not further than ``stop``."""
         found, end = set(keys), set(stop)
         for node in reversed(self.nodes):
             if any(key in found and key not in end for key in node.outputs):
@@ -142,7 +142,7 @@ class Graph:
         return above
 
     def mixes(self, node: Node) -> bool:
-        """Whether an operation multiplies two things that both depend on the picture, as attention does."""
+        """Says whether an operation multiplies two things that both depend on the picture, as attention does."""
         if node.op in _ATTENTION:
             return True
         if node.op not in ("MatMul", "Einsum"):

@@ -54,7 +54,7 @@ class DenseBoxes:
             raise InvalidInput(f"form must be one of {', '.join(FORMS)}, got {self.form!r}.")
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shapes are others."""
         scores, boxes = pair_at(raw, self.scores, self.boxes, 4)
         boxes = corners(boxes, self.form)
         return Outputs(
@@ -89,7 +89,7 @@ class DETR:
         check_size(self.size)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shapes are others."""
         named = self.scores if self.scores is not None else "pred_logits" if _has(raw, "pred_logits") else "logits"
         scores, boxes = pair_at(raw, named, self.boxes, 4)
         likely = likely_scores(scores, self.activation_fn, None)
@@ -116,7 +116,7 @@ class RTDETR:
         check_size(self.size)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
         found = tensor_at(raw, self.output)
         if found.shape[2] < 5:
             raise BadOutput(f"RT-DETR's output has shape (N, Q, 4 + K), got {tuple(found.shape)}.")
@@ -167,7 +167,7 @@ class SSD:
         check_choice("order", self.order, ("yxhw", "xywh"))
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shapes are others."""
         scores, codes = pair_at(raw, self.scores, self.boxes, 4)
         if codes.shape[1] != len(self.anchors):
             raise BadOutput(f"There are {len(self.anchors)} anchors, but encodings of {codes.shape[1]} boxes.")
@@ -215,7 +215,7 @@ class NanoDet:
         check_size(self.size)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shapes are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shapes are others."""
         width = 4 * (self.reg_max + 1)
         if isinstance(raw, Tensor | np.ndarray) and raw.ndim == 3 and raw.shape[2] > width:
             raw = {self.scores: raw[..., :-width], self.boxes: raw[..., -width:]}

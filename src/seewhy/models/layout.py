@@ -52,7 +52,7 @@ class Layout:
         return output.permute(0, 3, 1, 2) if self.kind == "last" else output
 
     def to_output(self, maps: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """The layer's output from maps (R, C, h, w) and the tokens (R, prefix, C) that stand before them."""
+        """Returns the layer's output from maps (R, C, h, w) and the tokens (R, prefix, C) that stand before them."""
         if self.kind == "tokens":
             rows = maps.flatten(2).transpose(1, 2)
             return rows if prefix is None else torch.cat([prefix.to(rows.dtype), rows], 1)
@@ -89,7 +89,7 @@ class Seen:
 
     @property
     def channels(self) -> int:
-        """Of a map."""
+        """How many channels a map has."""
         return self.shape[3] if self.last else self.shape[1]
 
 

@@ -65,7 +65,7 @@ def load(
     changes: Mapping[str, Any] | None = None, backend: str = "auto", texts: Texts | None = None, tokenizer: Any = None,
     head: str | None = None,
 ) -> Model:  # fmt: skip
-    """A model that can be explained.
+    """Returns a model that can be explained.
 
     Args:
         spec: "timm:NAME", "torchvision:NAME", "hf:FOLDER" (Hugging Face), "package.module:factory", a model file
@@ -132,7 +132,7 @@ def load(
 
 
 def _with_head(model: Model, head: str, output: Selector) -> Model:
-    """The model with the reader of a named head."""
+    """Returns the model with the reader of a named head."""
     if output is not None:
         raise InvalidInput("head and output are two ways to say how boxes are read: pass one of them.")
     own = getattr(model, "preprocessing", None)
@@ -148,7 +148,7 @@ _NOT_FOR = {
 
 
 def _with(model: Model, about: Mapping[str, Any]) -> Model:
-    """The model with what the caller says about it; the caller's own object stays as it is.
+    """Returns the model with what the caller says about it; the caller's own object stays as it is.
 
     Args:
         model: one of seewhy's, or somebody's own, which may have ``preprocessing`` and ``labels``.
@@ -181,7 +181,7 @@ def _with(model: Model, about: Mapping[str, Any]) -> Model:
 
 
 def _reading(model: Model, tokenizer: Any, texts: Texts | None) -> Model:
-    """The model with its tokenizer, and with texts as classes."""
+    """Returns the model with its tokenizer, and with texts as classes."""
     if isinstance(model, TorchModel) and isinstance(model.network, Towers) and tokenizer is not None:
         model = replace(model, network=model.network.with_tokenizer(tokenizer))
     return model if texts is None else with_texts(model, texts)
@@ -342,12 +342,12 @@ def _factory(module: str, name: str) -> Any:
 
 
 def _is_late(spec: Any, checkpoint: str | Path) -> bool:
-    """Whether who reads a checkpoint is known only when the network is there: a cell's is read by MindSpore."""
+    """Says whether who reads a checkpoint is known only when the network is there: a cell's is read by MindSpore."""
     return is_cell(spec) or (Path(checkpoint).suffix == ".ckpt" and isinstance(spec, str))
 
 
 def _late(model: Model, checkpoint: Path, trust: bool) -> dict[str, Tensor] | None:
-    """The weights; None where they are in the network already."""
+    """Returns the weights; None where they are in the network already."""
     if not isinstance(model, MindSporeModel):
         return checkpoints.read(checkpoint, trust)
     model.with_weights(checkpoint)

@@ -28,7 +28,7 @@ HEADS = ("detr", "endtoend", "nanodet", "rtdetr", "ssd", *(name for name in _MAK
 
 
 def named_head(name: str, title: str, size: Size | None, classes: int | None) -> Any:
-    """The reader of a head.
+    """Returns the reader of a head.
 
     Args:
         name: one of `HEADS`.

@@ -72,20 +72,20 @@ def apart(maps: Tensor, cells: list[tuple[int, int]]) -> bool:
 
 
 def _centred(table: Tensor) -> Tensor:
-    """The logarithm without the means of its rows and columns."""
+    """Returns the logarithm without the means of its rows and columns."""
     logs = table.log()
     logs = logs - logs.mean(1, keepdim=True)
     return logs - logs.mean(0, keepdim=True)
 
 
 def _near(moved: Tensor, cell: tuple[int, int]) -> bool:
-    """Whether what moved (h, w) most lies at a cell or beside it."""
+    """Says whether what moved (h, w) most lies at a cell or beside it."""
     i, j = divmod(int(moved.argmax()), moved.shape[1])
     return abs(i - cell[0]) <= 1 and abs(j - cell[1]) <= 1
 
 
 def _upright(table: Tensor, cells: list[tuple[int, int]], grid: tuple[int, int]) -> bool:
-    """Whether changes moved their own places more than those that they have in a mirrored or turned grid."""
+    """Says whether changes moved their own places more than those that they have in a mirrored or turned grid."""
     h, w = grid
     turned: set[tuple[tuple[int, int], ...]] = set()
     for across in (False, True):
@@ -104,14 +104,14 @@ def _upright(table: Tensor, cells: list[tuple[int, int]], grid: tuple[int, int])
 
 
 def alike(moved: Tensor) -> bool:
-    """Whether changes at different places move a row of vectors (P, L) in the same way, or not at all."""
+    """Says whether changes at different places move a row of vectors (P, L) in the same way, or not at all."""
     shapes = torch.nn.functional.normalize(moved.double(), dim=1)
     pairs = (shapes @ shapes.T)[~torch.eye(len(shapes), dtype=torch.bool, device=shapes.device)]
     return not bool(moved.any()) or (len(pairs) > 0 and float(pairs.mean()) > _SAME)
 
 
 def answers(raw: Any, scores: Tensor, channels: int) -> bool:
-    """Whether each change of one channel of a map moved the score of one class and no other.
+    """Says whether each change of one channel of a map moved the score of one class and no other.
 
     Args:
         raw: what the network returned for (1 + changes) rows, of which the first is unchanged.
@@ -124,7 +124,7 @@ def answers(raw: Any, scores: Tensor, channels: int) -> bool:
 
 
 def _one_each(scores: Tensor) -> bool:
-    """Whether each change moved the score of one class alone.
+    """Says whether each change moved the score of one class alone.
 
     Args:
         scores: (1 + changes, positions, K). Probabilities that sum to 1 move together: there the proportions between

@@ -54,7 +54,7 @@ def to_outputs(raw: Any, n: int, selector: Selector = None, labels: Sequence[str
 
 
 def _with_places(outputs: Outputs) -> Outputs:
-    """Without the candidates whose boxes are NaN or infinite: their boxes have no area and their scores say nothing."""
+    """Silences candidates whose boxes are NaN or infinite: their boxes get no area and their scores say nothing."""
     assert outputs.boxes is not None
     lost = ~torch.isfinite(outputs.boxes).all(-1)
     if not bool(lost.any()):
@@ -101,7 +101,7 @@ def select(raw: Any, selector: Selector) -> Any:
 
 
 def maps_in(raw: Any) -> list[Tensor]:
-    """The tensors of four dimensions in what a network returned."""
+    """Returns the tensors of four dimensions in what a network returned."""
     if isinstance(raw, Tensor):
         return [raw] if raw.ndim == 4 and raw.dtype.is_floating_point else []
     if isinstance(raw, Outputs):

@@ -48,7 +48,7 @@ def locate(
     network: nn.Module, inputs: Tensor, length: int, seen: list[Seen], run: Callable[[Tensor], Any],
     passes: Passes,
 ) -> Layout:  # fmt: skip
-    """The layout of tokens of this length, found by changing cells of the first picture.
+    """Returns the layout of tokens of this length, found by changing cells of the first picture.
 
     Args:
         network: the module.
@@ -90,7 +90,7 @@ def stay(
     network: nn.Module, image: Tensor, layout: Layout, source: Seen, layer: Seen, run: Callable[[Tensor], Any],
     passes: Passes,
 ) -> bool:  # fmt: skip
-    """Whether a change of one token of ``source`` moves the same token of ``layer`` most.
+    """Says whether a change of one token of ``source`` moves the same token of ``layer`` most.
 
     Where everything moves everything it is enough that it moves more than nearly all others. Tokens may be sorted in
     between, by windows for example.
@@ -153,7 +153,7 @@ def _seen(network: nn.Module, one: Seen, rows: int, hook: Callable[[Tensor], Ten
 
 
 def _layout(search: _Search, length: int, before: list[Seen], inputs: Tensor) -> Layout | None:
-    """The layout that stood the test, or None."""
+    """Returns the layout that stood the test, or None."""
     maps = [s for s in before if s.kind == "map"]
     tries = candidates(length, maps, inputs)[:_TRIES]
     for prefix, grid in tries:
@@ -186,7 +186,7 @@ def candidates(length: int, maps: list[Seen], inputs: Tensor) -> list[tuple[int,
 
 
 def _finer(grid: tuple[int, int], seen: list[Seen], inputs: Tensor) -> tuple[int, int] | None:
-    """The finest grid of tokens before of which this one can have come by taking every n-th position."""
+    """Returns the finest grid of tokens before of which this one can have come by taking every n-th position."""
     lengths = {s.shape[1] for s in seen if s.kind in ("tokens", "enters")}
     before = [g for length in lengths for prefix, g in candidates(length, [], inputs) if prefix == 0]
     steps = [
@@ -207,7 +207,7 @@ class _Search:
     still: bool = True  # whether every change so far moved nothing, or all tokens alike
 
     def holds(self, prefix: int, grid: tuple[int, int], source: Seen | None) -> bool:
-        """Whether each change moves the token that stands for its place most; see `_each_most`.
+        """Says whether each change moves the token that stands for its place most; see `_each_most`.
 
         Where tokens have spoken to each other some may move much whatever is changed: then what counts is by how much
         a token moves beside what it does under the other changes.
@@ -217,7 +217,7 @@ class _Search:
         return _each_most(moved, [prefix + i * grid[1] + j for i, j in cells])
 
     def is_step(self, grid: tuple[int, int], finer: tuple[int, int]) -> bool:
-        """Whether a change of the finer cell that each token came of moves that token most."""
+        """Says whether a change of the finer cell that each token came of moves that token most."""
         step = -(-finer[0] // grid[0])
         cells = probes(grid)
         found = self._moved(finer, [(step * i, step * j) for i, j in cells], None)
@@ -283,7 +283,7 @@ def _most(moved: Tensor) -> list[int]:
 
 
 def _changing(source: Seen, cells: list[tuple[int, int]]) -> Callable[..., Tensor]:
-    """A hook that changes one position of a map in each row but the first."""
+    """Returns a hook that changes one position of a map in each row but the first."""
 
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         copy = output.clone()

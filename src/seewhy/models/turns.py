@@ -80,7 +80,7 @@ class _Turn:
         return Conduct(any(c.keeps for c in each), any(c.draws for c in each))
 
     def _outer(self) -> _Turn | None:
-        """The first turn of this thread for the same networks, if that is another one."""
+        """Returns the first turn of this thread for the same networks, if that is another one."""
         wanted = list(map(id, self.owners))
         own = (t for t in list(_table.held) if t.thread == self.thread and list(map(id, t.owners)) == wanted)
         first = next(own, self)
@@ -104,7 +104,7 @@ class _Turn:
         return not self.alone and self.process is None
 
     def excludes(self, other: _Turn) -> bool:
-        """Whether two threads cannot have these at the same time."""
+        """Says whether two threads cannot have these at the same time."""
         if self.thread == other.thread or self.void or other.void:
             return False
         if None not in (self.process, other.process) and (self.process or other.process):
@@ -133,7 +133,7 @@ class Taking:
         _table.give(self.turn)
 
     def __del__(self) -> None:
-        """Nothing, unless the block was left without its end."""
+        """Gives the turn back where the block was left without its end."""
         if hasattr(self, "turn") and self.turn.thread:  # an interrupt may have come before it had one
             _table.give(self.turn)
 
@@ -187,7 +187,7 @@ class _Table:
         return (held for held in self.held if held.thread != turn.thread and held.excludes(turn))
 
     def _reaches(self, turn: _Turn, thread: int) -> bool:
-        """Whether ``turn`` waits, through others, for what ``thread`` holds."""
+        """Says whether ``turn`` waits, through others, for what ``thread`` holds."""
         seen, open_ = set[int](), [turn]
         while open_:
             for holder in self._holders(open_.pop()):
@@ -208,7 +208,7 @@ _table = _Table()
 
 
 def _forget() -> None:
-    """In a forked child the threads that held turns do not exist."""
+    """Gives all turns back in a forked child, where the threads that held them do not exist."""
     _table.__init__()  # type: ignore[misc]  # the object stays, what it knew goes
 
 
@@ -217,27 +217,27 @@ if hasattr(os, "register_at_fork"):
 
 
 def alone(*owners: Any) -> Taking:
-    """For a block that hooks, records, or changes modes, parameters or settings of the networks."""
+    """Takes the networks for a block that hooks, records, or changes modes, parameters or settings of them."""
     return Taking(_Turn("alone", *owners))
 
 
 def using(*owners: Any) -> Taking:
-    """For a call that only runs the networks, several times; each pass takes its own turn."""
+    """Announces a call that only runs the networks, several times; each pass takes its own turn."""
     return Taking(_Turn("call", *owners))
 
 
 def running(*owners: Any) -> Taking:
-    """For one forward pass."""
+    """Takes the turn of one forward pass."""
     return Taking(_Turn("pass", *owners))
 
 
 def process() -> Taking:
-    """For a block that changes what belongs to the whole process; no pass of another thread runs meanwhile."""
+    """Takes the whole process for a block that changes what belongs to it; no pass of another thread runs meanwhile."""
     return Taking(_Turn("process"))
 
 
 def holds(network: Any = None) -> bool:
-    """Whether this thread has the network to itself; without one, whether it has the process."""
+    """Says whether this thread has the network to itself; without one, whether it has the process."""
     me = threading.get_ident()
     own = [turn for turn in list(_table.held) if turn.thread == me and turn.kind != "pass"]
     if network is None:
@@ -246,7 +246,7 @@ def holds(network: Any = None) -> bool:
 
 
 def busy() -> bool:
-    """Whether others may have to wait for this thread."""
+    """Says whether others may have to wait for this thread."""
     me = threading.get_ident()
     return any(turn.thread == me and not turn.void for turn in list(_table.held))
 

@@ -59,7 +59,7 @@ class YOLOv5:
         _check_yolo(self.size, self.normalised, self.classes)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
         found = tensor_at(raw, self.output)
         if found.shape[2] < 6 or found.shape[1] < found.shape[2]:
             hint = " It looks like YOLOv8's." if found.shape[1] < found.shape[2] else ""
@@ -101,7 +101,7 @@ class YOLOX:
         _check_yolo(self.size, False, self.classes)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
         found = tensor_at(raw, self.output)
         levels = tiles(self.size, self.strides)
         if found.shape[2] < 6 or found.shape[1] != sum(h * w for h, w in levels):
@@ -160,7 +160,7 @@ class YOLOv8:
             raise InvalidInput("Masks need the input's size=(height, width).")
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shape or the values are others."""
         found = tensor_at(raw, self.output)
         if found.shape[1] < 5 or found.shape[2] < found.shape[1]:
             raise BadOutput(f"YOLOv8's output has shape (N, 4 + K, Q), got {tuple(found.shape)}.{_like(found)}")
@@ -260,7 +260,7 @@ class EndToEnd:
             raise InvalidInput(f"columns must name box, score and class, and image if it is there, got {self.columns}.")
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where the shapes or the values are others."""
+        """Returns the network's output as `Outputs`; raises BadOutput where the shapes or the values are others."""
         boxes, scores, labels = self._parts(raw)
         scores = likely_scores(scores, None, None, "Check where the scores are.")
         there = (labels >= 0) & (scores > 0)
@@ -357,7 +357,7 @@ def _upright(boxes: Tensor, angle: Tensor) -> Tensor:
 
 
 def _are_rows(found: Tensor) -> bool:
-    """Whether (N, Q, 6) rows are corners, score and class number, as they are after suppression."""
+    """Says whether (N, Q, 6) rows are corners, score and class number, as they are after suppression."""
     if found.shape[2] != 6 or found.shape[1] < 2:
         return False
     scores, labels = found[..., 4], found[..., 5]
@@ -376,7 +376,7 @@ def _like(found: Tensor) -> str:
 
 
 def _beside(raw: Any) -> list[tuple[int, ...]]:
-    """The shapes of the maps (N, C, h, w) that stand beside the boxes."""
+    """Returns the shapes of the maps (N, C, h, w) that stand beside the boxes."""
     members = list(raw.values()) if isinstance(raw, Mapping) else list(raw) if isinstance(raw, tuple | list) else []
     return [tuple(m.shape) for m in members if isinstance(m, Tensor | np.ndarray) and m.ndim == 4]
 

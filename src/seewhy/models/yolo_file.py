@@ -47,12 +47,12 @@ class YOLOFile:
     strides: tuple[int, ...] = (8, 16, 32)
 
     def __call__(self, raw: Any) -> Outputs:
-        """The network's output as `Outputs`; raises BadOutput where it is none of the heads that are known."""
+        """Returns the network's output as `Outputs`; raises BadOutput where it is none of the heads that are known."""
         found: Outputs = self.chosen(raw)(raw)
         return found
 
     def chosen(self, raw: Any) -> Any:
-        """The reader for what comes out."""
+        """Returns the reader for what comes out."""
         found = raw if isinstance(raw, Tensor | np.ndarray) else select(raw, 0)
         rows, columns = found.shape[1:] if found.ndim == 3 else (0, 0)
         if self.task == "detect" and columns == 6 and (rows <= _KEPT or self.classes > 1):
@@ -66,7 +66,7 @@ class YOLOFile:
 
 
 def reader(metadata: Mapping[str, Any], size: tuple[int, int] | None, classes: int) -> YOLOFile | None:
-    """The reader for a file with boxes, or None for others.
+    """Returns the reader for a file with boxes, or None for others.
 
     Args:
         metadata: of the file.
@@ -107,7 +107,7 @@ def notes(found: YOLOFile | None) -> tuple[str, ...]:
 
 
 def of_script(path: Path) -> dict[str, Any]:
-    """The metadata in a TorchScript file; empty where it has none."""
+    """Returns the metadata in a TorchScript file; empty where it has none."""
     parts = records(path) or {}
     name = next((name for name in parts if name.endswith("extra/config.txt")), None)
     try:

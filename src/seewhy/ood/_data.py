@@ -45,7 +45,7 @@ class Batches:
         self.total = len(dataset) * epochs if hasattr(dataset, "__len__") else None
 
     def walk(self, epoch: int, bar: Bar) -> Iterator[TrainingBatch]:
-        """The batches of one epoch with more than one image.
+        """Returns the batches of one epoch with more than one image.
 
         Raises:
             InvalidInput, InvalidType: there is none, or one has not the form (images, labels).

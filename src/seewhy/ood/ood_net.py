@@ -95,7 +95,7 @@ class OoDNet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.class_vectors)
 
     def forward(self, inputs: Tensor, **further: Any) -> Tensor:
@@ -122,7 +122,7 @@ class OoDNet(nn.Module):
         return self.features_of(TorchModel(self.underlying, forward_kwargs=further), inputs)
 
     def features_of(self, model: TorchModel, inputs: Tensor) -> Tensor:
-        """The same; ``model`` is the classifier with its further arguments for these inputs."""
+        """Returns the same; ``model`` is the classifier with its further arguments for these inputs."""
         model.check(inputs)
         asked = replace(model, output=_answer) if self.asks else model  # its features are no scores
         with alone(model.module), model.opened():
@@ -173,7 +173,7 @@ class OoDNet(nn.Module):
         self, learning_rate: float = 0.1, momentum: float = 0.9, weight_decay: float = 1e-4,
         lr_base_factor: float = 0.1, lr_epoch_denom: int = 30, train_underlying: bool = False,
     ) -> tuple[Optimizer, StepLR]:  # fmt: skip
-        """The optimizer (SGD) and its scheduler for a training loop.
+        """Returns the optimizer (SGD) and its scheduler for a training loop.
 
         Args:
             learning_rate: of the first epochs.
@@ -289,7 +289,7 @@ class OoDNet(nn.Module):
         return features.to(self.class_vectors.dtype, copy=True)  # the network may change them later
 
     def __repr__(self) -> str:
-        """One line."""
+        """Says in one line what it is."""
         return f"OoDNet({type(self.underlying).__name__}, num_classes={self.num_classes})"
 
 
@@ -310,7 +310,7 @@ def _types(*values: Any) -> str:
 
 
 def _promised(network: nn.Module) -> int | None:
-    """The number of features of a classifier that can be asked for them."""
+    """Returns the number of features of a classifier that can be asked for them."""
     count: Any = getattr(network, "num_features", None)
     if not isinstance(getattr(network, "output_features", None), bool):
         return None

@@ -190,7 +190,7 @@ def _on_device(job: Job, lane: int) -> Job:
 def _settle(
     tools: Tools, known: dict[str, Any] | None, command: Mapping[str, Any] | None
 ) -> tuple[Tools, dict[str, Any]]:
-    """The tools with the labels that they have in the run, and run.json, new or with what was added.
+    """Returns the tools with the labels that they have in the run, and run.json, new or with what was added.
 
     Raises:
         InvalidInput: the folder has a run of another model, activation or threshold.

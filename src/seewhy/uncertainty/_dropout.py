@@ -55,7 +55,7 @@ class Dropouts(TorchFunctionMode):
 
     @contextmanager
     def drawing(self, samples: Tensor) -> Iterator[None]:
-        """For one forward pass: row r of it belongs to sample ``samples[r]``."""
+        """Draws masks for one forward pass, whose row r belongs to sample ``samples[r]``."""
         self._samples = samples
         host = torch.device("cpu")
         self._generators = {s: torch.Generator(host).manual_seed(self.seeds[s]) for s in samples.unique().tolist()}
@@ -131,7 +131,7 @@ class Trunk:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """For one forward pass: results are kept until ``close`` is called."""
+        """Keeps the results of one forward pass until ``close`` is called."""
         self._kept, self._order, self._open = {}, [], True
         try:
             with self._patched():
@@ -145,7 +145,7 @@ class Trunk:
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
-        """For one forward pass of the same inputs: what was kept is not computed again."""
+        """Uses what was kept in one forward pass of the same inputs, instead of computing it again."""
         self._calls, self._replaying = {}, True
         try:
             with self._patched():
@@ -178,7 +178,7 @@ class Trunk:
         return run
 
     def _keep(self, module: nn.Module, result: Any, before: int) -> None:
-        """In place of the results of the modules inside, which came last."""
+        """Keeps a result in place of those of the modules inside, which came last."""
         while len(self._order) > before:
             self._kept[self._order.pop()].pop()
         self._order.append(module)

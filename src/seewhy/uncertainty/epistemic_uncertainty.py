@@ -187,7 +187,7 @@ class _Draws:
         return self.drawn.view(samples, n, -1), self.plain
 
     def _look(self, start: int, stop: int) -> None:
-        """Without dropout; where it acts behind the features alone, then with it, too."""
+        """Runs the network without dropout, and with it where it acts behind the features alone."""
         images, n = self.inputs[start:stop], len(self.inputs)
         model = at(self.model, torch.arange(start, stop))
         self.dropouts.watch(self.trunk.close)
@@ -226,7 +226,7 @@ class _Draws:
         return outputs
 
     def _decide(self, model: TorchModel, images: Tensor, outputs: Outputs) -> None:
-        """Where dropout acts, and what need not run again."""
+        """Decides where dropout acts, and what need not run again."""
         if not self.dropouts.shapes:
             self._place(outputs)
         first = self.dropouts.shapes[0] if self.dropouts.shapes else self.entered
@@ -308,7 +308,7 @@ def _before_last_linear(
 
 
 def beta_quantile(share: float, mean: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The value below which ``share`` of the Beta distribution with this mean and variance lies, elementwise.
+    """Returns the value below which ``share`` of the Beta distribution with this mean and variance lies, elementwise.
 
     Where the variance is 0 it is the mean. Where it is as large as a mean allows, mean (1 - mean), or larger, all mass
     is at 0 and 1.

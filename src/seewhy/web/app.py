@@ -45,7 +45,7 @@ Short = Annotated[str, Query(max_length=4000)]
 
 
 def application(library: Library, rules: Rules, *, root_path: str = "") -> Any:
-    """The ASGI application.
+    """Returns the ASGI application.
 
     Args:
         library: the runs that are shown.
@@ -215,7 +215,7 @@ def map_file(
     request: Request, run: Key, sample: Short, label: Annotated[int, Query(ge=0, lt=1 << 31)], explainer: Short,
     v: Short, signed: bool = False, fine: bool = False, faint: bool = False,
 ) -> Response:  # fmt: skip
-    """A map as a grey PNG; ``v`` says which part and place it is expected in."""
+    """Returns a map as a grey PNG; ``v`` says which part and place it is expected in."""
     opened = _opened(request, run)  # not as a dependency: that would be one more change of thread a picture
     record = opened.run.sample(sample)
     stored = record.maps.get((label, explainer)) if record else None
@@ -227,7 +227,7 @@ def map_file(
 
 @_files.get("/runs/{run}/thumbnail", response_class=Response)
 def thumbnail_file(request: Request, run: Key, sample: Short, v: Short) -> Response:
-    """A small picture; ``v`` says which part and place it is expected in."""
+    """Returns a small picture; ``v`` says which part and place it is expected in."""
     opened = _opened(request, run)
     record = opened.run.sample(sample)
     if record is None or record.thumbnail is None or v != f"{record.thumbnail[0]}.{record.thumbnail[1].offset}":
@@ -237,7 +237,7 @@ def thumbnail_file(request: Request, run: Key, sample: Short, v: Short) -> Respo
 
 @_files.get("/runs/{run}/picture", response_class=Response)
 def picture_file(request: Request, run: Key, sample: Short, v: Short = "") -> Response:
-    """The original of a sample, at most 1600 pixels wide; the small picture where it is gone or has changed."""
+    """Returns the original of a sample, at most 1600 pixels wide; the small picture where it is gone or has changed."""
     opened = _opened(request, run)
     record = opened.run.sample(sample)
     found = _picture(pictures.large(opened.run, record) if record else None)
@@ -247,19 +247,19 @@ def picture_file(request: Request, run: Key, sample: Short, v: Short = "") -> Re
 
 @_files.get("/runs/{run}/saliency.csv", response_class=Response)
 def saliency_csv(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> Response:
-    """The samples of a page as a table."""
+    """Returns the samples of a page as a table."""
     return _download(csv_of(saliency(opened, query.model_copy(update={"every": True}))), "text/csv", "saliency.csv")
 
 
 @_files.get("/runs/{run}/saliency.png", response_class=Response)
 def saliency_png(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> Response:
-    """The samples of a page as one picture."""
+    """Returns the samples of a page as one picture."""
     return _download(png_of(opened, saliency(opened, query), query), "image/png", "saliency.png")
 
 
 @_files.get("/runs/{run}/saliency.html", response_class=Response)
 def saliency_html(opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> Response:
-    """The samples of a page as one file that needs no server."""
+    """Returns the samples of a page as one file that needs no server."""
     return _download(html_of(opened, query), "text/html", "saliency.html")
 
 
@@ -269,7 +269,7 @@ def _download(data: bytes, media: str, name: str) -> Response:
 
 @_files.get("/static/{version}/{name}", include_in_schema=False)
 def static_file(version: str, name: str) -> Response:
-    """A style sheet or a script: one of a fixed list."""
+    """Returns a style sheet or a script: one of a fixed list."""
     if name not in STATIC or version != asset_version():
         raise HTTPException(404, "There is no such file.")
     return Response(asset(name), media_type=STATIC[name], headers=FOREVER)

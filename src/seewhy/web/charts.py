@@ -102,7 +102,7 @@ def _wrapped(name: str) -> list[str]:
 
 
 def _width(letter: str) -> float:
-    """At most so wide is a letter in the fonts that browsers take."""
+    """Returns the most that a text may be wide in the fonts that browsers take."""
     if letter in "MWm@%" or unicodedata.east_asian_width(letter) in "WF":
         return 10.8
     return 8.8 if letter.isupper() or letter == "w" else 6.9

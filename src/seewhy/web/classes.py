@@ -85,7 +85,7 @@ class ClassesPage:
 
 
 def classes(opened: Opened, query: ClassesQuery) -> ClassesPage:
-    """The page that an address asks for.
+    """Returns the page that an address asks for.
 
     Raises:
         UnknownName: an explainer, metric or order that the run does not have.
@@ -163,7 +163,7 @@ def _has(row: ClassRow, text: str) -> bool:
 
 
 def _order(query: ClassesQuery, other: tuple[str, ...], down: bool) -> Callable[[ClassRow], Any]:
-    """By class number, by name, or by a column; classes without a value come last either way."""
+    """Sorts by class number, by name, or by a column; classes without a value come last either way."""
     sign = -1 if down else 1
     if query.sort == "class":
         return lambda row: sign * row.label

@@ -131,7 +131,7 @@ class CounterfactualPage:
 
 
 def counterfactual(opened: Opened, query: CounterfactualQuery) -> CounterfactualPage:
-    """The page that an address asks for.
+    """Returns the page that an address asks for.
 
     Raises:
         InvalidInput: a filter that cannot be used.
@@ -179,7 +179,7 @@ def _chosen(opened: Opened, query: CounterfactualQuery, hit: Hit) -> Chosen:
 
 
 def _stored(opened: Opened, record: SampleRecord, label: int | None) -> tuple[dict[str, Any] | None, str]:
-    """The tree of a label, or why it cannot be drawn."""
+    """Returns the tree of a label, or why it cannot be drawn."""
     try:
         tree = opened.run.tree(record.sample, label) if label is not None else None
         return (None if tree is None else checked(tree)), ""
@@ -208,7 +208,7 @@ def _view(record: SampleRecord) -> View | None:
 
 
 def _beside(corners: Box) -> Box:
-    """A box x0, y0, x1, y1 as x, y, width, height."""
+    """Returns a box x0, y0, x1, y1 as x, y, width, height."""
     x0, y0, x1, y1 = corners
     return (x0, y0, x1 - x0, y1 - y0)
 
@@ -237,7 +237,7 @@ def _layers(tree: dict[str, Any], root: dict[str, Any] | None, view: View, layer
 
 
 def _covered(windows: list[list[int]], size: list[int]) -> float:
-    """The share of the input that windows cover; they may overlap."""
+    """Returns the share of the input that windows cover; they may overlap."""
     covered = np.zeros(size, dtype=bool)
     for x, y, width, height in windows:
         covered[y : y + height, x : x + width] = True
@@ -263,6 +263,6 @@ def _steps(node: dict[str, Any] | None, size: list[int], view: View, depth: int 
 
 
 def _placed(box: list[float], size: list[int], view: View) -> Box:
-    """A window of the network's input, in pixels of the original."""
+    """Returns a window of the network's input, in pixels of the original."""
     x, y, width, height = box
     return _beside(view.box_to_original((x, y, x + width, y + height), (size[0], size[1])))

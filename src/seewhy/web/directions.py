@@ -11,7 +11,7 @@ _UNSURE = ("uncertainty", "entropy", "mutual_information")
 
 
 def falls(settings: Mapping[str, Any], sort: str, asked: bool | None, metric: str | None = None) -> bool:
-    """Whether the largest value comes first.
+    """Says whether the largest value comes first.
 
     Args:
         settings: of the run.

@@ -61,7 +61,7 @@ def _of(found: MapCard, metrics: list[str]) -> list[Any]:
 
 
 def png_of(opened: Opened, page: SaliencyPage, query: SaliencyQuery) -> bytes:
-    """The samples one below the other: the picture, then a map of each explainer, with names and values."""
+    """Returns the samples one below the other: the picture, then a map of each explainer, with names and values."""
     rows: list[tuple[SampleCard, LabelCard | None]] = []
     for sample in page.samples:
         rows += [(sample, label) for label in sample.labels if label.active] or [(sample, None)]
@@ -151,7 +151,7 @@ def _dashed(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float]) -
 def _drawn(
     picture: Image.Image, values: NDArray[np.float32], scale: Scale, sample: SampleCard, query: SaliencyQuery
 ) -> Image.Image:
-    """As the browser draws it: grey picture, colours over it, what the network did not see dark."""
+    """Draws a map as the browser does: grey picture, colours over it, what the network did not see dark."""
     size = sample.size or (picture.height, picture.width)
     whole = View(original=size, box=sample.box) if sample.box else View.identity(*size)
     levels = pictures.levels(values, scale).astype(np.float32) / 255
@@ -170,7 +170,7 @@ def _drawn(
 
 
 def html_of(opened: Opened, query: SaliencyQuery, sample: str | None = None) -> bytes:
-    """The page, or the card of one sample, with all its pictures, styles and scripts in it."""
+    """Returns the page, or the card of one sample, with all its pictures, styles and scripts in it."""
 
     def inline(url: str) -> pictures.Picture | None:
         kind, _, text = url.partition("?")

@@ -81,7 +81,7 @@ class Opened:
         return found
 
     def once(self, name: str, ask: Any) -> Any:
-        """The answer to a question that is the same until something new is read."""
+        """Returns the answer to a question that is the same until something new is read."""
         version = self.version
         known = self._known.get(name)
         if known is None or known[0] != version:
@@ -126,7 +126,7 @@ class Library:
             return self._places
 
     def opened(self, key: str) -> Opened | None:
-        """The run of a key, with what is new; None where there is none.
+        """Returns the run of a key, with what is new; None where there is none.
 
         Raises:
             InvalidInput: its folder cannot be read.
@@ -167,7 +167,7 @@ def _place(name: str, path: str) -> Place:
 
 
 def _below(root: str, depth: int) -> list[str]:
-    """The folders with a run.json, relative to the root; links to folders are not followed."""
+    """Returns the folders with a run.json, relative to the root; links to folders are not followed."""
     found: list[str] = []
     waiting = [("", 0)]
     while waiting:

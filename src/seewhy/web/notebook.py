@@ -39,7 +39,7 @@ class Shown:
         return out
 
     def _repr_html_(self) -> str:
-        """A frame with the page; its scripts run, but know nothing of what is around it."""
+        """Returns a frame with the page; its scripts run, but know nothing of what is around it."""
         return (
             f'<iframe title="seewhy" sandbox="allow-scripts" srcdoc="{html.escape(self.page)}" '
             f'style="width: 100%; height: {self.height}px; border: 0"></iframe>'
@@ -50,7 +50,7 @@ def show(
     root: str | os.PathLike[str], sample: str | None = None, *, view: str = "", run: str | None = None,
     height: int | None = None,
 ) -> Shown:  # fmt: skip
-    """The saliency page of a run, to be looked at in a notebook.
+    """Returns the saliency page of a run, to be looked at in a notebook.
 
     Args:
         root: a run folder, or a folder with run folders.

@@ -40,24 +40,24 @@ class Picture(NamedTuple):
 
 
 def flat(stored: StoredMap) -> bool:
-    """Whether a map says nothing: one value everywhere, but for rounding."""
+    """Says whether a map says nothing: one value everywhere, but for rounding."""
     return is_flat(stored.row.low, stored.row.high)
 
 
 def levels(values: NDArray[np.float32], shown: Scale) -> NDArray[np.uint8]:
-    """A map (h, w) in 256 steps; a flat one is all 0, or about nothing where it is signed."""
+    """Returns a map (h, w) in 256 steps; a flat one is all 0, or about nothing where it is signed."""
     return np.rint(_scaled(values, shown)).astype(np.uint8)
 
 
 def _scaled(values: NDArray[np.float32], shown: Scale) -> NDArray[np.float32]:
-    """A map in 0..255."""
+    """Returns a map in 0..255."""
     if shown.signed and is_flat(shown.low, shown.high):
         return np.full(values.shape, 128, dtype=np.float32)
     return shown.places(values) * np.float32(255)
 
 
 def grey(values: NDArray[np.float32], shown: Scale, *, fine: bool = False) -> bytes:
-    """A map (h, w) as a grey PNG."""
+    """Returns a map (h, w) as a grey PNG."""
     made = levels(values, shown)
     times = min(15, FINE // max(values.shape)) if fine else 1
     if times > 1:
@@ -78,7 +78,7 @@ def _weights(cells: int, times: int) -> NDArray[np.float32]:
 def map_picture(
     run: Run, sample: str, label: int, explainer: str, *, signed: bool = False, faint: bool = False, fine: bool = False
 ) -> Picture | None:
-    """The picture of a stored map; None where there is none.
+    """Returns the picture of a stored map; None where there is none.
 
     Raises:
         InvalidInput: its pack is damaged.
@@ -96,7 +96,7 @@ def map_picture(
 
 
 def thumbnail(run: Run, sample: str) -> Picture | None:
-    """The stored small picture; None where there is none.
+    """Returns the stored small picture; None where there is none.
 
     Raises:
         InvalidInput: its pack is damaged.

@@ -34,7 +34,7 @@ Inline = Callable[[str], Picture | None]
 
 @cache
 def asset(name: str) -> bytes:
-    """A static file."""
+    """Returns a static file."""
     return (files("seewhy.web") / "static" / name).read_bytes()
 
 
@@ -51,7 +51,7 @@ def render(
     template: str, *, base: str = "", run: RunCard | None = None, query: BaseModel | None = None,
     inline: Inline | None = None, **values: Any,
 ) -> str:  # fmt: skip
-    """A page.
+    """Renders a page.
 
     Args:
         template: its file.
@@ -94,7 +94,7 @@ def _environment() -> Environment:
 
 
 def _style(name: str) -> Markup:
-    """A style sheet, for a page that is one file. The files are ours: nothing in them is escaped."""
+    """Returns a style sheet, for a page that is one file. The files are ours: nothing in them is escaped."""
     return Markup(f"<style>{asset(name).decode()}</style>")
 
 
@@ -127,7 +127,7 @@ def number(value: float | None, missing: str = "no data") -> str:
 
 
 def digits(value: float | None, missing: str = "no data") -> str:
-    """The same with the zeros at the end, so that numbers below each other can be compared."""
+    """Returns the same with the zeros at the end, so that numbers below each other can be compared."""
     plain = number(value, missing)
     return plain if value is None or "e" in plain or value != value else f"{value:#.4g}".rstrip(".")
 
@@ -147,12 +147,12 @@ def span(sides: tuple[float, float]) -> str:
 
 
 def place(value: float) -> str:
-    """A length in a drawing."""
+    """Returns a length in a drawing."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def percent(value: float | None) -> str:
-    """A share in percent; never a rounded 0 % or 100 %."""
+    """Returns a share in percent; never a rounded 0 % or 100 %."""
     if value is None:
         return "no data"
     if 0 < value < 0.001 or 0.999 < value < 1:
@@ -178,7 +178,7 @@ def when(value: float | None) -> str:
 
 
 def time(value: str) -> str:
-    """An ISO time for people."""
+    """Returns an ISO time for people."""
     return value.replace("T", " ")[:16] + " UTC" if value else "unknown"
 
 

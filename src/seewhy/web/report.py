@@ -130,7 +130,7 @@ def _answers(run: Run) -> tuple[Interval | None, list[ClassRow]]:
 
 
 def _judged(run: Run) -> list[dict[str, Any]]:
-    """A table a metric: means with intervals, and what is really better than chance."""
+    """Returns a table a metric: means with intervals, and what is really better than chance."""
     table, found = run.judged(), []
     for m, metric in enumerate(table.metrics):
         best = table.best(metric)

@@ -20,7 +20,7 @@ __all__ = ["FailureLine", "FailuresPage", "RunCard", "RunsPage", "about", "failu
 
 @dataclass(frozen=True, kw_only=True)
 class RunCard:
-    """A run.
+    """What a card on the page of all runs shows of one.
 
     Attributes:
         key: in addresses.
@@ -98,7 +98,7 @@ class FailuresPage:
 
 
 def runs(library: Library, query: RunsQuery) -> RunsPage:
-    """The page that an address asks for."""
+    """Returns the page that an address asks for."""
     cards = [_card(*one) for one in library.each()]
     wanted = query.text.casefold()
     found = [card for card in cards if wanted in card.name.casefold() or wanted in card.model.casefold()]
@@ -148,7 +148,7 @@ def _folder(path: str) -> tuple[float | None, int | None]:
 
 
 def failures(opened: Opened, query: FailuresQuery) -> FailuresPage:
-    """The page that an address asks for."""
+    """Returns the page that an address asks for."""
     version = opened.version
     found = opened.run.failures(offset=(query.page - 1) * query.limit, limit=query.limit)
     address = opened.run.address if (path := disk_path(opened.run.address)) is None else os.path.abspath(path)

@@ -126,7 +126,7 @@ class LabelCard:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleCard:
-    """A sample.
+    """What the saliency page shows of one sample.
 
     Attributes:
         sample: its key.
@@ -212,7 +212,7 @@ class SaliencyPage:
 
 
 def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
-    """The page that an address asks for.
+    """Returns the page that an address asks for.
 
     Raises:
         InvalidInput: a filter that cannot be used.
@@ -236,7 +236,7 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
 
 
 def single(opened: Opened, query: SaliencyQuery, sample: str) -> SaliencyPage:
-    """A page with one sample, found by its key or its name, whatever the filters say.
+    """Returns a page with one sample, found by its key or its name, whatever the filters say.
 
     Raises:
         UnknownName: the run has no such sample, or several of that name.
@@ -257,13 +257,13 @@ def single(opened: Opened, query: SaliencyQuery, sample: str) -> SaliencyPage:
 
 
 def shown(opened: Opened, query: SaliencyQuery) -> list[str]:
-    """The explainers of the run that are shown, in its order."""
+    """Returns the explainers of the run that are shown, in its order."""
     every = opened.run.drawn
     return list(every) if query.explainers is None else [name for name in every if name in query.explainers]
 
 
 def hits(opened: Opened, query: SaliencyQuery) -> Any:
-    """The samples of the page."""
+    """Returns the samples of the page."""
     return opened.run.samples(
         labels=query.labels or None, flags=query.flags or None, text=query.text or None,
         min_probability=query.least, max_probability=query.most, sort=query.sort,
@@ -282,7 +282,7 @@ def frame(record: SampleRecord) -> tuple[int, int] | None:
 
 
 def picture_urls(record: SampleRecord) -> tuple[str, str]:
-    """Of the small and the large picture, below the run's own address; "" where there is none."""
+    """Returns the addresses of the small and the large picture, below the run's own; "" where there is none."""
     if record.thumbnail is None:
         return "", ""
     part, place = record.thumbnail
@@ -345,7 +345,7 @@ def _order(hit: Hit, sort: str) -> list[int]:
 def _label(
     opened: Opened, query: SaliencyQuery, record: SampleRecord, label: int, meets: bool, names: list[str] | None
 ) -> LabelCard:
-    """A label; without names it is not the active one, and has no maps."""
+    """Returns a label; without names it is not the active one, and has no maps."""
     own, unsure = record.labels[label], record.uncertainty.get(label)
     index, box = record.class_of(label), record.detections.get(label)
     return LabelCard(

@@ -92,7 +92,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """A metric.
+    """What the scores page shows of one metric.
 
     Attributes:
         metric: its label.
@@ -187,7 +187,7 @@ class ScoresPage:
 
 
 def scores(opened: Opened, query: ScoresQuery) -> ScoresPage:
-    """The page that an address asks for.
+    """Returns the page that an address asks for.
 
     Raises:
         InvalidInput: weights that are no numbers, are negative, or are not one a metric.
@@ -219,7 +219,7 @@ def _sorts(rows: list[MetricRow]) -> list[tuple[str, str]]:
 
 
 def _order(sort: str, table: Judged, rows: list[MetricRow], weighted: list[Weighted]) -> list[int]:
-    """The numbers of the explainers as they are shown: baselines last, and what has no data after what has."""
+    """Returns the numbers of the explainers as they are shown: baselines last, and what has no data after what has."""
     names = table.explainers
     if sort not in (known := [value for value, _ in _sorts(rows)]):
         raise UnknownName(f"There is no order {sort!r}. {nearest(sort, known)}")
@@ -346,7 +346,7 @@ def _verdict(best: Best) -> Verdict | None:
 
 
 def _ahead(one: Difference, leader: str) -> tuple[float | None, float | None, float | None]:
-    """The difference as the leader's; on the pictures that both have, the other may be ahead."""
+    """Returns the difference as the leader's; on the pictures that both have, the other may be ahead."""
     if one.better == leader:
         return one.difference, _number(one.low), _number(one.high)
     return -one.difference, _number(-one.high), _number(-one.low)

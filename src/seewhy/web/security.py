@@ -50,12 +50,12 @@ class Rules:
 
     @classmethod
     def of(cls, host: str, names: Iterable[str] = ()) -> Rules:
-        """For a server that binds this host: a token is made unless only this machine can reach it."""
+        """Makes the rules for a server that binds this host, with a token unless only this machine can reach it."""
         allowed = {name.lower() for name in names} | ({host.lower()} if host else set())
         return cls(names=frozenset(allowed), token=None if loopback(host) else secrets.token_urlsafe(32))
 
     def host_allowed(self, host: str) -> bool:
-        """Whether the Host header names this server."""
+        """Says whether the Host header names this server."""
         name = _host_name(host)
         if name is None:
             return False
@@ -65,7 +65,7 @@ class Rules:
         return address is not None and (self.token is not None or address.is_loopback)
 
     def knows(self, given: str) -> bool:
-        """Whether a token is the right one."""
+        """Says whether a token is the right one."""
         return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
 
 
@@ -116,7 +116,7 @@ class Guard:
         return site in ("cross-site", "same-site") and mode != "navigate"
 
     def _stranger(self, scope: Scope, headers: Headers) -> Response | None:
-        """None for who knows the token; who brings it in the address gets the cookie and the address without it."""
+        """Answers a request without the token; None for one with it. A token in the address becomes the cookie."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = next((value for name, value in query if name == "token"), None)
         if given is not None and self.rules.knows(given):
@@ -130,7 +130,7 @@ class Guard:
 
 
 def loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that binds this host."""
+    """Says whether only this machine can reach a server that binds this host."""
     address = _address(host)
     return host == "localhost" or (address is not None and address.is_loopback)
 
@@ -143,7 +143,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _host_name(host: str) -> str | None:
-    """The host without its port; None where it is not one."""
+    """Returns the host without its port; None where it is not one."""
     try:
         parts = urlsplit(f"//{host}")
         parts.port  # noqa: B018  # raises for a port that is none
@@ -154,7 +154,7 @@ def _host_name(host: str) -> str | None:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether a page comes from this server."""
+    """Says whether a page comes from this server."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -171,7 +171,7 @@ def _cookie_name(scope: Scope) -> str:
 
 
 def _cookies(headers: Iterable[str], name: str) -> Iterator[str]:
-    """The values under a name. Cookies of other programs may be written in any way and are passed over."""
+    """Returns the values under a name. Cookies of other programs may be written in any way and are passed over."""
     for pair in ";".join(headers).split(";"):
         key, _, value = pair.partition("=")
         if key.strip() == name:
@@ -194,7 +194,7 @@ def _welcome(scope: Scope, query: str, token: str) -> Response:
 
 
 def _path(scope: Scope) -> str:
-    """The path that was asked for, which never begins with two slashes: that would be another host."""
+    """Returns the path that was asked for, which never begins with two slashes: that would be another host."""
     root = scope.get("root_path", "")
     path: str = scope.get("raw_path", b"/").decode("latin-1").partition("?")[0]
     path = path[len(root) :] if root and path.startswith(root) else path

@@ -93,7 +93,7 @@ def export(root: str | os.PathLike[str], out: Path, *, run: str | None = None, v
 
 
 def opened(root: str | os.PathLike[str], run: str | None) -> Opened:
-    """A run of a folder.
+    """Returns a run of a folder.
 
     Raises:
         InvalidInput: there is none of that name, or it is not said which.
@@ -109,7 +109,7 @@ def opened(root: str | os.PathLike[str], run: str | None) -> Opened:
 
 
 def parsed(kind: Any, view: str) -> Any:
-    """A query string, as the server reads it.
+    """Returns a query string, as the server reads it.
 
     Raises:
         InvalidInput: something in it cannot be asked.

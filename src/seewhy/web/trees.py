@@ -15,7 +15,7 @@ MOST = 10_000  # windows, and layers
 
 
 def checked(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree, where everything in it is what the page draws.
+    """Returns the tree, where everything in it is what the page draws.
 
     Raises:
         InvalidInput: it is not.

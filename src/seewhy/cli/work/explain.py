@@ -99,7 +99,7 @@ def _line(picture: Path, found: Any, files: list[Path]) -> str:
 
 
 def _stems(files: list[Path]) -> list[tuple[Path, str]]:
-    """A name for each picture's files; pictures with one name in several folders get a number."""
+    """Returns a name for each picture's files; pictures with one name in several folders get a number."""
     used: dict[str, int] = {}
     named = []
     for picture in files:
@@ -120,7 +120,7 @@ def _check(command: Explain, parameters: dict[str, Any], targets: Any) -> None:
 
 
 def _readable(picture: Path) -> bool:
-    """Whether the file is there; says so where it is not, before a model is waited for."""
+    """Says whether the file is there; says so where it is not, before a model is waited for."""
     try:
         if not picture.is_file():
             read(picture)

@@ -15,7 +15,7 @@ __all__ = ["network", "pictures"]
 
 
 def pictures(command: PictureFlags) -> list[Path]:
-    """The files that are named, and those below the folder."""
+    """Returns the files that are named, and those below the folder."""
     found = list(command.pictures)
     if command.data_root is not None:
         if not command.data_root.is_dir():
@@ -28,7 +28,7 @@ def pictures(command: PictureFlags) -> list[Path]:
 
 
 def network(command: NetworkFlags) -> Any:
-    """The model with its weights, class names and preprocessing."""
+    """Returns the model with its weights, class names and preprocessing."""
     spec, checkpoint = source(command)
     import_from(spec, here())
     return load(

@@ -53,7 +53,7 @@ def run(command: Resume) -> int:
 
 
 def _command(command: Mapping[str, Any], base: str, folder: str) -> tuple[RunCommand, str]:
-    """The command, and as it is typed: what is shown is what is done."""
+    """Returns the command, and as it is typed: what is shown is what is done."""
     given = {name: value for name, value in command.items() if name not in ("cwd", "trust")}
     if strange := sorted(set(given) - _TAKEN):
         raise InvalidInput(f"The command in {folder!r} has {strange[0]!r}, which cannot be resumed.")

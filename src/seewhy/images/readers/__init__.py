@@ -53,7 +53,7 @@ class Reader(Protocol):
     suffixes: ClassVar[tuple[str, ...]]
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """Whether a file is its own, by its name and its first `HEAD` bytes."""
+        """Says whether a file is its own, by its name and its first `HEAD` bytes."""
         ...
 
     def open(self, path: Path, page: Page, most: int) -> Plane:
@@ -72,7 +72,7 @@ class Reader(Protocol):
 
 
 def suffixes() -> tuple[str, ...]:
-    """The endings of the files of all readers, in lower case."""
+    """Returns the endings of the files of all readers, in lower case."""
     return _suffixes(tuple(registry.names("readers")))
 
 
@@ -82,7 +82,7 @@ def _suffixes(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def reader_of(path: Path, *, outside: bool = False) -> Reader | None:
-    """The reader whose file it is; None for files that Pillow is to open.
+    """Returns the reader whose file it is; None for files that Pillow is to open.
 
     Args:
         path: the file, which is there.

@@ -32,7 +32,7 @@ class DICOM:
     suffixes = (".dcm", ".dicom")
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """By the mark of a DICOM file."""
+        """Says whether the file has the mark of DICOM."""
         return head[128:132] == b"DICM"
 
     def open(self, path: Path, page: Page, most: int) -> Plane:

@@ -32,7 +32,7 @@ class NIfTI:
     suffixes = (".nii", ".nii.gz")
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """By the mark in its header, which may be packed."""
+        """Says whether the header, which may be packed, has the mark of NIfTI."""
         if head[:2] == b"\x1f\x8b" and path.name.lower().endswith(".nii.gz"):
             with gzip.open(path) as file:
                 head = file.read(_MARK.stop)

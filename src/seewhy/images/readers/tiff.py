@@ -32,7 +32,7 @@ class TIFF:
     suffixes = (".tif", ".tiff")
 
     def recognises(self, path: Path, head: bytes) -> bool:
-        """By the number of channels of its first page."""
+        """Says whether the first page has so many channels that this reader is needed."""
         return head[:4] in _MARKS and _channels(path, head) > _PILLOW
 
     def open(self, path: Path, page: Page, most: int) -> Plane:

@@ -24,12 +24,12 @@ class Adapter(Protocol):
     """Knows the objects of one library."""
 
     def __call__(self, network: Any) -> Model | None:
-        """The object as a model; None where it is none that this adapter knows."""
+        """Returns the object as a model; None where it is none that this adapter knows."""
         ...
 
 
 def adapted(network: Any) -> Model | None:
-    """The object as a model; None where no adapter knows it.
+    """Returns the object as a model; None where no adapter knows it.
 
     What torch has compiled or spread over devices is asked about first without that: another library may know it.
     """
@@ -40,7 +40,7 @@ def adapted(network: Any) -> Model | None:
 
 
 def unwrapped(network: Any) -> Any:
-    """The object within torch.compile's wrapper, DataParallel and DistributedDataParallel."""
+    """Returns the object within torch.compile's wrapper, DataParallel and DistributedDataParallel."""
     while True:
         made_in = type(network).__module__
         name = "_orig_mod" if made_in.startswith("torch._dynamo") else "module"
@@ -60,7 +60,7 @@ def _known(network: Any, without: str = "") -> Model | None:
 
 
 def as_model(network: Any) -> Model:
-    """A seewhy model for whatever the caller has: a torch module, a callable (N,C,H,W) -> (N,K), or a model.
+    """Returns a seewhy model for whatever the caller has: a torch module, a callable (N,C,H,W) -> (N,K), or a model.
 
     Raises:
         InvalidType: for anything else.

@@ -102,13 +102,13 @@ class ImagesAndTexts(Towers):
 
 
 def _pooled(found: Any) -> Tensor:
-    """The embeddings; before version 5 they came alone."""
+    """Returns the embeddings; before version 5 they came alone."""
     pooled: Tensor = getattr(found, "pooler_output", found)
     return pooled
 
 
 def opened(name: str, pretrained: bool, trust: bool) -> Model:
-    """The network of a folder, or of the hub, with its weights, and the processor that lies beside it.
+    """Returns the network of a folder, or of the hub, with its weights, and the processor that lies beside it.
 
     Args:
         name: a folder with config.json, model.safetensors and preprocessor_config.json; or a name on the hub.
@@ -143,7 +143,7 @@ def opened(name: str, pretrained: bool, trust: bool) -> Model:
 
 
 def _architecture(transformers: Any, config: Any, name: str) -> Any:
-    """The class that the configuration names."""
+    """Returns the class that the configuration names."""
     named = (config.architectures or [""])[0]
     found = getattr(transformers, named, None)
     if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
@@ -166,12 +166,12 @@ def _model(network: nn.Module, preprocessing: Preprocessing | None, tokenizer: A
 
 
 def _from_images_alone(network: Any) -> bool:
-    """Whether a detector needs no text beside the image."""
+    """Says whether a detector needs no text beside the image."""
     return getattr(network, "main_input_name", "pixel_values") == "pixel_values"
 
 
 def _names(network: Any) -> tuple[str, ...] | None:
-    """The class names of the configuration; None where they are those that stand for missing ones."""
+    """Returns the class names of the configuration; None where they are those that stand for missing ones."""
     known = getattr(network.config, "id2label", None) or {}
     names = tuple(str(known[i]) for i in sorted(known) if isinstance(i, int))
     made_up = all(name == f"LABEL_{i}" for i, name in enumerate(names))
@@ -198,7 +198,7 @@ def _beside(name: str, options: dict[str, Any]) -> Preprocessing | None:
 
 
 def _kept_tokenizer(network: Any) -> Any:
-    """The tokenizer that lies where the network was loaded from, on this machine."""
+    """Returns the tokenizer that lies where the network was loaded from, on this machine."""
     place = getattr(network.config, "_name_or_path", "")
     return _tokenizer(place, {"local_files_only": True}) if place and hasattr(network, "get_text_features") else None
 

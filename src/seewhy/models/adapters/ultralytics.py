@@ -103,7 +103,7 @@ def _model(module: nn.Module, network: Any, task: str) -> TorchModel:
 
 
 def _logits(raw: Any) -> Tensor:
-    """A classifier's scores: where it gives probabilities and logits beside them, the logits."""
+    """Returns a classifier's scores: where it gives probabilities and logits beside them, the logits."""
     found = raw[1] if isinstance(raw, tuple | list) and len(raw) == 2 else raw
     if not isinstance(found, Tensor):
         raise BadOutput(f"A classifier's output is a tensor, or probabilities and logits, got {type(raw).__name__}.")

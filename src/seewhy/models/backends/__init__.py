@@ -28,15 +28,15 @@ class Backend(Protocol):
     suffixes: ClassVar[tuple[str, ...]]
 
     def installed(self) -> bool:
-        """Whether its library is there."""
+        """Says whether its library is there."""
         ...
 
     def holds(self, path: Path) -> bool:
-        """Whether the file holds a network, and not weights only."""
+        """Says whether the file holds a network, and not weights only."""
         ...
 
     def open(self, path: Path, forward_kwargs: Mapping[str, Any], trust: bool) -> Model:
-        """The model in a file.
+        """Returns the model in a file.
 
         Args:
             path: the file, which is there.

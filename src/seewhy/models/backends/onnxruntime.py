@@ -20,11 +20,11 @@ class ONNXRuntime:
     suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
 
     def installed(self) -> bool:
-        """Whether its library is there."""
+        """Says whether its library is there."""
         return find_spec("onnxruntime") is not None
 
     def holds(self, path: Path) -> bool:
-        """Always."""
+        """Returns True: every such file holds a network."""
         return True
 
     def open(self, path: Path, forward_kwargs: Mapping[str, Any], trust: bool) -> Model:

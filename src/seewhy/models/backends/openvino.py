@@ -42,11 +42,11 @@ class OpenVINO:
     suffixes: ClassVar[tuple[str, ...]] = (".xml", ".tflite", ".onnx")
 
     def installed(self) -> bool:
-        """Whether its library is there."""
+        """Says whether its library is there."""
         return find_spec("openvino") is not None
 
     def holds(self, path: Path) -> bool:
-        """Always."""
+        """Returns True: every such file holds a network."""
         return True
 
     def open(self, path: Path, forward_kwargs: Mapping[str, Any], trust: bool) -> Model:

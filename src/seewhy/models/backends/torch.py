@@ -23,11 +23,11 @@ class Torch:
     suffixes: ClassVar[tuple[str, ...]] = (".pt2", ".pt", ".pth", ".torchscript", ".ts")
 
     def installed(self) -> bool:
-        """Always."""
+        """Returns True: seewhy itself needs torch."""
         return True
 
     def holds(self, path: Path) -> bool:
-        """Whether a file is a torch.export archive, or has code in it: others are weights."""
+        """Says whether a file is a torch.export archive, or has code in it: others are weights."""
         if path.suffix.lower() == ".pt2":
             return True
         return any("/code/" in name for name in names(path))

@@ -81,7 +81,7 @@ class _Step:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of its result, with -1 for what is not known."""
+        """Shape of the operation's result, with -1 for what is not known."""
         return tuple(-1 if size is None else size for size in self.shapes(self.key))
 
     @property
@@ -98,7 +98,7 @@ class _Step:
         return [key for key in self.node.inputs if key in self.graph.live and key in self.graph.producer]
 
     def _divides_by_deviation(self) -> bool:
-        """A LayerNorm that is written out: what is divided by is the root of a mean of squares."""
+        """Returns a LayerNorm that is written out: what is divided by is the root of a mean of squares."""
         if len(self._live) < 2:
             return False
         node = self.graph.producer[self._live[1]]
@@ -112,7 +112,7 @@ class _Step:
         return "ReduceMean" in seen and any(op in seen for op in ("Sqrt", "Power", "Pow"))
 
     def weights(self) -> list[str]:
-        """The layer that it is by its own name, and the names of the constants that it takes."""
+        """Returns the layer that it is by its own name, and the names of the constants that it takes."""
         parts = [part for part in re.split(r"[/.]", self.node.name) if part and "::" not in part]
         parts = [part for part in parts if part not in ("__module", self.node.op)]
         own = [".".join([*parts, "weight"])] if parts else []
@@ -126,7 +126,7 @@ class _Step:
         return () if array is None else tuple(array.shape[-2:])
 
     def _constant(self, key: str) -> Any:
-        """A constant, also where its type is changed first."""
+        """Returns a constant, also where its type is changed first."""
         found = self.graph.constant(key)
         while found is None and key in self.graph.producer and self.graph.producer[key].op in _PLAIN:
             key = self.graph.producer[key].inputs[0]

@@ -35,16 +35,16 @@ class CutModel(ExportedModel):
     """A graph that can also be cut at a layer."""
 
     def layers(self) -> list[str]:
-        """The operations on which the picture has an influence."""
+        """Returns the operations on which the picture has an influence."""
         graph = self.engine.graph
         return [node.name for node in graph.nodes if graph.live.intersection(node.outputs)]
 
     def auto_layer(self, inputs: Tensor) -> str:
-        """The layer that "auto" means for these inputs; see `Look.auto_layer`."""
+        """Returns the layer that "auto" means for these inputs; see `Look.auto_layer`."""
         return self.look(inputs).auto_layer()
 
     def active_layer(self, inputs: Tensor) -> str:
-        """The automatic layer of methods that look at activations alone."""
+        """Returns the automatic layer of methods that look at activations alone."""
         return self.look(inputs).active_layer()
 
     def blocks(self, inputs: Tensor) -> GraphBlocks:
@@ -88,14 +88,14 @@ class CutModel(ExportedModel):
         )
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
-        """The rest of the graph from the layer on; see `FeatureModel`."""
+        """Returns the rest of the graph from the layer on; see `FeatureModel`."""
         found: Outputs = self(maps) if features.layer == "" else features.state(features, maps, rows)
         return found
 
     # -------------------------------------------------------------------------------------------------- which layer
 
     def _key(self, layer: str) -> str:
-        """The tensor that a layer's name stands for."""
+        """Returns the tensor that a layer's name stands for."""
         if not isinstance(layer, str):
             raise InvalidType(f"layer is the name of a layer, a string, got {type(layer).__name__}.")
         graph = self.engine.graph
@@ -117,7 +117,7 @@ class CutModel(ExportedModel):
         return Look(self, inputs, looks[size])
 
     def _ends(self) -> tuple[str, ...]:
-        """The tensors that hold the scores; all outputs where the caller picks among them."""
+        """Returns the tensors that hold the scores; all outputs where the caller picks among them."""
         ports = self.engine.outputs
         if isinstance(self.output, str):
             return tuple(port.key for port in ports if port.name == self.output) or tuple(p.key for p in ports)
@@ -134,7 +134,7 @@ class CutModel(ExportedModel):
     def _linear(
         self, key: str, maps: Tensor, layout: Layout, outputs: Outputs, size: tuple[int, ...]
     ) -> PooledLinear | None:
-        """The head, where it is a mean over positions and a linear layer, and gives what the graph gave."""
+        """Returns the head, where it is a mean over positions and a linear layer, and gives what the graph gave."""
         ends = self._ends()
         if callable(self.output) or len(ends) != 1 or layout.prefix or outputs.activated:
             return None
@@ -151,7 +151,7 @@ class CutModel(ExportedModel):
         return head if self.same(again, outputs.classes) else None
 
     def _constant(self, size: tuple[int, ...], key: str) -> Any:
-        """The array that a tensor holds whatever the picture, or None."""
+        """Returns the array that a tensor holds whatever the picture, or None."""
         graph = self.engine.graph
         if key in graph.live:
             return None
@@ -207,7 +207,7 @@ class GraphBlock:
         """There is no shortcut: a graph is run as it is."""
 
     def some(self, rows: Tensor, which: Tensor) -> Outputs:
-        """The outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
+        """Returns the outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
         head, own = self._head
         length = own[0].shape[1]
         weights = spread(self.weightings, which, length - self.weightings.index.shape[1])
@@ -234,7 +234,7 @@ class _Head:
         self.rest: Above | None = None
 
     def __call__(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
-        """The outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
+        """Returns the outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
         if self.rest is None:
             own = self._own(features.maps, torch.arange(len(features.maps)), True)
             anatomy = self.model.look(features.inputs).anatomy

@@ -62,7 +62,7 @@ class Anatomy:
 
     @cached_property
     def _fitting(self) -> list[Seen]:
-        """Whatever has the shape of a map, in the order in which it is made."""
+        """Returns the tensors that have the shape of a map, in the order in which they are made."""
         carrying = set(self.dominators)
         found = []
         for key, node, shape in self.steps:
@@ -92,7 +92,7 @@ class Anatomy:
         return [one for one in self._fitting if not heads(one)]
 
     def _attends(self, key: str) -> bool:
-        """Whether a tensor is what an attention gives, in another order of its dimensions."""
+        """Says whether a tensor is what an attention gives, in another order of its dimensions."""
         node = self.graph.producer[key]
         while node.op in _PASSING and node.inputs[0] in self.graph.producer:
             node = self.graph.producer[node.inputs[0]]
@@ -125,11 +125,11 @@ class Anatomy:
         return list(dict.fromkeys((s[1], s[2]) for s in reversed(sums) if s[1] > 1))
 
     def _adds(self, node: Node) -> bool:
-        """Whether an operation adds two things that both depend on the picture."""
+        """Says whether an operation adds two things that both depend on the picture."""
         return node.op in ("Add", "Sum") and sum(key in self.graph.live for key in node.inputs) > 1
 
     def tokens(self, keys: Iterable[str], stream: tuple[int, int]) -> Iterator[str]:
-        """Those of ``keys`` that hold the stream's tokens."""
+        """Returns those of ``keys`` that hold the stream's tokens."""
         wanted = (self.batch, *stream)
         return (key for key in keys if key in self.sizes and self.sizes[key].shape == wanted)
 
@@ -174,12 +174,12 @@ class Anatomy:
         return False
 
     def before(self, key: str) -> list[Seen]:
-        """The maps that are made before a tensor."""
+        """Returns the maps that are made before a tensor."""
         end = self.graph.place[key]
         return [one for one in self.seen if self.graph.place[one.value] < end]
 
     def first_tokens(self, length: int) -> str:
-        """The first tensor that holds tokens of this length."""
+        """Returns the first tensor that holds tokens of this length."""
         return next(key for key, _, shape in self.steps if len(shape) == 3 and shape[1] == length)
 
 

@@ -73,7 +73,7 @@ class Look:
     # ------------------------------------------------------------------------------------------------- which layer
 
     def auto_layer(self) -> str:
-        """The last map through which everything passes; in a transformer the last tokens that matter.
+        """Returns the last map through which everything passes; in a transformer the last tokens that matter.
 
         Raises:
             NoSpatialOutput: there is none.
@@ -131,7 +131,7 @@ class Look:
         return None
 
     def _tokens_of(self, stream: tuple[int, int]) -> str | None:
-        """The last tensor of a stream's tokens, of which all matter to the scores."""
+        """Returns the last tensor of a stream's tokens, of which all matter to the scores."""
         anatomy = self.anatomy
         first, *others = [*anatomy.tokens(anatomy.dominators, stream)] or [""]
         inner = next(anatomy.tokens(anatomy.attended(stream), stream), None)
@@ -212,7 +212,7 @@ class Look:
     # ------------------------------------------------------------------------------------------- tokens are tried out
 
     def _matters(self, key: str) -> bool:
-        """Whether the scores depend on the picture's tokens in ``key``: several are changed, one at a time."""
+        """Says whether the scores depend on the picture's tokens in ``key``: several are changed, one at a time."""
         known, model = self.known.matters, self.model
         if key not in known:
             assert isinstance(model, FeatureModel)
@@ -268,7 +268,7 @@ class Look:
         self.known.astray[length] = astray(length, key)
 
     def _stand(self, key: str, prefix: int, grid: tuple[int, int], source: Seen | None) -> bool:
-        """Whether each changed place moves the token that stands for it most."""
+        """Says whether each changed place moves the token that stands for it most."""
         cells = probes(grid)
         tokens = self._changed(key, grid, cells, source)
         moved = (tokens[1:] - tokens[:1]).float().norm(dim=2)

@@ -100,16 +100,16 @@ class Engine(Protocol):
 
     @property
     def graph(self) -> Graph:
-        """Its operations."""
+        """The graph's operations."""
         ...
 
     @property
     def digest(self) -> str:
-        """Of the file's contents."""
+        """Returns a digest of the file's contents."""
         ...
 
     def compile(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> Run:
-        """A function of the part of the graph between two sets of tensors.
+        """Returns a function of the part of the graph between two sets of tensors.
 
         Args:
             feeds: tensors that are given, with their shapes (None: any).
@@ -118,11 +118,11 @@ class Engine(Protocol):
         ...
 
     def shape(self, key: str) -> tuple[int | None, ...]:
-        """Of a tensor, as far as it is known without a pass; () where nothing is."""
+        """Returns a tensor's shape, as far as it is known without a pass; () where nothing is."""
         ...
 
     def sizes(self, feeds: Mapping[str, tuple[int, ...]]) -> Mapping[str, Size]:
-        """The shape of every tensor, where it can be found out, for inputs of these shapes."""
+        """Returns the shape of every tensor, where it can be found out, for inputs of these shapes."""
         ...
 
 
@@ -209,7 +209,7 @@ class ExportedModel:
 
     @property
     def channels(self) -> int:
-        """Of the input; 3 where the graph leaves it open."""
+        """How many channels the input has; 3 where the graph leaves it open."""
         shape = self._port.shape
         count = None if shape is None else shape[3] if self._last else shape[1]
         return 3 if count is None else count
@@ -289,7 +289,7 @@ class ExportedModel:
     # ------------------------------------------------------------------------------------------------- what goes in
 
     def _picture(self) -> Port:
-        """The input that takes the pictures."""
+        """Returns the input that takes the pictures."""
         inputs = self.engine.inputs
         if len(inputs) != 1:
             said = ", ".join(map(str, inputs)) or "none"
@@ -312,7 +312,7 @@ class ExportedModel:
         return shape[3] in _COLOURS and shape[1] not in _COLOURS
 
     def _encoded(self, inputs: Tensor) -> Tensor:
-        """The pictures in the graph's own order of dimensions and type."""
+        """Returns the pictures in the graph's own order of dimensions and type."""
         if self._port.dtype == np.uint8:
             inputs = inputs.round().clamp(0, 255)
         return (inputs.permute(0, 2, 3, 1) if self._last else inputs).to(_kind(self._port.dtype))
@@ -327,7 +327,7 @@ class ExportedModel:
         return self._rows(own, fetches, self._step(size))
 
     def _rows(self, own: Mapping[str, Tensor], fetches: Sequence[str], batch: int | None) -> list[Tensor]:
-        """The same in groups of ``batch``."""
+        """Returns the same in groups of ``batch``."""
         run = self._compiled({k: (batch, *v.shape[1:]) for k, v in own.items()}, fetches)
         n = len(next(iter(own.values())))
         step = batch or n
@@ -386,7 +386,7 @@ class ExportedModel:
             raise InputRefused(self._blaming(said)) from error
 
     def _blaming(self, said: str) -> str:
-        """The same, with what is more likely at fault where values of further inputs have several rows."""
+        """Returns the same, with what is more likely at fault where values of further inputs have several rows."""
         shapes = {name: np.shape(value) for name, value in self.forward_kwargs.items()}
         several = [f"{name!r} has {shape[0]} rows" for name, shape in shapes.items() if shape and shape[0] > 1]
         if not several:
@@ -400,12 +400,12 @@ class ExportedModel:
     # ------------------------------------------------------------------------------------------------ what comes out
 
     def same(self, again: Tensor, wanted: Tensor) -> bool:
-        """Whether two ways to the same scores gave the same, as far as the graph's precision allows."""
+        """Says whether two ways to the same scores gave the same, as far as the graph's precision allows."""
         tolerance = _EXACT if self.engine.exact else _ROUNDED
         return bool((again - wanted).abs().amax() <= tolerance * wanted.abs().amax().clamp_min(1e-6))
 
     def _read(self, raw: Sequence[Tensor], n: int) -> Outputs:
-        """The outputs for n pictures."""
+        """Returns the outputs for n pictures."""
         ports = self.engine.outputs
         for port, tensor in zip(ports, raw, strict=True):
             if not callable(self.output) and (tensor.ndim == 0 or len(tensor) != n):
@@ -440,7 +440,7 @@ def _filled_up(found: Sequence[Tensor]) -> Tensor:
 
 
 def _alike(alone: list[Tensor], together: Tensor, share: float) -> bool:
-    """Whether the rows of one tensor are what each image gave, to within a share of the largest value."""
+    """Says whether the rows of one tensor are what each image gave, to within a share of the largest value."""
     if any(one.ndim == 0 or one.shape != (1, *alone[0].shape[1:]) for one in alone):
         return False
     want = torch.cat(alone)

@@ -70,7 +70,7 @@ class ONNXModel(CutModel, ONNXScores):
 
 
 def can_cut() -> bool:
-    """Whether the library that cuts graphs is installed."""
+    """Says whether the library that cuts graphs is installed."""
     return find_spec("onnx") is not None
 
 
@@ -126,7 +126,7 @@ def _session(model: str | bytes, providers: Sequence[str]) -> Any:
 
 
 def _run(session: Any, fed: Sequence[tuple[int, str]], fetches: Sequence[str]) -> Run:
-    """A function of arrays, of which ``fed`` says where each input of the session is."""
+    """Returns a function of arrays, of which ``fed`` says where each input of the session is."""
 
     def run(arrays: Sequence[Any]) -> list[Any]:
         found: list[Any] = session.run(list(fetches), {name: arrays[i] for i, name in fed})
@@ -156,7 +156,7 @@ class _Session:
 
     @property
     def digest(self) -> str:
-        """Of the file and its weights."""
+        """Returns a digest of the file and its weights."""
         return digest([self.path, Path(f"{self.path}.data")])
 
     @property
@@ -238,7 +238,7 @@ class _Engine:
 
     @cached_property
     def digest(self) -> str:
-        """Of the file and all files of weights that it names."""
+        """Returns a digest of the file and of all files of weights that it names."""
         if self.path is None:
             return digest([]) + str(hash(self.model.SerializeToString(deterministic=True)))
         bare = self.onnx.load(str(self.path), load_external_data=False)
@@ -316,7 +316,7 @@ class _Engine:
         return _run(session, given, [f"{key}/out" for key in fetches])
 
     def _part(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str], needed: set[str]) -> Any:
-        """The operations between ``feeds`` and ``fetches`` as a model."""
+        """Returns the operations between ``feeds`` and ``fetches`` as a model."""
         helper, whole = self.onnx.helper, self.model.graph
         used = [n for n in whole.node if needed.intersection(n.output) - set(feeds)]
         ends = [helper.make_node("Identity", [key], [f"{key}/out"]) for key in dict.fromkeys(fetches)]

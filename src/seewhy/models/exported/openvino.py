@@ -66,7 +66,7 @@ class OpenVINOModel(CutModel):
 
 
 def compiled(network: Any) -> FunctionModel:
-    """A compiled model: scores only, in whatever precision it was compiled for."""
+    """Returns a compiled model: scores only, in whatever precision it was compiled for."""
 
     def run(inputs: Tensor) -> Any:
         found = network.create_infer_request().infer([inputs.numpy()])
@@ -77,7 +77,7 @@ def compiled(network: Any) -> FunctionModel:
 
 
 def converted(network: nn.Module, example: Tensor) -> Any:
-    """The graph of a torch network for any number of images of the example's size.
+    """Returns the graph of a torch network for any number of images of the example's size.
 
     The frontend is called itself: ``openvino.convert_model`` would report each conversion to OpenVINO's makers.
     """
@@ -116,7 +116,7 @@ def _library() -> Any:
 
 
 def _read(source: Any) -> Any:
-    """The graph in a file or object."""
+    """Returns the graph in a file or object."""
     ov = _library()
     if isinstance(source, ov.Model):
         return source.clone()
@@ -151,7 +151,7 @@ class _Engine:
 
     @cached_property
     def digest(self) -> str:
-        """Of structure and weights."""
+        """Returns a digest of structure and weights."""
         source = self.settings[0]
         if isinstance(source, str | os.PathLike):
             path = Path(source)
@@ -214,7 +214,7 @@ class _Engine:
         return found
 
     def _part(self, feeds: Mapping[str, tuple[int | None, ...]], fetches: Sequence[str]) -> tuple[Any, list[int]]:
-        """The graph from ``feeds`` to ``fetches``, and which of the feeds it needs, in its order."""
+        """Returns the graph from ``feeds`` to ``fetches``, and which of the feeds it needs, in its order."""
         ov = self.ov
         with self.lock:
             whole = self.model.clone()
@@ -240,7 +240,7 @@ class _Engine:
 
 
 def _fix(ov: Any, model: Any, fixed: Mapping[str, Any]) -> Any:
-    """The model with the values of some inputs written into it."""
+    """Returns the model with the values of some inputs written into it."""
     known = {name: p for p in model.get_parameters() for name in (*p.output(0).get_names(), p.get_friendly_name())}
     for name, value in fixed.items():
         if name not in known:
@@ -259,7 +259,7 @@ def _key(output: Any) -> str:
 
 
 def _port(output: Any, otherwise: str) -> Port:
-    """An input or output; sizes that are left open are None."""
+    """Returns an input or output; sizes that are left open are None."""
     names = sorted(output.get_names(), key=lambda name: (len(name), name))
     shape = output.get_partial_shape()
     sizes = None if shape.rank.is_dynamic else tuple(None if d.is_dynamic else d.get_length() for d in shape)

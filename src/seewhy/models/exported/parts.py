@@ -29,7 +29,7 @@ class Part:
             self.rest, self.anew = frontier(anatomy, keys, ends)
 
     def below(self, inputs: Tensor) -> list[Tensor]:
-        """The tensors and what else is needed, for these images."""
+        """Returns the tensors and what else is needed, for these images."""
         wanted = [key for key in self.rest if key != self.picture]
         found = self.model._run({self.picture: inputs}, [*self.keys, *wanted], self.size)
         own, others = found[: len(self.keys)], found[len(self.keys) :]
@@ -37,7 +37,7 @@ class Part:
         return [*own, *(named[key] for key in self.rest)]
 
     def above(self, own: list[Tensor], rest: list[Tensor]) -> list[Tensor]:
-        """The ends, from the tensors and the rest, row by row."""
+        """Returns the ends, from the tensors and the rest, row by row."""
         feeds = dict(zip(self.keys, own, strict=True)) | dict(zip(self.rest, rest, strict=True))
         return self.model._run(feeds, self.ends, self.size)
 
@@ -51,7 +51,7 @@ class Above:
         self.rest: list[Tensor] = []
 
     def run(self, own: list[Tensor], rows: Tensor) -> Outputs:
-        """The outputs for tensors (R, ...), row r in the place of image ``rows[r]``'s own."""
+        """Returns the outputs for tensors (R, ...), row r in the place of image ``rows[r]``'s own."""
         assert self.part is not None
         return self._scores(self.part, own, rows)
 
@@ -82,7 +82,7 @@ class Above:
         return self.model._read(raw, len(rows))
 
     def _agrees(self, part: Part, images: Tensor, own: list[Tensor], wanted: Outputs) -> bool:
-        """Also with more rows than there are images, so that a number of images that the export fixed is noticed."""
+        """Says whether the part gives what the whole gave, also with more rows than an export may allow."""
         rows = torch.cat([torch.arange(len(images)), torch.zeros(2, dtype=torch.long)])
         try:
             self.rest = part.below(images)[len(self.keys) :] if part.rest else []

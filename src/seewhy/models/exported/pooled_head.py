@@ -55,7 +55,7 @@ class _Walk:
         self.bias: Any = None
 
     def take(self, node: Node, key: str) -> bool:
-        """Whether the operation may be there."""
+        """Says whether the operation may be there."""
         if not self.pooled:
             return self._pool(node)
         if node.op in _SAME or (node.op == "Transpose" and self.weight is None):
@@ -84,7 +84,7 @@ class _Walk:
         return self.pooled
 
     def _axes(self, node: Node, name: str) -> list[int] | None:
-        """From an attribute or the second input."""
+        """Reads the axes from an attribute or the second input."""
         found = node.attributes.get(name)
         if found is None and len(node.inputs) > 1:
             found = self.evaluate(node.inputs[1])

@@ -32,7 +32,7 @@ _MARKS = re.compile(
 
 
 def read(path: Path, trust: bool = False) -> Any:
-    """The program in an archive.
+    """Returns the program in an archive.
 
     Args:
         path: the file (.pt2).

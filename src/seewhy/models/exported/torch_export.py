@@ -28,7 +28,7 @@ __all__ = ["ProgramScores", "as_network"]
 
 
 def as_network(program: Any, path: Path, trust: bool = False) -> Model:
-    """The model in a loaded archive, which was read with ``trust``.
+    """Returns the model in a loaded archive, which was read with ``trust``.
 
     Raises:
         InvalidInput: it was exported in training mode.
@@ -79,7 +79,7 @@ def _check_evaluation(program: Any, path: Path) -> None:
 
 
 def _input(program: Any, path: Path) -> tuple[int | None, ...]:
-    """The shape of the one input; None for sizes that are left open."""
+    """Returns the shape of the one input; None for sizes that are left open."""
     names = program.graph_signature.user_inputs
     found = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
     if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].ndim != 4:
@@ -127,7 +127,7 @@ class _Engine:
 
     @property
     def digest(self) -> str:
-        """Of the file."""
+        """Returns a digest of the file."""
         return digest([self.path])
 
     @property

@@ -105,7 +105,7 @@ class CellModule(nn.Module):
         return as_torch(given[-1]).float(), scores.float()
 
     def __repr__(self) -> str:
-        """One line."""
+        """Says in one line what it is."""
         return f"CellModule({type(self.cell).__name__})"
 
 
@@ -114,7 +114,7 @@ def _through(module: nn.Module, output: Any) -> Any:
 
 
 def differentiable(function: Any) -> Callable[..., Tensor]:
-    """A cell as a function of torch's tensors that torch can differentiate by the first of them; a loss.
+    """Returns a cell as a function of torch's tensors that torch can differentiate by the first of them; a loss.
 
     What it gives an image is averaged, because a loss that is trained on is one number.
     """
@@ -139,5 +139,5 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Of the first argument."""
+        """Returns the gradient of the first argument."""
         return as_torch(ctx.back(to_mindspore(gradients[0]))), None, None

@@ -115,7 +115,7 @@ def pull_back(function: Callable[[Any], tuple[Any, ...]], given: Any) -> tuple[t
 
 
 def tensors(value: Any) -> list[Any]:
-    """The tensors of MindSpore in what an operation or a cell takes or gives, in order."""
+    """Returns the tensors of MindSpore in what an operation or a cell takes or gives, in order."""
     from mindspore import Tensor
 
     if isinstance(value, Tensor):

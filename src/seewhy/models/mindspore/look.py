@@ -48,7 +48,7 @@ class Running(Protocol):
 
     @property
     def cell(self) -> Any:
-        """The cell."""
+        """The cell of this name."""
         ...
 
     def ran(self, inputs: Tensor, *changes: Change) -> Any:
@@ -56,7 +56,7 @@ class Running(Protocol):
         ...
 
     def read(self, raw: Any, n: int) -> Outputs:
-        """The outputs for n pictures in that."""
+        """Returns the outputs for n pictures in that."""
         ...
 
     def scores_in(self, raw: Any) -> Any:
@@ -94,7 +94,7 @@ class Known:
         return self.graph.before(self.graph.outputs) & self.graph.live
 
     def operations(self) -> list[str]:
-        """The kinds of those that make such tensors."""
+        """Returns the kinds of those that make such tensors."""
         live = self.live
         return [node.op for node in self.graph.nodes if live.intersection(node.outputs)]
 
@@ -177,7 +177,7 @@ def record(model: Running, inputs: Tensor) -> Known:
 
 
 def _ends(model: Running, raw: Any, tape: _Tape) -> tuple[str, ...]:
-    """The tensors that hold the scores; all where that cannot be told."""
+    """Returns the tensors that hold the scores; all where that cannot be told."""
     own = tensors(raw)
     ours = as_torch(raw)
     chosen = model.scores_in(ours)
@@ -234,7 +234,7 @@ class Look:
     known: Known
 
     def auto(self) -> Seen:
-        """The last map through which everything passes.
+        """Returns the last map through which everything passes.
 
         Raises:
             NoSpatialOutput: there is none.
@@ -307,7 +307,7 @@ class Look:
         return not self._exchanged(one)
 
     def _exchanged(self, one: Seen) -> bool:
-        """Whether two pictures' scores are exchanged where the layer's outputs for them are."""
+        """Says whether two pictures' scores are exchanged where the layer's outputs for them are."""
         key = (one.name, one.call)
         if key not in self.known.carries:
             image = self.inputs[:1]
@@ -331,6 +331,6 @@ def _maps(output: Tensor, one: Seen) -> Tensor:
 
 
 def _put(one: Seen, maps: Tensor) -> Change:
-    """The layer gives ``maps`` (N, C, h, w)."""
+    """Returns the layer gives ``maps`` (N, C, h, w)."""
     own = to_mindspore(LAST.to_output(maps) if one.last else maps)
     return one.name, one.call, lambda _output: own

@@ -91,7 +91,7 @@ class MindSporeModel:
         return self.read(self.ran(inputs), len(inputs))
 
     def read(self, raw: Any, n: int) -> Outputs:
-        """The outputs for n pictures in what the cell returned, as tensors of torch."""
+        """Returns the outputs for n pictures in what the cell returned, as tensors of torch."""
         return to_outputs(raw, n, self.output, self.labels)
 
     def scores_in(self, raw: Any) -> Any:
@@ -102,7 +102,7 @@ class MindSporeModel:
             return None
 
     def in_torch(self) -> TorchModel:
-        """A module of torch that runs the cell; see `CellModule`."""
+        """Returns a module of torch that runs the cell; see `CellModule`."""
         return TorchModel(CellModule(self.cell), output=self.output, labels=self.labels, title=self.name)
 
     def with_weights(self, path: Path) -> None:
@@ -140,7 +140,7 @@ class MindSporeModel:
     # -------------------------------------------------------------------------------------------------- its layers
 
     def layers(self) -> list[str]:
-        """The names of its cells."""
+        """Returns the names of its cells."""
         return [name for name, _ in self.cell.cells_and_names() if name]
 
     def _part(self, layer: str) -> Any:
@@ -163,11 +163,11 @@ class MindSporeModel:
         return Look(self, inputs, known[key])
 
     def auto_layer(self, inputs: Tensor) -> str:
-        """The last layer with a map through which everything passes; see `Look.auto`."""
+        """Returns the last layer with a map through which everything passes; see `Look.auto`."""
         return self.look(inputs).auto().name
 
     def _place(self, inputs: Tensor, layer: str) -> tuple[str, int, list[str]]:
-        """A layer's name, which of its calls is meant, and what is to be said about that."""
+        """Returns a layer's name, which of its calls is meant, and what is to be said about that."""
         look = self.look(inputs)
         if layer == "auto":
             found = look.auto()
@@ -200,7 +200,7 @@ class MindSporeModel:
         return replace(found, linear=paired(self._linear(found, call), self.labels))
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
-        """The outputs with ``maps`` in the layer's place; see `FeatureModel`.
+        """Returns the outputs with ``maps`` in the layer's place; see `FeatureModel`.
 
         The cell is run as a whole: MindSpore cannot begin in its middle.
         """
@@ -212,7 +212,7 @@ class MindSporeModel:
         return self.read(self.ran(features.inputs[rows], (features.layer, call, lambda _output: own)), len(maps))
 
     def _linear(self, features: Features, call: int) -> PooledLinear | None:
-        """The head, where it is a mean over positions and a linear layer.
+        """Returns the head, where it is a mean over positions and a linear layer.
 
         The matrix is found among the operations. That there is nothing else is tried out: with other maps in the
         layer's place the network must say what the closed form says.
@@ -235,7 +235,7 @@ class MindSporeModel:
         return PooledLinear(weight=weight, bias=None if float(biases[0].abs().amax()) < 1e-6 else biases[0])
 
     def _matrix(self, known: Known, layer: str, call: int, wanted: tuple[int, int]) -> Tensor | None:
-        """The only parameter (K, C) by which something is multiplied after a layer on the way to the scores."""
+        """Returns the only parameter (K, C) by which something is multiplied after a layer on the way to the scores."""
         key = next((one.value for one in known.seen if (one.name, one.call) == (layer, call)), None)
         if key is None:
             return None
@@ -292,7 +292,7 @@ class MindSporeModel:
         )  # fmt: skip
 
     def _linear_of(self, inputs: Tensor, layer: str) -> PooledLinear | None:
-        """The closed form of a head that was recognised before."""
+        """Returns the closed form of a head that was recognised before."""
         known = self.look(inputs).known.linear
         if layer == "" or not any(known.values()):
             return None
@@ -362,7 +362,7 @@ class _Way:
 
 
 def _floating(raw: Any) -> list[Tensor]:
-    """The floating-point tensors in what a cell returned, in order."""
+    """Returns the floating-point tensors in what a cell returned, in order."""
     if isinstance(raw, Tensor):
         return [raw] if raw.dtype.is_floating_point else []
     members = list(raw.values()) if isinstance(raw, dict) else raw if isinstance(raw, tuple | list) else ()
@@ -370,5 +370,5 @@ def _floating(raw: Any) -> list[Tensor]:
 
 
 def _agree(biases: Tensor, scores: Tensor) -> bool:
-    """Whether what a closed form leaves over of the scores is the same for all images."""
+    """Says whether what a closed form leaves over of the scores is the same for all images."""
     return bool((biases - biases[:1]).abs().amax() <= _CLOSE * max(1.0, float(scores.abs().amax())))

@@ -38,7 +38,7 @@ def activations(operations: list[str]) -> Activations:
 
 
 def under(rule: str) -> AbstractContextManager[None]:
-    """For a backward pass: its ReLUs follow the rule."""
+    """Lets the ReLUs of a backward pass follow the rule, for a block."""
 
     def handle(name: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if name not in _BACK:

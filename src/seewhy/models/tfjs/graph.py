@@ -69,7 +69,7 @@ class TFJSGraph(nn.Module):
         self.steps.append((node.name, name, inputs))
 
     def _free(self, name: str) -> str:
-        """An attribute's name that is not taken."""
+        """Returns an attribute's name that is not taken."""
         name = name.replace(".", "_")
         while hasattr(self, name):
             name += "_"
@@ -102,7 +102,7 @@ class TFJSGraph(nn.Module):
 
 
 def read(path: str | Path, outputs: Sequence[str] | None = None) -> TFJSGraph:
-    """The network in a TensorFlow.js graph model.
+    """Returns the network in a TensorFlow.js graph model.
 
     Args:
         path: of ``model.json``; the weight files lie beside it.
@@ -171,13 +171,13 @@ def _value(values: Mapping[str, Any], place: _Place) -> Tensor:
 
 
 def _shape(source: Node) -> tuple[int, ...]:
-    """Of the input; -1 where anything goes, as for the number of images."""
+    """Returns the input's shape; -1 where anything goes, as for the number of images."""
     sides = source.attributes.get("shape", {}).get("shape", {}).get("dim", [])
     return (-1, *(int(side.get("size", -1)) for side in sides[1:]))
 
 
 def _order(nodes: Mapping[str, Node], wanted: Sequence[str]) -> list[Node]:
-    """The nodes that are needed, each after its inputs."""
+    """Returns the nodes that are needed, each after its inputs."""
     done: dict[str, Node] = {}
     waiting = [*reversed(wanted)]
     while waiting:
@@ -211,7 +211,7 @@ _DTYPES = {"float32": torch.float32, "int32": torch.int64, "bool": torch.bool}
 
 
 def _beside(folder: Path, name: str) -> bool:
-    """Whether a file lies in the folder or below it, links followed."""
+    """Says whether a file lies in the folder or below it, links followed."""
     return (folder / name).resolve().is_relative_to(folder.resolve())
 
 

@@ -41,28 +41,28 @@ class Node:
     batched: bool = True
 
     def whole(self, name: str) -> list[int]:
-        """A list of whole numbers."""
+        """Returns a list of whole numbers."""
         return [int(v) for v in self.attributes.get(name, {}).get("list", {}).get("i", [])]
 
     def number(self, name: str, default: float) -> float:
-        """One number."""
+        """Reads one number."""
         return float(self.attributes.get(name, {}).get("f", default))
 
     def flag(self, name: str) -> bool:
-        """Whether it is set."""
+        """Says whether it is set."""
         return bool(self.attributes.get(name, {}).get("b", False))
 
     def text(self, name: str, default: str) -> str:
-        """A string, which GraphDefs keep as base64."""
+        """Returns a string, which GraphDefs keep as base64."""
         found = self.attributes.get(name, {}).get("s")
         return default if found is None else base64.b64decode(found).decode()
 
     def texts(self, name: str) -> list[str]:
-        """A list of strings."""
+        """Returns a list of strings."""
         return [base64.b64decode(s).decode() for s in self.attributes.get(name, {}).get("list", {}).get("s", [])]
 
     def refuse(self, what: str) -> InvalidInput:
-        """The error for something that is not read."""
+        """Returns the error for something that is not read."""
         return InvalidInput(f"Node {self.name!r} of the graph ({self.op}) has {what}, which seewhy does not read.")
 
 
@@ -73,7 +73,7 @@ def static_inputs(node: Node) -> tuple[int, ...]:
 
 
 def operation(node: Node, statics: list[Tensor]) -> nn.Module:
-    """The module that takes the node's other inputs.
+    """Returns the module that takes the node's other inputs.
 
     Raises:
         InvalidInput: a variant of the operation that is not read.
@@ -112,7 +112,7 @@ def _beside(size: int, window: int, stride: int) -> tuple[int, int]:
 
 
 def _margins(x: Tensor, window: list[int], stride: list[int]) -> tuple[int, int, int, int]:
-    """Of images (N, C, h, w), as F.pad takes them."""
+    """Returns the margins of images (N, C, h, w) as F.pad takes them."""
     above, below = _beside(x.shape[2], window[0], stride[0])
     left, right = _beside(x.shape[3], window[1], stride[1])
     return left, right, above, below

@@ -109,11 +109,11 @@ class Look:
         return self.flow().seen
 
     def carries(self, name: str) -> bool:
-        """Whether everything that the scores know of the picture passes through a module's output."""
+        """Says whether everything that the scores know of the picture passes through a module's output."""
         return any(s.carries for s in self.seen() if s.name == name and s.kind != "enters")
 
     def through(self, step: Step) -> bool:
-        """Whether all that the scores know of the picture's tokens passes through a layer.
+        """Says whether all that the scores know of the picture's tokens passes through a layer.
 
         Either all that they know of the picture does; or the layer is given tokens of which that is so, and those of
         the picture have no other way from there, as after the first norm of the last block before a class token is
@@ -147,7 +147,7 @@ class Look:
         return None
 
     def traced(self) -> Trace:
-        """The network's tokens and blocks.
+        """Returns the network's tokens and blocks.
 
         Raises:
             InvalidInput: torch cannot differentiate the network.
@@ -168,7 +168,7 @@ class Look:
         return found
 
     def layout(self, length: int) -> Layout:
-        """Where tokens of this length lie.
+        """Returns where tokens of this length lie.
 
         Raises:
             NoSpatialOutput: not in the picture row by row.
@@ -197,7 +197,7 @@ class Look:
             raise
 
     def auto_layer(self) -> str:
-        """The last layer through which all of the picture's influence passes; of tokens the last that matter.
+        """Returns the last layer through which all of the picture's influence passes; of tokens the last that matter.
 
         Raises:
             NoSpatialOutput: there is none.
@@ -234,7 +234,7 @@ class Look:
         return self.last_map(wanted)
 
     def last_map(self, wanted: Callable[[str], bool]) -> str:
-        """The last map of the picture of a wanted name, or of any.
+        """Returns the last map of the picture of a wanted name, or of any.
 
         Raises:
             NoSpatialOutput: there is none.
@@ -344,11 +344,11 @@ class Look:
         return self._stay(chain[: middle + 1], depth - 1) and self._stay(chain[middle:], depth - 1)
 
     def _inner(self, step: Step) -> bool:
-        """Whether a layer is a part of an attention."""
+        """Says whether a layer is a part of an attention."""
         return step.name.startswith(tuple(f"{name}." for name in self.traced().attention_modules))
 
     def _matter(self, step: Step) -> bool:
-        """Whether the scores depend on the tokens of the picture; their places are known."""
+        """Says whether the scores depend on the tokens of the picture; their places are known."""
         length, prefix = step.shape[0], self.known.tokens[step.shape[0]].prefix
         return int(step.matters[prefix:].sum()) >= _ENOUGH * (length - prefix)
 

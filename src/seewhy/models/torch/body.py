@@ -29,7 +29,7 @@ class Network(Protocol):
         ...
 
     def at(self, rows: Tensor) -> Network:
-        """The network for copies of the images ``rows``."""
+        """Returns the network for copies of the images ``rows``."""
         ...
 
     def run(self, inputs: Tensor) -> Any:
@@ -37,7 +37,7 @@ class Network(Protocol):
         ...
 
     def again(self, inputs: Tensor, rows: Tensor) -> Any:
-        """A pass that is a replay, of copies of the images ``rows``: nothing is copied or counted."""
+        """Returns a pass that is a replay, of copies of the images ``rows``: nothing is copied or counted."""
         ...
 
     def read(self, output: Any, n: int) -> Outputs:

@@ -84,7 +84,7 @@ class _Signature:
 
     @property
     def needed(self) -> list[str]:
-        """Those without a default."""
+        """The arguments without a default."""
         return [p.name for p in self.parameters if p.kind not in _VARIABLE and p.default is inspect.Parameter.empty]
 
     def has(self, kind: Any) -> bool:
@@ -111,7 +111,7 @@ class _Signature:
         return Calling(None if picture in self.names[:1] and not named_only else picture)
 
     def _picture(self, further: frozenset[str]) -> str | None:
-        """The argument that takes the pictures: by its name, the only one that is left, or the first."""
+        """Returns the argument that takes the pictures: by its name, the only one that is left, or the first."""
         left = [name for name in self.names if name not in further]
         needed = [name for name in self.needed if name not in further]
         if PICTURE[0] in left:  # Hugging Face's, whose arguments all have defaults
@@ -125,7 +125,7 @@ class _Signature:
         return rest[0] if rest else None
 
     def _boxed(self, title: str, input_name: str) -> Calling:
-        """A forward that takes a dictionary: one argument, of another name, and not declared as a tensor."""
+        """Returns a forward that takes a dictionary: one argument, of another name, and not declared as a tensor."""
         declared = str(self.parameters[0].annotation) if self.parameters else ""
         if len(self.needed) == 1 and "Tensor" not in declared.partition("[")[0]:
             return Calling(input_name, boxed=True)

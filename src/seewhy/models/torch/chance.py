@@ -31,13 +31,13 @@ class _Model(Protocol):
 
 
 def generators() -> tuple[Any, ...]:
-    """The states of the generators that everybody shares, of Python and numpy."""
+    """Returns the states of the generators that everybody shares, of Python and numpy."""
     name, keys, *rest = np.random.get_state(legacy=True)
     return random.getstate(), (name, np.asarray(keys).tobytes(), *rest)
 
 
 def wavers(network: nn.Module, drawn: bool, known: dict[Any, bool], model: Callable[[], _Model], image: Tensor) -> bool:
-    """Whether two passes of one picture differ; they are made once, where random numbers may have been drawn.
+    """Says whether two passes of one picture differ; they are made once, where random numbers may have been drawn.
 
     Args:
         network: in evaluation mode.

@@ -78,7 +78,7 @@ _known: WeakKeyDictionary[Any, Conduct] = WeakKeyDictionary()  # by class, and b
 
 
 def conduct(owner: Any) -> Conduct:
-    """Of a module with all its parts, or of a callable with all that it can reach; of anything else, that it keeps."""
+    """Reads the code of a module with its parts, or of a callable with all that it can reach."""
     found = Conduct()
     if not isinstance(owner, nn.Module):
         for one in reached(owner, set()):
@@ -141,7 +141,7 @@ def _of_class(kind: type) -> Conduct:
 
 
 def _methods(kind: type | None, name: str) -> Iterator[FunctionType]:
-    """The Python functions behind an attribute of a class and of its bases, torch's left out."""
+    """Returns the Python functions behind an attribute of a class and of its bases, torch's left out."""
     for base in kind.__mro__ if kind else ():
         found = base.__dict__.get(name)
         found = getattr(found, "fget", None) or getattr(found, "__func__", found)
@@ -156,7 +156,7 @@ def _of_function(function: FunctionType) -> Conduct:
 
 
 def _read(function: FunctionType, kind: type | None, seen: set[CodeType]) -> Conduct:
-    """Of a function and of what it calls; names of attributes are looked up in ``kind``."""
+    """Reads the code of a function and of what it calls; names of attributes are looked up in ``kind``."""
     if function.__code__ in seen:
         return Conduct()
     seen.add(function.__code__)
@@ -192,7 +192,7 @@ class _Step(NamedTuple):
 
 
 def _steps(code: CodeType) -> list[_Step]:
-    """The code's instructions; newer Pythons join two steps in one, and have a word of their own for slices."""
+    """Returns the code's instructions; newer Pythons join two steps in one, and have a word of their own for slices."""
     found = []
     for one in dis.get_instructions(code):
         if "_FAST" in one.opname and isinstance(one.argval, tuple):
@@ -209,13 +209,13 @@ def _steps(code: CodeType) -> list[_Step]:
 
 
 def _draws(loaded: _Step, step: _Step) -> bool:
-    """Whether a random function is meant, and no module of the network that has such a name."""
+    """Says whether a random function is meant, and no module of the network that has such a name."""
     named = isinstance(step.on, str) and step.on in _DRAWS
     return named and step.name.startswith(("LOAD", "IMPORT")) and loaded.on != "self"
 
 
 def _changes(code: CodeType, steps: list[_Step], outside: Mapping[str, Any]) -> bool:
-    """Whether something that hangs on an argument or a global is changed in place."""
+    """Says whether something that hangs on an argument or a global is changed in place."""
     borrowed = _borrowed(code, steps)
     for before, step in pairwise(steps):
         if step.name == "LOAD_ATTR" and _in_place(step.on) and _hangs(before, borrowed, outside):
@@ -241,7 +241,7 @@ def _in_place(name: str) -> bool:
 
 
 def _hangs(loaded: _Step, borrowed: set[str], outside: Mapping[str, Any]) -> bool:
-    """Whether what was loaded hangs on another object, so that others may see it."""
+    """Says whether what was loaded hangs on another object, so that others may see it."""
     if loaded.name in ("LOAD_GLOBAL", "LOAD_NAME"):
         return not isinstance(outside.get(loaded.on), ModuleType)
     if loaded.name in ("LOAD_ATTR", "BINARY_SUBSCR", "LOAD_DEREF"):

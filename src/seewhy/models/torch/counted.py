@@ -30,7 +30,7 @@ _SUMS = (torch.sum, Tensor.sum)
 
 
 def counted(passed: Passed, weightings: Weightings, prefix: int) -> list[Outputs]:
-    """The outputs under every weighting of every image (N P rows), some at a time.
+    """Returns the outputs under every weighting of every image (N P rows), some at a time.
 
     Raises:
         Impossible: there are hardly any hidden tokens, or the network cannot be shown fewer tokens.
@@ -112,7 +112,7 @@ class _Counted(Attention):
         return super().__torch_function__(func, types, args, kwargs)
 
     def _added(self, mean: bool, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
-        """A mean or a sum over the tokens (R, K, C), or over those of the picture; None for anything else."""
+        """Returns a mean or a sum over the tokens (R, K, C), or over those of the picture; None for anything else."""
         tokens = args[0]
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         dim = dim[0] if isinstance(dim, list | tuple) and len(dim) == 1 else dim

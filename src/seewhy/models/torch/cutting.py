@@ -49,7 +49,7 @@ class Cut:
         return tuple(self.trunk(inputs)) if self.trunk is not None else ()
 
     def run(self, maps: Tensor, rows: Tensor, rest: tuple[Any, ...]) -> Any:
-        """The network's output if the layer had given ``maps``, row r with the rest of image ``rows[r]``."""
+        """Returns the network's output if the layer had given ``maps``, row r with the rest of image ``rows[r]``."""
         tensors = iter(rest)
         values = [at(len(maps)) if at else _rows(next(tensors), rows) for at in self.batch]
         return pytree.tree_unflatten(list(self.head(maps, *values)), self.spec)
@@ -113,7 +113,7 @@ def _named(network: nn.Module, free: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _node(graph: Graph, layer: str, shape: tuple[int, ...]) -> Node:
-    """The last node that ran inside the module and has its output's shape."""
+    """Returns the last node that ran inside the module and has its output's shape."""
 
     def inside(node: Node) -> bool:
         stack = (node.meta.get("nn_module_stack") or {}).values()
@@ -190,7 +190,7 @@ def _ancestors(nodes: list[Any], stop: Callable[[Node], bool]) -> set[Node]:
 
 
 def _of_batch(node: Node) -> Callable[[int], int]:
-    """A size that was computed from the batch size (for a reshape), as a function of it."""
+    """Returns a size that was computed from the batch size (for a reshape), as a function of it."""
     expression = node.meta["val"].node.expr
     symbols = list(expression.free_symbols)
     if len(symbols) > 1:

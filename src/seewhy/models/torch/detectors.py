@@ -60,7 +60,7 @@ class Candidates(nn.Module):
         return self._read(shown, levels, (images.shape[2], images.shape[3]))
 
     def padding(self, size: tuple[int, int]) -> tuple[str, ...]:
-        """A warning where the maps of an input of this size cover more than the input, because it is padded."""
+        """Returns a warning where the maps of an input of this size cover more than the input, because it is padded."""
         own = self.transform
         if own.fixed_size is not None:
             return ()
@@ -185,7 +185,7 @@ _KINDS = {"RetinaNet": _RetinaNet, "FCOS": _FCOS, "SSD": _SSD, "MaskRCNN": _Mask
 
 
 def adapted(network: nn.Module) -> nn.Module:
-    """A torchvision detector with all its candidates; any other network as it is.
+    """Returns a torchvision detector with all its candidates; any other network as it is.
 
     The same network gives the same answer as long as its parts are the same.
     """
@@ -200,7 +200,7 @@ def adapted(network: nn.Module) -> nn.Module:
 
 
 def detector(network: nn.Module, *, masks: bool = True, mask_side: int = 128) -> Candidates:
-    """A torchvision detector (RetinaNet, FCOS, SSD, Faster, Mask or Keypoint R-CNN) with all its candidates.
+    """Returns a torchvision detector (RetinaNet, FCOS, SSD, Faster, Mask or Keypoint R-CNN) with all its candidates.
 
     `seewhy.load` does this by itself; here it can be chosen what Mask R-CNN gives.
 
@@ -241,7 +241,7 @@ def preprocessing(network: nn.Module) -> Preprocessing | None:
 
 
 def _kind(network: nn.Module) -> type[Candidates] | None:
-    """By the first class of torchvision among the network's own; a forward of its own may do anything."""
+    """Finds the kind by the network's first class of torchvision; one with a forward of its own may do anything."""
     base: Any
     for base in type(network).__mro__:
         if base.__module__.startswith("torchvision.models.detection."):
@@ -262,7 +262,7 @@ def _map_layer(network: nn.Module) -> str | None:
 
 
 def _foreground(logits: Tensor) -> Tensor:
-    """The softmax with class 0, the background, set to 0."""
+    """Returns the softmax with class 0, the background, set to 0."""
     likely = logits.float().softmax(-1)
     return torch.cat([torch.zeros_like(likely[..., :1]), likely[..., 1:]], -1)
 

@@ -78,7 +78,7 @@ def known(network: nn.Module, selector: Any) -> Ending | None:
 
 
 def keep(network: nn.Module, selector: Any, found: Ending) -> None:
-    """Remembers it."""
+    """Remembers the operation."""
     kept = _endings.setdefault(network, {})
     for old in list(kept)[:-8]:
         kept.pop(old, None)

@@ -111,7 +111,7 @@ class _Recorder(TorchDispatchMode):
             self.away = False
 
     def key(self, tensor: Tensor) -> str:
-        """The value that a tensor holds now; "" for one that was not made from the picture."""
+        """Returns the value that a tensor holds now; "" for one that was not made from the picture."""
         return self.values.get(_cell(tensor), "")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,13 +150,13 @@ class _Recorder(TorchDispatchMode):
 
 
 def _name(func: Any) -> str:
-    """Of an operation, without torch's own namespace."""
+    """Returns an operation's name without torch's own namespace."""
     known = isinstance(func, torch._ops.OpOverload)
     return str(func if not known else func._opname if func.namespace == "aten" else func.name())
 
 
 def _turns(func: Any, args: Any, given: Tensor, result: Any) -> bool:
-    """Whether a view of a map, or what is put together of several, has positions elsewhere."""
+    """Says whether a view of a map, or what is put together of several, has positions elsewhere."""
     if given.ndim != 4 or given.shape[2] * given.shape[3] == 1 or not isinstance(result, Tensor):
         return False
     if _name(func) == "cat":
@@ -181,7 +181,7 @@ def _cell(tensor: Tensor) -> Any:
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation changes."""
+    """Returns the tensors that an operation changes."""
     schema = getattr(func, "_schema", None)
     if schema is None or not schema.is_mutable:
         return []
@@ -193,7 +193,7 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
 
 
 def _dice(args: Any) -> Tensor:
-    """The state of the generators from which random numbers are drawn."""
+    """Returns the state of the generators from which random numbers are drawn."""
     device = next((t.device for t in tensors_in(args)), torch.device("cpu"))
     states = [torch.get_rng_state()]
     if device.type == "cuda":
@@ -343,7 +343,7 @@ def _read(recorder: _Recorder, seen: list[tuple[Seen, str]], end: str, strangers
 
 
 def _noting(network: nn.Module, found: list[str]) -> Any:
-    """A hook for modules that are no part of the network, as those in a plain list are.
+    """Returns a hook for modules that are no part of the network, as those in a plain list are.
 
     Raises:
         InvalidInput: one of them is in training mode, in which it would give something else each time.

@@ -56,11 +56,11 @@ class Further(Mapping[str, Any]):
         return "row" in self.ways.values()
 
     def at(self, rows: Tensor) -> Further:
-        """Those of a batch whose row r is row ``rows[r]`` of this one."""
+        """Returns the further inputs of a batch whose row r is row ``rows[r]`` of this one."""
         return Further(self.given, self.ways, self.rows[rows.detach().cpu()])
 
     def of(self, count: int) -> Further:
-        """Those of a batch of ``count`` rows, where that follows from what is known.
+        """Returns the further inputs of a batch of ``count`` rows, where that follows from what is known.
 
         Raises:
             InvalidInput: each image has a row of its own, and which images these are is not known.
@@ -75,11 +75,11 @@ class Further(Mapping[str, Any]):
         return Further(self.given, self.ways, self.rows[:1].expand(count))
 
     def __getitem__(self, name: str) -> Any:
-        """The value for this batch; tensors are copies, which the network may change."""
+        """Returns the value for this batch; tensors are copies, which the network may change."""
         return _walk(self.given[name], self._placed, (name,))
 
     def __iter__(self) -> Iterator[str]:
-        """The names."""
+        """Goes through the names of the further inputs."""
         return iter(self.given)
 
     def __len__(self) -> int:
@@ -123,19 +123,19 @@ def arrange(network: nn.Module, values: Mapping[str, Any], inputs: Tensor, trial
 
 
 def tables(values: Mapping[str, Any], n: int) -> bool:
-    """Whether a value may have one row for each of ``n`` images."""
+    """Says whether a value may have one row for each of ``n`` images."""
     return any(_length(leaf) == n for _, leaf in _leaves(values))
 
 
 def plain(values: Mapping[str, Any], n: int) -> bool:
-    """Whether ``n`` images can be run with the values as they are: none has one row for several images."""
+    """Says whether ``n`` images can be run with the values as they are: none has one row for several images."""
     return n == 1 or all(_length(leaf) != 1 for _, leaf in _leaves(values))
 
 
 def _tried(
     values: Mapping[str, Any], options: Mapping[Path, tuple[Way, ...]], inputs: Tensor, trial: Trial, total: int
 ) -> dict[Path, Way]:
-    """The first way of giving the values to the images that holds for copies of them, too."""
+    """Returns the first way of giving the values to the images that holds for copies of them, too."""
     refused: list[Exception] = []
     held: list[tuple[dict[Path, Way], Tensor]] = []
     tries = [dict(zip(options, chosen, strict=True)) for chosen in islice(product(*options.values()), _MOST)]
@@ -163,7 +163,7 @@ def _tried(
 
 
 def _holds(values: Mapping[str, Any], ways: Mapping[Path, Way], said: Tensor, inputs: Tensor, trial: Trial) -> bool:
-    """Whether the network says the same as ``said`` of copies of two of the images, in another number."""
+    """Says whether the network says the same as ``said`` of copies of two of the images, in another number."""
     n = len(inputs)
     copies = torch.tensor([n - 1, 0, 0] + ([n // 2] if n == 3 else []), device="cpu")
     further = Further(values, ways, torch.arange(n, device="cpu")).at(copies)
@@ -191,7 +191,7 @@ def _astray(values: Mapping[str, Any], n: int) -> InvalidInput:
 
 
 def shapes(values: Mapping[str, Any]) -> str:
-    """The further arguments in words: names and shapes."""
+    """Returns the further arguments in words: names and shapes."""
     said = []
     for path, leaf in _leaves(values):
         if isinstance(leaf, Tensor | np.ndarray):
@@ -247,7 +247,7 @@ def _leaves(values: Mapping[str, Any]) -> list[tuple[Path, Any]]:
 
 
 def _walk(tree: Any, put: Callable[[Path, Any], Any], path: Path) -> Any:
-    """The same tree with ``put`` in the place of each value; a list of numbers or words is one value."""
+    """Returns the same tree with ``put`` in the place of each value; a list of numbers or words is one value."""
     if isinstance(tree, Mapping):
         made = {key: _walk(part, put, (*path, key)) for key, part in tree.items()}
         return made if type(tree) is dict else _like(tree, made)
@@ -258,7 +258,7 @@ def _walk(tree: Any, put: Callable[[Path, Any], Any], path: Path) -> Any:
 
 
 def _like(tree: Any, made: dict[Any, Any]) -> Any:
-    """The kind of mapping that the network was to be given, where it can be made."""
+    """Returns the kind of mapping that the network was to be given, where it can be made."""
     try:
         return type(tree)(made)
     except TypeError:

@@ -91,7 +91,7 @@ class Head:
     _sure: bool = field(default=False, init=False)
 
     def __call__(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
-        """The outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
+        """Returns the outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
         if not self._ready:
             self._prepare(features)
         own = self._own(maps, rows, features.keep)
@@ -214,7 +214,7 @@ class Head:
         return self._same(again, features, rows)
 
     def _same(self, again: Outputs, features: Features, rows: Tensor) -> bool:
-        """Whether these are the outputs of the pass."""
+        """Says whether these are the outputs of the pass."""
         wanted = features.outputs.scores[rows]
         if again.scores.shape != wanted.shape:
             return False

@@ -18,7 +18,7 @@ __all__ = ["levels"]
 
 
 def levels(model: FeatureModel, inputs: Tensor, layers: Sequence[str]) -> tuple[Outputs, list[Tensor]]:
-    """The outputs and (N, C, h, w) of each layer, in the order of ``layers``.
+    """Returns the outputs and (N, C, h, w) of each layer, in the order of ``layers``.
 
     A torch module that several levels share is listed once and gives one map for each time that it runs. A torch
     network is run once, any other model once for each layer.

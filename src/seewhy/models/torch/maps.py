@@ -80,7 +80,7 @@ def is_answer(
     network: nn.Module, image: Tensor, layer: Seen, channels: int, run: Callable[[Tensor], Any],
     scores: Callable[[Any, int], Tensor],
 ) -> bool:  # fmt: skip
-    """Whether each of a map's channels is the score of one class: changed alone, it moves that class and no other.
+    """Says whether each of a map's channels is the score of one class: changed alone, it moves that class and no other.
 
     The classes are those of the scores, or of a map that the network returns.
     """

@@ -126,7 +126,7 @@ class TorchModel:
         return replace(self, forward_kwargs=arrange(self.module, known, inputs, trial, total))
 
     def at(self, rows: Tensor) -> TorchModel:
-        """The model for changed copies of a batch: row r of them belongs to row ``rows[r]`` of that batch."""
+        """Returns the model for changed copies of a batch: row r of them belongs to row ``rows[r]`` of that batch."""
         known = self.forward_kwargs
         return replace(self, forward_kwargs=known.at(rows)) if isinstance(known, Further) and known.ways else self
 
@@ -178,7 +178,7 @@ class TorchModel:
         return [name for name, _ in self.module.named_modules() if name]
 
     def auto_layer(self, inputs: Tensor) -> str:
-        """The layer that "auto" means for these inputs; the first time it costs a forward pass of one image."""
+        """Returns the layer that "auto" means for these inputs; the first time it costs a forward pass of one image."""
         return self._resolve(inputs, "auto")
 
     def features(self, inputs: Tensor, layer: str = "auto") -> Features:
@@ -219,25 +219,25 @@ class TorchModel:
         )
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
-        """The rest of the network from the layer on; see `FeatureModel`."""
+        """Returns the rest of the network from the layer on; see `FeatureModel`."""
         with torch.no_grad():
             return self(maps) if features.layer == "" else features.state(features, maps, rows)
 
     def active_layer(self, inputs: Tensor) -> str:
-        """The automatic layer of methods that look at activations alone: no LayerNorm's output."""
+        """Returns the automatic layer of methods that look at activations alone: no LayerNorm's output."""
         return self._own_layer() or self.look(inputs).active_layer()
 
     def transformer(self, inputs: Tensor) -> TorchTransformer:
-        """The network's blocks and tokens; see `TransformerModel`."""
+        """Returns the network's blocks and tokens; see `TransformerModel`."""
         return transformer(self.bound(inputs) if self._loose else self, inputs)
 
     def read(self, raw: Any, n: int) -> Outputs:
-        """The outputs for n pictures in what the network returned."""
+        """Returns the outputs for n pictures in what the network returned."""
         outputs = to_outputs(raw, n, self.output, self.labels)
         return ending.applied(outputs, endings.known(self.module, self.output), self._named(outputs))
 
     def _named(self, outputs: Outputs) -> bool:
-        """Whether each score has a class name."""
+        """Says whether each score has a class name."""
         return self.labels is not None and len(self.labels) == outputs.num_classes
 
     def gradients(self, inputs: Tensor, pick: Callable[[Outputs], Tensor], layer: str = "auto") -> Gradients:
@@ -370,7 +370,7 @@ class TorchModel:
         return tuple(said)
 
     def detects(self, inputs: Tensor) -> bool:
-        """Whether its outputs have boxes; the first time it costs the pass that `auto_layer` would make."""
+        """Says whether its outputs have boxes; the first time it costs the pass that `auto_layer` would make."""
         if isinstance(self.module, Candidates):
             return True
         look = self.look(inputs)

@@ -16,7 +16,7 @@ _PLAIN = (Tensor, str, bytes, int, float, type(None))
 
 
 def like(network: nn.Module) -> Tensor | None:
-    """A parameter that shows where a network is and in what it computes; None where it has none of numbers."""
+    """Returns a parameter that shows where a network is and in what it computes; None where it has none of numbers."""
     return next((p for p in network.parameters() if p.dtype.is_floating_point), None)
 
 
@@ -51,7 +51,7 @@ def tensors_in(*values: Any) -> list[Tensor]:
 
 
 def modules_of(owner: Any) -> list[nn.Module]:
-    """The module and all its parts, or those that a callable can reach; also what a module hides in a list."""
+    """Returns the module and all its parts, or those that a callable can reach; also what a module hides in a list."""
     found: dict[int, nn.Module] = {}
     waiting = [owner]
     while waiting:
@@ -72,12 +72,12 @@ def hidden(module: nn.Module) -> list[Any]:
 
 
 def trusted(function: Any) -> bool:
-    """Whether the function is of a library that keeps nothing behind its functions."""
+    """Says whether the function is of a library that keeps nothing behind its functions."""
     return (function.__module__ or "").partition(".")[0] in ("torch", "numpy", "math")
 
 
 def codes(code: CodeType) -> Iterator[CodeType]:
-    """The code and that of the functions which it makes."""
+    """Returns the code and that of the functions which it makes."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -93,7 +93,7 @@ def content(cell: Any) -> Any:
 
 
 def reached(one: Any, seen: set[int]) -> Iterator[Any]:
-    """The object, and what can be reached from it by way of functions, containers and seewhy's models."""
+    """Returns the object, and what can be reached from it by way of functions, containers and seewhy's models."""
     if id(one) in seen or isinstance(one, _PLAIN):
         return
     seen.add(id(one))

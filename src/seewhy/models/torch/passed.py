@@ -110,7 +110,7 @@ class Passed:
         return self._put(own, rows) if self.verify() else None
 
     def verify(self) -> bool:
-        """Whether the network says again what it said, when the block gives what it gave; looked at once."""
+        """Says whether the network says again what it said, when the block gives what it gave; looked at once."""
         if not self._sure:
             again = self._put(self.output, torch.arange(len(self.output), device=self.output.device))
             self._sure = again is not None and alike(again.scores, self.outputs.scores, self.output)
@@ -151,7 +151,7 @@ class _Seen:
 
 
 def alike(quick: Tensor, slow: Tensor, kind: Tensor) -> bool:
-    """Whether two ways to the same scores agree, as far as numbers of this type can."""
+    """Says whether two ways to the same scores agree, as far as numbers of this type can."""
     tolerance = 1e-4 if kind.dtype in (torch.float32, torch.float64) else 5e-2
     return quick.shape == slow.shape and bool(
         (quick - slow).abs().amax() <= tolerance * slow.abs().amax().clamp_min(1e-6)

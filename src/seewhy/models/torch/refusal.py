@@ -14,7 +14,7 @@ __all__ = ["refusal"]
 
 
 def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str, Any], error: Exception) -> str:
-    """The message for an error that a network raised.
+    """Returns the message for an error that a network raised.
 
     Args:
         network: the module.
@@ -41,7 +41,7 @@ def _channels(network: nn.Module, channels: int, error: Exception) -> str:
 
 
 def _place(network: nn.Module, error: Exception) -> str:
-    """The layer that raised the error, unless it is the network itself."""
+    """Returns the layer that raised the error, unless it is the network itself."""
     found = _raised(network, error)
     if found is None or not found[0] or (isinstance(found[1], nn.Conv2d) and "channels" in str(error)):
         return ""

@@ -91,7 +91,7 @@ class Recording:
     cloned: bool = False
 
     def serves(self, plan: Plan, inputs: Tensor) -> bool:
-        """Whether it holds what the plan asks for these images, and the pass went as the plan has it."""
+        """Says whether it holds what the plan asks for these images, and the pass went as the plan has it."""
         if len(self.order) != len(plan.order) or any(a is not b for a, b in zip(self.order, plan.order, strict=True)):
             return False
         return (self.n == len(inputs) or not plan.real) and (self.cloned or not plan.cloned)
@@ -181,7 +181,7 @@ class Recorder:
 
 
 def del_from(events: list[_Event], start: int) -> list[_Event]:
-    """The list without what ran inside a module that has finished."""
+    """Returns the list without what ran inside a module that has finished."""
     del events[start:]
     return events
 
@@ -191,7 +191,7 @@ def _versions(value: Any) -> list[int]:
 
 
 def hollow(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape and type, without memory; NaN where its type has that."""
+    """Returns a tensor of the same shape and type, without memory; NaN where its type has that."""
     floats = tensor.dtype.is_floating_point or tensor.dtype.is_complex
     one: Tensor = tensor.new_full((1,) * tensor.ndim, torch.nan if floats else 0)
     return one.expand(tensor.shape)
@@ -266,12 +266,12 @@ class _Watcher(TorchDispatchMode):
 
     @staticmethod
     def of(noted: set[int]) -> frozenset[int]:
-        """The calls among what was noted."""
+        """Returns the calls among what was noted."""
         return frozenset(place for place in noted if place >= 0)
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation changes in place."""
+    """Returns the tensors that an operation changes in place."""
     changed = [(i, a.name) for i, a in enumerate(func._schema.arguments) if a.alias_info and a.alias_info.is_write]
     given = [args[i] if i < len(args) else kwargs.get(name) for i, name in changed]
     return [t for t in pytree.tree_leaves(given) if isinstance(t, Tensor)]
@@ -333,7 +333,7 @@ class _Shown:
         return found if self.watcher is None else self.watcher.give(_PICTURE, found)
 
     def answering(self, module: nn.Module, places: Sequence[int], counts: bool) -> Callable[..., Any]:
-        """The forward of a module that hands back; of the layer (``counts``) the next call gives the maps."""
+        """Returns the forward of a module that hands back; of the layer (``counts``) the next call gives the maps."""
         original, left = module.forward, list(places)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -352,7 +352,7 @@ class _Shown:
     _next: bool = False
 
     def put(self, _module: nn.Module, _args: Any, _output: Any) -> Tensor | None:
-        """A hook of the layer: whatever other hooks made of the maps, they are what it gives."""
+        """Returns a hook of the layer: whatever other hooks made of the maps, they are what it gives."""
         if not self._next:
             return None
         self._next = False
@@ -379,7 +379,7 @@ class _Shown:
         return pytree.tree_map_only(Tensor, lambda t: self._of(t, copy), value)
 
     def _of(self, tensor: Tensor, copy: bool) -> Tensor:
-        """The rows of one tensor."""
+        """Returns the rows of one tensor."""
         n, rows, way = self.recording.n, self.rows, self.plan.way
         empty = tensor.untyped_storage().nbytes() < tensor.numel()  # without memory: nothing looks at it
         if way == "second" and tensor.ndim > 1 and tensor.shape[1] == n:
@@ -431,7 +431,7 @@ def discover(
 
 
 def slim(recording: Recording, plan: Plan, inputs: Tensor) -> Recording:
-    """The recording without the memory of what nothing looks at, for the images (N, C, H, W)."""
+    """Returns the recording without the memory of what nothing looks at, for the images (N, C, H, W)."""
     values = [
         value if place in plan.real else pytree.tree_map_only(Tensor, hollow, value)
         for place, value in enumerate(recording.values)

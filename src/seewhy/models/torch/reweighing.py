@@ -80,7 +80,7 @@ class Weighted:
             yield
 
     def run(self, tokens: Tensor, weights: Tensor, args: Any, kwargs: dict[str, Any]) -> Tensor:
-        """The block's output (R, L, C), without the hooks of the block itself."""
+        """Returns the block's output (R, L, C), without the hooks of the block itself."""
         with self.by(tokens, weights):
             given: Tensor = self.block.forward(tokens * weights.to(tokens), *args, **kwargs)
         return given

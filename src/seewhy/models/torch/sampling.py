@@ -107,7 +107,7 @@ def _hide(stack: ExitStack, body: Body, kept: Tensor) -> None:
 
 
 def _last_tokens(body: Body, inputs: Tensor, *ways: Callable[[ExitStack], None]) -> Tensor | None:
-    """The last block's output (R, L, C), or None where the network raised an error."""
+    """Returns the last block's output (R, L, C), or None where the network raised an error."""
     found: list[Tensor] = []
     try:
         with alone(body.look.network), ExitStack() as stack, torch.no_grad():
@@ -121,7 +121,7 @@ def _last_tokens(body: Body, inputs: Tensor, *ways: Callable[[ExitStack], None])
 
 
 def _removal_is_right(body: Body, image: Tensor, kept: Tensor) -> bool:
-    """The tokens that stay must come out as if the others had been there but out of sight."""
+    """Returns the tokens that stay must come out as if the others had been there but out of sight."""
     short = _last_tokens(body, image, lambda stack: _remove(stack, body, kept))
     whole = _last_tokens(body, image, lambda stack: _hide(stack, body, kept))
     if short is None or whole is None:

@@ -20,15 +20,15 @@ class ScriptModel(TorchModel):
     """A ``torch.jit.ScriptModule`` as a model."""
 
     def layers(self) -> list[str]:
-        """None: torch does not let anybody look into a script."""
+        """Returns no layers: torch does not let anybody look into a script."""
         return []
 
     def detects(self, inputs: Tensor) -> bool:
-        """Whether its outputs have boxes."""
+        """Says whether its outputs have boxes."""
         return callable(self.output) and self(inputs[:1]).boxes is not None
 
     def look(self, inputs: Tensor) -> NoReturn:
-        """Raises NoSpatialOutput."""
+        """Raises NoSpatialOutput: a script has no layers to look at."""
         raise NoSpatialOutput(
             f"{self.name} is TorchScript, which shows no layers. Use a method that looks at none, such as "
             f"{instead('scores')}, or load the network that it was made from."

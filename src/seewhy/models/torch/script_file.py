@@ -34,7 +34,7 @@ _KINDS = re.compile(rf"({_NAMESPACES})::(?!({_REFUSED}|Print)$)\w+")
 
 
 def read(path: Path, trust: bool = False) -> Any:
-    """The script in a file, in evaluation mode.
+    """Returns the script in a file, in evaluation mode.
 
     Args:
         path: the archive.

@@ -86,7 +86,7 @@ class SharedState:
                 raise
 
     def inside(self) -> bool:
-        """Whether anybody is in a block."""
+        """Says whether anybody is in a block."""
         return bool(self.groups)
 
     def _enter(self, visit: _Visit, save: Callable[[], Restore]) -> None:

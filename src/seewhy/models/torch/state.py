@@ -28,7 +28,7 @@ _here = threading.local()  # the networks whose block this thread is in
 
 
 def _forget() -> None:
-    """In a forked child the threads that were inside do not exist."""
+    """Lets go of all networks in a forked child, where the threads that held them do not exist."""
     for state in (_modules, _random, _stance):
         state.__init__()  # type: ignore[misc]  # the object stays, what it knew goes
 

@@ -102,14 +102,14 @@ class Towers(nn.Module):
             self.whole.train(training)
 
     def of(self, embeddings: Tensor | None) -> Towers:
-        """The same parts with other texts as classes, or none."""
+        """Returns the same parts with other texts as classes, or none."""
         made = copy.copy(self)
         made._buffers = dict(self._buffers)
         made.embeddings = self.embeddings[:0, :0] if embeddings is None else embeddings
         return made
 
     def with_tokenizer(self, tokenizer: Any) -> Towers:
-        """The same parts, reading texts with this tokenizer."""
+        """Returns the same parts, reading texts with this tokenizer."""
         made = copy.copy(self)
         made.tokenizer = tokenizer
         return made
@@ -140,7 +140,7 @@ def named(texts: Texts) -> dict[str, list[str]]:
 
 
 def with_texts(model: Model, texts: Texts) -> TorchModel:
-    """A network of images and texts as a classifier whose classes are texts.
+    """Returns a network of images and texts as a classifier whose classes are texts.
 
     Args:
         model: of CLIP's kind, with its tokenizer.
@@ -157,7 +157,7 @@ def with_texts(model: Model, texts: Texts) -> TorchModel:
 
 
 def spoken(model: Model, targets: Any) -> tuple[Model, Any]:
-    """The model and the targets, with every text read.
+    """Returns the model and the targets, with every text read.
 
     A list of class names for a network that has no classes yet makes them its classes.
 

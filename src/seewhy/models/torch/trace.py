@@ -82,7 +82,7 @@ class Trace:
     attention_modules: tuple[str, ...]
 
     def step(self, name: str) -> Step:
-        """The last step of this name."""
+        """Returns the last step of this name."""
         return next(s for s in reversed(self.steps) if s.name == name)
 
 
@@ -217,14 +217,14 @@ def _blocks(calls: list[_Call]) -> list[Block]:
 
 
 def _norms(block: _Call, calls: list[_Call]) -> tuple[str, ...]:
-    """The outermost modules of a block that normalise its own input."""
+    """Returns the outermost modules of a block that normalise its own input."""
     inner = [c for c in calls if c.source is block.source and c.name.startswith(f"{block.name}.")]
     names = [c.name for c in inner if not c.attentions and _normalises(c)]
     return tuple(name for name in names if not any(name.startswith(f"{other}.") for other in names))
 
 
 def _normalises(call: _Call) -> bool:
-    """Whether four times the input gives the same output: anything linear would give four times as much."""
+    """Says whether four times the input gives the same output: anything linear would give four times as much."""
     if call.source.shape != call.output.shape or len(call.given) > 1:
         return False
     with torch.no_grad():

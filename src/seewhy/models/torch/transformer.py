@@ -46,7 +46,7 @@ class TorchTransformer(Body):
         return self.layer_of(self.blocks[-1])
 
     def layer_of(self, block: Block) -> str:
-        """The layer from which a block is run."""
+        """Returns the layer from which a block is run."""
         return block.norms[0] if block.norms else block.name
 
     def weighted(self, inputs: Tensor, layer: str, weightings: Weightings) -> WeightedBlock | None:
@@ -92,7 +92,7 @@ class TorchBlock:
     _passed: Passed | None = field(default=None, init=False)
 
     def all(self) -> tuple[Outputs, Outputs] | None:
-        """The outputs, and those of all weightings (N P rows, a picture's together), in one pass.
+        """Returns the outputs, and those of all weightings (N P rows, a picture's together), in one pass.
 
         None where there is no such shortcut: an earlier block is asked for, or tokens that are hidden differ from each
         other by their places and the head reads them.
@@ -112,7 +112,7 @@ class TorchBlock:
         return (passed.outputs, found) if known[key] and passed is not None and found is not None else None
 
     def some(self, rows: Tensor, which: Tensor) -> Outputs:
-        """The outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
+        """Returns the outputs (R rows) of the pictures ``rows`` (R,), each under the weighting ``which`` (R,)."""
         key, known = ("continued", self.block.name, self.weightings.keep), self.body.look.known.checked
         with self._wide() as inputs:
             passed = self._pass(inputs) if known.get(key) is not False else None
@@ -129,13 +129,13 @@ class TorchBlock:
             self.warnings.append(warning)
 
     def _pass(self, inputs: Tensor) -> Passed | None:
-        """The pictures' own pass, made once."""
+        """Returns the pictures' own pass, made once."""
         if self._passed is None:
             self._passed = Passed.of(self.body, self.block.name, self._hooks(), inputs)
         return self._passed
 
     def _shortcut(self, passed: Passed, reads: bool) -> Outputs | None:
-        """The outputs of all weightings."""
+        """Returns the outputs of all weightings."""
         if passed.outputs.boxes is not None or passed.outputs.masks is not None:
             return None
         try:
@@ -155,19 +155,19 @@ class TorchBlock:
         return passed.put(own, rows)
 
     def _defined(self, passed: Passed, rows: Tensor, which: Tensor) -> Outputs | None:
-        """By the definition, from the block on."""
+        """Runs the definition from the block on."""
         with torch.no_grad():
             own = passed.run(rows, spread(self.weightings, which, self.body.prefix))
             return passed.put(own, rows)
 
     def _continues(self, passed: Passed, rows: Tensor, which: Tensor) -> bool:
-        """Whether two rows for one picture, from the block on, are what the whole network says of them."""
+        """Says whether two rows for one picture, from the block on, are what the whole network says of them."""
         some, picture = torch.stack([which[0], which[-1]]), rows[:1].expand(2)
         found = self._defined(passed, picture, some)
         return found is not None and alike(found.scores, self._whole(passed.inputs, picture, some).scores, self.inputs)
 
     def _whole(self, inputs: Tensor, rows: Tensor, which: Tensor) -> Outputs:
-        """By the definition: the whole network on every row."""
+        """Runs the definition: the whole network on every row."""
         hooks = self._hooks()
         weights = spread(self.weightings, which, self.body.prefix)
 
@@ -202,7 +202,7 @@ class TorchBlock:
         yield inputs
 
     def _agrees(self, passed: Passed, shown: Tensor) -> bool:
-        """Whether the definition says the same of the first picture, under three of the weightings."""
+        """Says whether the definition says the same of the first picture, under three of the weightings."""
         count = len(self.weightings)
         which = torch.tensor(sorted({0, count // 3, count - 1}), device=shown.device)
         slow = self._defined(passed, torch.zeros_like(which), which)
@@ -214,7 +214,7 @@ class TorchBlock:
 
 
 def transformer(model: Network, inputs: Tensor) -> TorchTransformer:
-    """The transformer in the network.
+    """Returns the transformer in the network.
 
     Raises:
         NoSpatialOutput: there is none, or its tokens do not lie in the picture row by row.

@@ -59,7 +59,7 @@ class Watch:
         self._follow(output)
 
     def branch(self, _module: nn.Module, _args: Any, output: Any) -> Tensor | None:
-        """A hook that makes the output the leaf of a new graph."""
+        """Returns a hook that makes the output the leaf of a new graph."""
         if not self._look(output):
             return None
         if not torch.is_grad_enabled() and _checkpointing():
@@ -69,7 +69,7 @@ class Watch:
         return copy
 
     def leaf(self, tensor: Tensor) -> Tensor:
-        """A copy of ``tensor`` from which the graph starts, to be given to the network."""
+        """Returns a copy of ``tensor`` from which the graph starts, to be given to the network."""
         self._maps = tensor.detach().requires_grad_()
         return self._maps.clone()  # a leaf must not be changed in place
 
@@ -78,7 +78,7 @@ class Watch:
         return None if self.recorder is None else self.recorder.recording()
 
     def map(self) -> Tensor:
-        """The layer's output of the last call."""
+        """Returns the layer's output of the last call."""
         if self._maps is None:
             raise UnknownLayer(f"Layer {self.layer!r} did not run in the forward pass. Choose one that does.")
         return self._maps
@@ -92,7 +92,7 @@ class Watch:
             self._recording.enter_context(self.tape)
 
     def _look(self, output: Any) -> bool:
-        """Whether this call counts."""
+        """Says whether this call counts."""
         self.calls += 1
         if self.at is not None and self.calls != self.at:
             return False
@@ -110,7 +110,7 @@ class Watch:
 
 
 def _checkpointing() -> bool:
-    """Whether what runs now was called by torch.utils.checkpoint."""
+    """Says whether what runs now was called by torch.utils.checkpoint."""
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back

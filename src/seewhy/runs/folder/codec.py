@@ -43,7 +43,7 @@ class Encoded(NamedTuple):
 
 
 def encode(values: NDArray[np.float32], precision: Precision = "auto") -> Encoded:
-    """A map (h, w) of finite numbers as bytes.
+    """Returns a map (h, w) of finite numbers as bytes.
 
     "float32" and "float16" keep numbers; "auto" keeps float32 up to 32 x 32 cells, and above that a grey PNG of 8 bits
     between the map's smallest and largest value.
@@ -61,7 +61,7 @@ def encode(values: NDArray[np.float32], precision: Precision = "auto") -> Encode
 
 
 def decode(data: bytes, encoding: str, shape: tuple[int, int], low: float, high: float) -> NDArray[np.float32]:
-    """The map (h, w) from its bytes.
+    """Returns the map (h, w) from its bytes.
 
     Raises:
         InvalidInput: the bytes are not those of a map of this encoding and shape.
@@ -123,7 +123,7 @@ def lossless(encoding: str) -> bool:
 
 
 def thumbnail(picture: Image.Image) -> tuple[bytes, str, tuple[int, int]]:
-    """A small copy of a picture: its bytes, format and (height, width).
+    """Returns a small copy of a picture: its bytes, format and (height, width).
 
     Whole pixels are averaged, which is several times faster than resampling: its long side comes to 171 to 384 pixels.
     """

@@ -68,5 +68,5 @@ def _numbered(texts: pa.ChunkedArray) -> tuple[Whole, pa.Array]:
 
 
 def one(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
+    """Returns a column in one piece."""
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -57,11 +57,11 @@ class Files(Protocol):
         ...
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """A range of a file."""
+        """Returns a range of a file."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """The finished files in a sub-folder, sorted; none where it does not exist."""
+        """Returns the finished files in a sub-folder, sorted; none where it does not exist."""
         ...
 
     def remove(self, names: Iterable[str]) -> None:
@@ -113,13 +113,13 @@ class LocalFiles:
             return (self.root / name).read_bytes()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """A range of a file."""
+        """Returns a range of a file."""
         with self._told("read", (FileNotFoundError, NotADirectoryError)), (self.root / name).open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def names(self, folder: str) -> list[str]:
-        """The finished files in a sub-folder."""
+        """Returns the finished files in a sub-folder."""
         try:
             with self._told("read", (FileNotFoundError,)), os.scandir(self.root / folder) as entries:
                 return sorted(e.name for e in entries if not e.name.startswith("."))
@@ -187,10 +187,10 @@ class RemoteFiles:
         return self.url
 
     def check(self) -> None:
-        """Nothing: that it can be reached was seen when it was opened; whether it can be written only writing shows."""
+        """Does nothing: the address was reached when it was opened; only writing shows whether it can be written."""
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
-        """One upload."""
+        """Makes the file by one upload."""
         path, whole = f"{self.root}/{name}", b"".join(data)
         with self._told("written"):
             if self.url.partition("://")[0] not in _NO_FOLDERS:
@@ -220,12 +220,12 @@ class RemoteFiles:
             return bytes(self.system.cat_file(f"{self.root}/{name}"))
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """A range of a file."""
+        """Returns a range of a file."""
         with self._told("read", (FileNotFoundError,)):
             return bytes(self.system.cat_file(f"{self.root}/{name}", start=offset, end=offset + size))
 
     def names(self, folder: str) -> list[str]:
-        """The files in a sub-folder."""
+        """Returns the files in a sub-folder."""
         try:
             with self._told("read", (FileNotFoundError,)):
                 self.system.invalidate_cache()
@@ -277,7 +277,7 @@ def _patience(kind: str) -> dict[str, Any]:
 
 
 def disk_path(place: str | os.PathLike[str]) -> str | None:
-    """The path of a folder on a disk; None for an address of fsspec's, such as ``s3://bucket/run``."""
+    """Returns the path of a folder on a disk; None for an address of fsspec's, such as ``s3://bucket/run``."""
     text = os.fspath(place)
     for kind in ("file://", "local://"):  # a disk, whose files are to appear whole
         text = text.removeprefix(kind)
@@ -285,7 +285,7 @@ def disk_path(place: str | os.PathLike[str]) -> str | None:
 
 
 def files(place: str | os.PathLike[str]) -> LocalFiles | RemoteFiles:
-    """The folder at a path, or at an address with "://".
+    """Returns the folder at a path, or at an address with "://".
 
     Raises:
         InvalidInput: it can be neither.
@@ -334,7 +334,7 @@ def _appear_by_claim(beside: Path, path: Path) -> bool:
 
 
 def _claimed(claim: Path, path: Path) -> bool:
-    """Whether the claim is ours; waits while another's is fresh and its file is not there."""
+    """Says whether the claim is ours; waits while another's is fresh and its file is not there."""
     patience = time.monotonic() + _CLAIM * random.uniform(1, 1.5)
     while True:
         try:
@@ -356,7 +356,7 @@ def _host() -> str:
 
 
 def _abandoned(name: str) -> bool:
-    """Of this machine, and its process is gone."""
+    """Says whether a claim is of this machine and its process is gone."""
     host, _, rest = name[1:].rpartition(TEMPORARY)[0].partition("-")
     pid = rest.partition("-")[0]
     if host != _host() or not pid.isdecimal() or int(pid) == os.getpid():

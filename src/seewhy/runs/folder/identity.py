@@ -1,4 +1,4 @@
-"""What a thing is, as twelve hexadecimal digits: equal things have equal ones, on every machine."""
+"""Identities: twelve hexadecimal digits that say what a thing is; equal things have equal ones, on every machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["identity", "model_digest", "plain"]
 
 
 def identity(*values: Any) -> str:
-    """Of plain values, tensors, arrays, networks, dataclasses and functions (by name)."""
+    """Returns the identity of plain values, tensors, arrays, networks, dataclasses and functions (by name)."""
     into = hashlib.blake2b(digest_size=6)
     for value in values:
         _add(value, into.update)
@@ -25,7 +25,7 @@ def identity(*values: Any) -> str:
 
 
 def model_digest(model: Any) -> str:
-    """Of a model's weights, structure and preprocessing; of a callable that is no network only its name is known.
+    """Returns the identity of a model's weights, structure and preprocessing; of another callable, of its name.
 
     A model from a file has its digest (``content``).
     """
@@ -35,7 +35,7 @@ def model_digest(model: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """For JSON: what stands for a parameter in run.json."""
+    """Returns what stands for a parameter in run.json."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, list | tuple):
@@ -85,7 +85,7 @@ def _text(value: Any) -> str:
 
 
 def _named(value: Any) -> str:
-    """A function's or class's name; an object is known by its class."""
+    """Returns a function's or class's name; an object is known by its class."""
     if isinstance(value, partial):
         return f"{_named(value.func)}{plain(value.args)}{plain(value.keywords)}"
     kind = value if hasattr(value, "__qualname__") else type(value)

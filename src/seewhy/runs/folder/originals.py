@@ -97,12 +97,12 @@ class _Read(NamedTuple):
 
 
 def content(data: bytes) -> str:
-    """A sign of a file's bytes: 16 bytes of BLAKE2b, in hexadecimal digits."""
+    """Returns a sign of a file's bytes: 16 bytes of BLAKE2b, in hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def same_bytes_long(one: str, other: str) -> bool:
-    """Whether two stamps are of files of equal size; False where one is of no file."""
+    """Says whether two stamps are of files of equal size; False where one is of no file."""
     return ":" in one and one.partition(":")[0] == other.partition(":")[0]
 
 
@@ -215,7 +215,7 @@ def _read(path: str, most: int | None) -> _Read:
 
 
 def _same(read: _Read, noted: Noted, copied: bool) -> bool:
-    """Whether size, and content or else time, are the noted ones; a copy of an old run has nothing noted."""
+    """Says whether size, and content or else time, are the noted ones; a copy of an old run has nothing noted."""
     if noted.content is not None:
         return content(read.data) == noted.content
     first = noted.stamp.partition("+")[0]  # data sets with annotations in files of their own name the picture first
@@ -230,7 +230,7 @@ def _is_for_a_reader(source: str) -> bool:
 
 
 def _fits(data: bytes, size: tuple[int, int] | None) -> bool:
-    """Whether it is a picture of this (height, width), as it is seen."""
+    """Says whether it is a picture of this (height, width), as it is seen."""
     try:
         with opened(io.BytesIO(data)) as image:
             turned = orientation(image) >= 5

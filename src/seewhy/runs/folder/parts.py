@@ -43,29 +43,29 @@ class Damaged(Exception):
 
 
 def checksum(data: bytes) -> int:
-    """Of a map or a thumbnail (CRC-32)."""
+    """Returns the checksum of a map or a thumbnail (CRC-32)."""
     return zlib.crc32(data)
 
 
 def file_sum(data: bytes) -> str:
-    """Of a whole file, as it stands in its name: sixteen hexadecimal digits."""
+    """Returns the checksum of a whole file, as it stands in its name: sixteen hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def guarded_name(name: str, data: bytes) -> str:
-    """A name that says what is in the file."""
+    """Returns a name that says what is in the file."""
     return f"{name}-{file_sum(data)}"
 
 
 def as_bytes(rows: pa.Table) -> bytes:
-    """A Parquet file with a checksum for each page."""
+    """Returns a Parquet file with a checksum for each page."""
     out = io.BytesIO()
     pq.write_table(rows, out, compression="zstd", write_page_checksum=True)
     return out.getvalue()
 
 
 def opened(name: str, data: bytes, parts: int = 1) -> pq.ParquetFile:
-    """A Parquet file whose bytes are those that were written, and which is not too large to be read.
+    """Returns a Parquet file whose bytes are those that were written, and which is not too large to be read.
 
     Args:
         name: without its ending: where it ends with the file's sum, that is compared.
@@ -91,7 +91,7 @@ def opened(name: str, data: bytes, parts: int = 1) -> pq.ParquetFile:
 
 
 def rows_of(file: pq.ParquetFile, columns: list[str] | None = None) -> pa.Table:
-    """The rows, in the columns of the schema and then the file's own ("part" and "run" of an index).
+    """Returns the rows, in the columns of the schema and then the file's own ("part" and "run" of an index).
 
     Args:
         file: of a part or an index.
@@ -120,7 +120,7 @@ def _rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
 
 
 def _tried(work: Callable[[], Any]) -> Any:
-    """Whatever a hostile file makes a reader raise, it is the file's fault."""
+    """Calls a reader; whatever a hostile file makes it raise becomes `Damaged`."""
     try:
         return work()
     except Damaged:
@@ -149,7 +149,7 @@ def _typed(column: pa.ChunkedArray, wanted: pa.DataType, name: str) -> pa.Chunke
 
 
 def _array(values: Any, wanted: pa.DataType, name: str) -> Any:
-    """The same in the type that is wanted; it may lack fields that earlier versions did not write."""
+    """Returns a column in the type that is wanted; it may lack fields that earlier versions did not write."""
     kind = values.type
     if kind == wanted:
         return values

@@ -102,7 +102,7 @@ class UncertaintyRow(NamedTuple):
 
 
 class MapRow(NamedTuple):
-    """Where a map lies in the pack, and how it is read.
+    """The place of a map in the pack, and how it is read.
 
     Attributes:
         label: class index.
@@ -408,7 +408,7 @@ def told(failure: _Told) -> str:
 
 
 def table(rows: list[Row]) -> pa.Table:
-    """The rows in the columns of the run folder; those that are `SELDOM` only where some row has an entry."""
+    """Returns the rows in the columns of the run folder; those that are `SELDOM` only where some row has an entry."""
     made = pa.Table.from_pylist([_plain(row) for row in rows], schema=SCHEMA)
     empty = [name for name in SELDOM if not any(getattr(row, name) for row in rows)]
     return made.drop_columns(empty)

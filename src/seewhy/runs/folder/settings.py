@@ -37,7 +37,7 @@ DEPTH = 24
 
 
 def parsed(data: bytes, name: str, depth: int = DEPTH) -> Any:
-    """The JSON of a file.
+    """Returns the JSON of a file.
 
     Raises:
         InvalidInput: it is none, it is too large, nested too deep, or has text that is no Unicode.
@@ -119,7 +119,7 @@ def _described(value: Any) -> bool:
 
 
 def _made(value: Any) -> bool:
-    """An explainer or a metric."""
+    """Returns an explainer or a metric."""
     return _described(value) and _text(value.get("name")) and _text(value.get("class", ""))
 
 
@@ -215,7 +215,7 @@ def _check_values(found: Mapping[str, Any], name: str) -> None:
 
 
 def addition(kind: str, label: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the content of a file that adds something.
+    """Returns the name and the content of a file that adds something.
 
     Args:
         kind: "explainers", "metrics", "uncertainty", "counterfactual", or "latest" for data and command.
@@ -228,7 +228,7 @@ def addition(kind: str, label: str, value: Mapping[str, Any]) -> tuple[str, dict
 
 
 def reservation(kind: str, label: str, identity: str) -> tuple[str, dict[str, Any]]:
-    """The name and the content of the file by which a label belongs to one thing."""
+    """Returns the name and the content of the file by which a label belongs to one thing."""
     return f"settings/{RESERVED}{_digest(kind, label)}.json", {"kind": kind, "label": label, "id": identity}
 
 

@@ -60,13 +60,13 @@ class Store:
 
     @property
     def address(self) -> str:
-        """Where it lies."""
+        """The path or address of the folder."""
         return self.files.address
 
     # ------------------------------------------------------------------------------------------------- run.json
 
     def exists(self) -> bool:
-        """Whether there is a run."""
+        """Says whether there is a run."""
         try:
             self.files.get("run.json")
         except (FileNotFoundError, NotADirectoryError):
@@ -82,7 +82,7 @@ class Store:
             )
 
     def settings(self) -> dict[str, Any]:
-        """What stands in run.json, with all that was added to it.
+        """Returns what stands in run.json, with all that was added to it.
 
         Raises:
             InvalidInput: there is none, it cannot be read, or it was written by a later version.
@@ -165,7 +165,7 @@ class Store:
         return part
 
     def parts(self) -> list[str]:
-        """The committed parts, sorted; of several attempts at a chunk the first by name that can be read."""
+        """Returns the committed parts, sorted; of several attempts at a chunk the first by name that can be read."""
         names = set(self.files.names(_PARTS))
         attempts: dict[str, list[str]] = {}
         for name in sorted(names):
@@ -179,7 +179,7 @@ class Store:
         return next(readable, parts[0])
 
     def read(self, part: str, offset: int, size: int, wanted: int | None = None) -> bytes:
-        """A range of a part's pack.
+        """Returns a range of a part's pack.
 
         Args:
             part: its name.
@@ -204,7 +204,7 @@ class Store:
         return found
 
     def rows(self, run: str, columns: list[str] | None = None, without: Iterable[str] = ()) -> tuple[pa.Table, int]:
-        """The rows of all parts, with the column ``part``; and the number of parts of another run.
+        """Returns the rows of all parts, with the column ``part``; and the number of parts of another run.
 
         Args:
             run: only parts with this identity are read.
@@ -251,12 +251,12 @@ class Store:
                 yield _own(found, run)
 
     def rows_of(self, part: str, columns: list[str]) -> pa.Table:
-        """The rows of one part; none where it is gone or damaged."""
+        """Returns the rows of one part; none where it is gone or damaged."""
         found = self._loose([part], columns)
         return found[0] if found else _empty(columns)
 
     def has(self, chunk: str) -> str | None:
-        """The part of a chunk that was committed, if it was."""
+        """Returns the part of a chunk that was committed, if it was."""
         return next((part for part in self.parts() if part.rpartition("-")[0] == chunk), None)
 
     def _loose(self, parts: list[str], columns: list[str] | None) -> list[pa.Table]:
@@ -269,7 +269,7 @@ class Store:
             return [found for found in pool.map(one, parts) if found is not None]
 
     def _open(self, part: str, columns: list[str] | None) -> pa.Table | None:
-        """A part's rows; None where it is gone or damaged, which makes its chunk one that is yet to be done."""
+        """Returns a part's rows; None where it is gone or damaged, which makes its chunk one that is yet to be done."""
         try:
             file = opened(part, self.files.get(f"{_PARTS}/{part}.parquet"))
             found = rows_of(file, columns)
@@ -366,13 +366,13 @@ class _Known(NamedTuple):
 
 
 def _few(small: list[_Known]) -> list[str]:
-    """The first of them, as many as may be put together in memory."""
+    """Returns the first parts, as many as may be put together in memory."""
     total = np.cumsum([one.rows for one in small])
     return [one.name for one, rows in zip(small, total, strict=True) if rows <= MOST]
 
 
 def _index_rows(index: _Index, columns: list[str] | None) -> pa.Table | None:
-    """The rows with "part" and "run"; None where they are damaged."""
+    """Returns the rows with "part" and "run"; None where they are damaged."""
     try:
         found = rows_of(index.file, [*columns, "part", "run"] if columns else None)
     except Damaged:
@@ -381,7 +381,7 @@ def _index_rows(index: _Index, columns: list[str] | None) -> pa.Table | None:
 
 
 def _own(rows: pa.Table, run: str) -> pa.Table:
-    """Those of a run."""
+    """Returns the rows of one run alone."""
     return rows.filter(pc.equal(rows["run"], run)).drop_columns(["run"])
 
 

@@ -18,12 +18,12 @@ UNCERTAINTY, COUNTERFACTUAL = "uncertainty", "counterfactual"
 
 
 def explain(explainer: str) -> str:
-    """The maps of an explainer, by its identity."""
+    """Returns the maps of an explainer, by its identity."""
     return f"{EXPLAIN}:{explainer}"
 
 
 def score(explainer: str, metric: str) -> str:
-    """A metric's scores of an explainer's maps, by their identities."""
+    """Returns a metric's scores of an explainer's maps, by their identities."""
     return f"{SCORE}:{explainer}:{metric}"
 
 
@@ -33,5 +33,5 @@ def single(kind: str, identity: str) -> str:
 
 
 def succeeded(task: str, done: Collection[str], failed: Collection[str]) -> bool:
-    """Whether a row has what came of a task: ``done`` names failed tasks, too."""
+    """Says whether a row has what came of a task: ``done`` names failed tasks, too."""
     return task in done and task not in failed

@@ -1,4 +1,4 @@
-"""From which row of a run folder each task is taken.
+"""Chooses from which row of a run folder the result of each task is taken.
 
 Of the rows of a picture that count (`seewhy.runs.folder.counting`), each task (the prediction, one explainer, one
 metric of one explainer, ...) is taken from the first row by part name that did it, or else from the first that failed
@@ -30,7 +30,7 @@ class Words:
         self.numbers: dict[str, int] = {}
 
     def number(self, text: str) -> int:
-        """The number of a string, a new one where it has none."""
+        """Returns the number of a string, a new one where it has none."""
         if text not in self.numbers:
             self.numbers[text] = len(self.texts)
             self.texts.append(text)
@@ -67,7 +67,7 @@ class Plan:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Plan:
-        """The plan in run.json."""
+        """Returns the plan in run.json."""
         explainers, metrics = settings.get("explainers") or {}, settings.get("metrics") or {}
         tasks = {named.PREDICT: 0}
 
@@ -89,7 +89,7 @@ class Plan:
         )  # fmt: skip
 
     def task_of(self, kind: str, explainer: str | None, metric: str | None) -> int | None:
-        """The task that a failure row is about; None where it is about all that its row tried."""
+        """Returns the task that a failure row is about; None where it is about all that its row tried."""
         if kind == named.EXPLAIN and explainer is not None:
             return self.explain.get(explainer, -1)
         if kind == named.SCORE and explainer is not None and metric is not None:
@@ -119,7 +119,7 @@ def packed(rows: pa.Table, words: Words, first: int) -> pa.Table:
 
 
 def _replaced(rows: pa.Table, name: str, change: Any) -> pa.Table:
-    """The same with the entries of a list column changed."""
+    """Returns the same with the entries of a list column changed."""
     chunks = [
         pa.ListArray.from_arrays(_offsets(chunk), change(chunk.flatten())) for chunk in rows[name].chunks if len(chunk)
     ]
@@ -192,7 +192,7 @@ def _states(rows: pa.Table, plan: Plan, words: Words) -> NDArray[np.uint8]:
 def _first(
     order: Whole, starts: Whole, better: NDArray[np.bool_], worse: NDArray[np.bool_]
 ) -> tuple[Whole, NDArray[np.bool_]]:
-    """For each picture the first row in ``order`` that is better, else the first that is worse, else -1."""
+    """Returns for each image the first row in ``order`` that is better, else the first that is worse, else -1."""
     if not len(order):
         return np.empty(0, np.int64), np.empty(0, bool)
     rows = len(order)

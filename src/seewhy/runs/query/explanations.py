@@ -70,7 +70,7 @@ def explanation(run: Run, sample: str, explainer: str, label: int | None = None)
 
 
 def _names(run: Run, record: SampleRecord, labels: list[int]) -> list[str]:
-    """The classes; boxes of one class are counted."""
+    """Returns the classes; boxes of one class are counted."""
     plain = [run.class_name(record.class_of(one)) for one in labels]
     before = [plain[:t].count(name) for t, name in enumerate(plain)]
     return [f"{name} {count + 1}" if count else name for name, count in zip(plain, before, strict=True)]
@@ -87,12 +87,12 @@ def _notes(cost: CostRow, labels: list[int]) -> list[Note]:
 
 
 def _boxes(record: SampleRecord, labels: list[int], view: View, size: tuple[int, int]) -> list[Box | None]:
-    """In pixels of the network's input."""
+    """Returns the boxes in pixels of the network's input."""
     return [view.box_to_input(record.detections[label].box, size) for label in labels]
 
 
 def _picture(run: Run, record: SampleRecord) -> tuple[Image.Image, list[str]]:
-    """The original, where it still is what it was; else its thumbnail, enlarged, and why."""
+    """Returns the original, where it still is what it was; else its thumbnail, enlarged, and why."""
     assert record.size is not None
     height, width = record.size
     found = run.original(record)

@@ -83,7 +83,7 @@ class Query:
 
     @classmethod
     def of(cls, asked: Asked) -> Query:
-        """The query, with any iterables for its tuples."""
+        """Returns the query, with any iterables for its tuples."""
         given: dict[str, Any] = dict(asked)
         for name in ("labels", "flags", "explainers"):
             if given.get(name) is not None:
@@ -97,7 +97,7 @@ class Query:
         return any(value is not None for value in (*asked, self.counterfactual))
 
     def where(self, plan: Plan) -> tuple[str, list[Any]]:
-        """The condition on the table "labels", and its parameters.
+        """Returns the condition on the table "labels", and its parameters.
 
         Raises:
             UnknownName: an explainer that the run does not have.
@@ -124,7 +124,7 @@ class Query:
 
     @property
     def direction(self) -> str:
-        """For SQL."""
+        """The direction of the order, in SQL."""
         return "DESC NULLS LAST" if self.descending else "ASC NULLS LAST"
 
 

@@ -51,5 +51,5 @@ def _chance(about: Mapping[str, Any]) -> bool:
 
 
 def concise(about: Mapping[str, Any]) -> bool:
-    """Whether a metric of run.json says how concise a map is, not how right."""
+    """Says whether a metric of run.json says how concise a map is, not how right."""
     return bool(about.get("concision", about.get("name") in CONCISION))

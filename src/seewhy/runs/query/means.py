@@ -43,7 +43,7 @@ def means(store: Store) -> dict[str, dict[str, float | None]]:
 
 
 def summed(store: Store) -> Totals:
-    """The means of all metrics, and what is said of pictures and maps, in one walk through the rows."""
+    """Returns the means of all metrics, and what is said of pictures and maps, in one walk through the rows."""
     settings = store.settings()
     plan, run = Plan.of(settings), settings["id"]
     sums: list[list[float]] = [[] for _ in plan.score]
@@ -75,7 +75,7 @@ def _remarked(tables: Mapping[str, pa.Table], plan: Plan) -> Iterator[tuple[str,
 
 
 def _of_pictures(labels: pa.Table, column: str) -> NDArray[np.float64]:
-    """The value of each picture that has one."""
+    """Returns the value of each picture that has one."""
     known = labels.select(["s", column]).drop_null()
     _, picture = np.unique(known["s"].to_numpy(), return_inverse=True)
     totals = np.bincount(picture, known[column].to_numpy())

@@ -124,7 +124,7 @@ class SampleRecord:
     content: str | None = None
 
     def class_of(self, label: int) -> int:
-        """The class index that a label means: itself, or the class of the detector's box of this number."""
+        """Returns the class index that a label means: itself, or the class of the detector's box of this number."""
         return self.detections[label].class_index if label in self.detections else label
 
     def nothing(self, label: int, explainer: str) -> str:
@@ -149,7 +149,7 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[Item]):
-    """Some of many.
+    """A page: some of many entries, and how many there are.
 
     Attributes:
         items: those of this page.
@@ -291,7 +291,7 @@ class Failure(NamedTuple):
 
 
 def records(rows: pa.Table, plan: Plan, words: Words) -> dict[str, SampleRecord]:
-    """The pictures that the rows are about.
+    """Returns the pictures that the rows are about.
 
     Args:
         rows: all rows of these pictures, as `packed` makes them.
@@ -310,7 +310,7 @@ def records(rows: pa.Table, plan: Plan, words: Words) -> dict[str, SampleRecord]
 
 
 def _worded(row: dict[str, Any], words: Words) -> dict[str, Any]:
-    """The row with its strings."""
+    """Returns the row with its strings."""
 
     def text(number: int | None) -> str | None:
         return None if number is None else words.texts[number]

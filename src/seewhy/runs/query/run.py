@@ -91,7 +91,7 @@ class Run:
 
     @property
     def address(self) -> str:
-        """Where the run lies."""
+        """The path or address of the run."""
         return self._base.store.address
 
     @property
@@ -148,7 +148,7 @@ class Run:
         return list(sorts(self._base.state.plan))
 
     def class_name(self, label: int) -> str:
-        """The name of a class, "class 7" where it has none."""
+        """Returns the name of a class, "class 7" where it has none."""
         return class_name(label, self.classes)
 
     # ---------------------------------------------------------------------------------------------------- pages
@@ -263,7 +263,7 @@ class Run:
         return self._base.record(key)
 
     def map_bytes(self, sample: str, label: int, explainer: str) -> tuple[bytes, MapRow] | None:
-        """A map as it is kept, and how it is read; None where there is none.
+        """Returns a map as it is kept, and how it is read; None where there is none.
 
         Raises:
             InvalidInput: its pack is damaged, or it is no map of the size that its row says.
@@ -278,7 +278,7 @@ class Run:
         return data, row
 
     def map(self, sample: str, label: int, explainer: str) -> NDArray[np.float32] | None:
-        """A map (h, w) in its own resolution, raw and signed; None where there is none.
+        """Returns a map (h, w) in its own resolution, raw and signed; None where there is none.
 
         Raises:
             InvalidInput: its pack is damaged, or it was written by a later version.
@@ -290,7 +290,7 @@ class Run:
         return decode(data, row.encoding, (row.height, row.width), row.low, row.high)
 
     def thumbnail(self, sample: str) -> tuple[bytes, str] | None:
-        """The small picture and its format ("png" or "jpeg"); None where there is none.
+        """Returns the small picture and its format ("png" or "jpeg"); None where there is none.
 
         Raises:
             InvalidInput: its pack is damaged.
@@ -304,7 +304,7 @@ class Run:
         return data, place.format
 
     def original(self, record: SampleRecord, most: int | None = None) -> Original:
-        """The original of a picture, if it still is what it was, or a sentence that says why there is none.
+        """Returns the original of a picture, if it still is what it was, or a sentence that says why there is none.
 
         Args:
             record: the picture.
@@ -322,7 +322,7 @@ class Run:
         return remark(self._base.store.files, record, most)
 
     def tree(self, sample: str, label: int) -> dict[str, Any] | None:
-        """A hierarchical occlusion (`EditTree.as_dict`); None where there is none.
+        """Returns a hierarchical occlusion (`EditTree.as_dict`); None where there is none.
 
         Raises:
             InvalidInput: what is stored is none.
@@ -354,12 +354,12 @@ class Run:
             return totals.scores(now)
 
     def judged(self) -> Judged:
-        """The same numbers picture by picture, for intervals, differences and what may be called best."""
+        """Returns the same numbers picture by picture, for intervals, differences and what may be called best."""
         with self._base.moment() as now:
             return judging.judged(now)
 
     def scale(self, row: MapRow, *, signed: bool | None = None, faint: bool = False) -> Scale:
-        """The scale on which a stored map is drawn.
+        """Returns the scale on which a stored map is drawn.
 
         Args:
             row: of the map.
@@ -371,11 +371,11 @@ class Run:
         return Scale.of(row.low, row.high, row.top, meaning=values, faint=faint, signed=signed)
 
     def concise(self, metric: str) -> bool:
-        """Whether a metric says how concise a map is, not how right: it has no weight unless it is given one."""
+        """Says whether a metric says how concise a map is, not how right: it has no weight unless it is given one."""
         return judging.concise(self.settings["metrics"][metric])
 
     def label_scores(self, *, explainer: str | None = None, metric: str | None = None) -> list[LabelScore]:
-        """The same for each label, of one explainer, one metric, or both; mean None where there are no data.
+        """Returns the same for each label, of one explainer, one metric, or both; mean None where there are no data.
 
         Raises:
             UnknownName: the run does not have it.
@@ -428,7 +428,7 @@ def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
 
 
 def _meeting(now: Moment, query: Query, pictures: list[int]) -> dict[int, list[int]]:
-    """Of each picture the labels that meet the filters, in the order asked for."""
+    """Returns of each image the labels that meet the filters, in the order asked for."""
     where, values = query.where(now.state.plan)
     lines = now.fetch(
         f"SELECT s, label FROM labels WHERE s IN (SELECT unnest(?::BIGINT[])) AND {where} "

@@ -67,11 +67,11 @@ class Moment:
         return self.cursor.execute(sql, list(values)).fetchall()
 
     def number(self, sql: str, values: Iterable[Any] = ()) -> int:
-        """The one number of an answer."""
+        """Returns the one number of an answer."""
         return int(self.fetch(sql, values)[0][0])
 
     def records(self, pictures: Iterable[int]) -> dict[int, SampleRecord]:
-        """The pictures of these numbers."""
+        """Returns the pictures of these numbers."""
         found = self.fetch(
             "SELECT s, sample, rows FROM pictures WHERE s IN (SELECT unnest(?::BIGINT[]))", [list(pictures)]
         )
@@ -79,7 +79,7 @@ class Moment:
         return {s: made[sample] for s, sample, _ in found}
 
     def of_rows(self, rids: list[int]) -> dict[str, SampleRecord]:
-        """The pictures that these rows are about, by key."""
+        """Returns the pictures that these rows are about, by key."""
         if not rids:
             return {}
         rows = pa.concat_tables([self.state.rows.slice(rid, 1) for rid in rids])
@@ -124,7 +124,7 @@ class Base:
             cursor.close()
 
     def record(self, sample: str) -> SampleRecord | None:
-        """A picture by its key."""
+        """Returns a picture by its key."""
         with self._lock:
             if sample in self._remembered:
                 self._remembered.move_to_end(sample)
@@ -162,7 +162,7 @@ class Base:
             return len(state.parts) - len(start.parts)
 
     def _read(self, state: State, listed: list[str]) -> tuple[State, pa.Table]:
-        """The state with the rows of parts that it does not know yet, and these rows alone."""
+        """Returns the state with the rows of parts that it does not know yet, and these rows alone."""
         wanted = set(listed) - state.parts
         found, strange = self.store.rows(state.settings["id"], None, without=state.parts)
         blocks = [

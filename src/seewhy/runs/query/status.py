@@ -42,7 +42,7 @@ class Status:
     damaged: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the status as plain values, ready for JSON."""
         return {
             "place": self.place, "settings": self.settings, "counts": asdict(self.counts),
             "scores": [asdict(one) for one in self.scores], "notes": [one._asdict() for one in self.notes],
@@ -106,7 +106,7 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
 
 
 def _of(settings: Mapping[str, Any]) -> str:
-    """Of what the threshold is, where that is no probability."""
+    """Says what the threshold is of, where that is no probability."""
     quantity = settings.get("quantity", "probability")
     return "" if quantity == "probability" else f" of the {quantity}"
 

@@ -60,7 +60,7 @@ class _Sources:
         return first[known], line[known]
 
     def numbers(self, known: Iterable[str]) -> Whole:
-        """For each word its place in ``known``, or -1."""
+        """Returns for each word its place in ``known``, or -1."""
         places = {text: place for place, text in enumerate(known)}
         return np.array([places.get(text, -1) for text in self.words.texts] or [-1], dtype=np.int64)
 
@@ -69,7 +69,7 @@ _LOW, _SIGN = (1 << 32) - 1, 1 << 31  # a line's key: the picture above, the lab
 
 
 def flat_tables(rows: pa.Table, plan: Plan, words: Words, first: int) -> dict[str, pa.Table]:
-    """The tables "pictures", "labels", "nodata", "costs", "notes", "warnings" and "failures" of some pictures.
+    """Returns the tables "pictures", "labels", "nodata", "costs", "notes", "warnings" and "failures" of some pictures.
 
     Args:
         rows: all rows of these pictures.
@@ -119,7 +119,7 @@ def _pictures(sources: _Sources, failures: pa.Table) -> pa.Table:
 
 
 def _of_task(sources: _Sources, name: str) -> pa.Array:
-    """A column of the pictures that belongs to the uncertainty."""
+    """Returns a column of the pictures that belongs to the uncertainty."""
     column = one(sources.rows[name])
     if sources.plan.uncertainty < 0:
         return pa.nulls(len(sources.choice.names), column.type)
@@ -142,7 +142,7 @@ def _labels(sources: _Sources, picture: Whole, values: pa.StructArray, scores: d
 
 
 def _classes(sources: _Sources, label: pa.Array) -> pa.Array:
-    """The class of each line: the label itself, or that of the detector's box whose number it is."""
+    """Returns the class of each line: the label itself, or that of the detector's box whose number it is."""
     picture, values = sources.entries("detections", 0)
     if not len(values):
         return label
@@ -151,7 +151,7 @@ def _classes(sources: _Sources, label: pa.Array) -> pa.Array:
 
 
 def _spread(lines: int, place: Whole, values: pa.Array) -> pa.Array:
-    """The values at their lines, null elsewhere."""
+    """Returns a column with the values at their lines, null elsewhere."""
     where = np.zeros(lines, dtype=np.int64)
     missing = np.ones(lines, dtype=bool)
     where[place], missing[place] = np.arange(len(place)), False
@@ -215,14 +215,14 @@ def _scores(sources: _Sources) -> tuple[dict[str, pa.Array], pa.Table]:
 
 
 def _score_columns(sources: _Sources, values: pa.StructArray) -> Whole:
-    """For each score its number in the plan, or -1."""
+    """Returns for each score its number in the plan, or -1."""
     explainer = sources.numbers(sources.plan.explainers)[_whole(values.field("explainer"))]
     metric = sources.numbers(sources.plan.metrics)[_whole(values.field("metric"))]
     return np.where((explainer >= 0) & (metric >= 0), explainer * len(sources.plan.metrics) + metric, -1)
 
 
 def _costs(sources: _Sources) -> dict[str, pa.Table]:
-    """The tables "costs" and "notes"."""
+    """Returns the tables "costs" and "notes"."""
     row, values = sources.entries("costs")
     picture = sources.choice.picture[row]
     explainer = sources.numbers(sources.plan.explainers)[_whole(values.field("explainer"))]
@@ -252,7 +252,7 @@ def _warnings(sources: _Sources) -> pa.Table:
 
 
 def _kind(text: str, name: str) -> str:
-    """A sentence about a picture without its name and numbers: what stands before its colon."""
+    """Returns a sentence about a picture without its name and numbers: what stands before its colon."""
     return text.removeprefix(f"{name}: ").split(": ")[0].split(" (picture ")[0].rstrip(".")
 
 
@@ -266,7 +266,7 @@ def _failures(sources: _Sources) -> pa.Table:
 
 
 def shown_failures(rows: pa.Table, plan: Plan, words: Words, choice: Choice) -> list[tuple[int, dict[str, Any]]]:
-    """The failures of the rows that the tasks are taken from, each once: (picture, columns)."""
+    """Returns the failures of the rows that the tasks are taken from, each once: (picture, columns)."""
     row, values = entries(rows, "failures")
     tried = _tried(rows, plan, words, set(row.tolist()))
     kept: dict[tuple[Any, ...], tuple[int, dict[str, Any]]] = {}
@@ -280,7 +280,7 @@ def shown_failures(rows: pa.Table, plan: Plan, words: Words, choice: Choice) -> 
 
 
 def _tried(rows: pa.Table, plan: Plan, words: Words, numbers: set[int]) -> dict[int, list[int]]:
-    """For rows with failures: the tasks that failed, or the prediction where none is named."""
+    """Returns for rows with failures the tasks that failed, or the prediction where none is named."""
     tried: dict[int, list[int]] = {number: [] for number in numbers}
     if tried:
         row, word = entries(rows, "failed")

@@ -66,7 +66,7 @@ def _deviations(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def label_scores(now: Moment, explainer: str | None, metric: str | None) -> list[LabelScore]:
-    """The same label by label, of one explainer, one metric, or both."""
+    """Returns the same label by label, of one explainer, one metric, or both."""
     plan = now.state.plan
     for name, known, what in ((explainer, plan.explainers, "explainer"), (metric, plan.metrics, "metric")):
         if name is not None and name not in known:

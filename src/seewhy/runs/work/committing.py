@@ -25,7 +25,7 @@ class _Pack:
         self.size = 0
 
     def add(self, data: bytes) -> int:
-        """Where it begins."""
+        """Adds bytes to the pack; returns where they begin."""
         self.pieces.append(data)
         self.size += len(data)
         return self.size - len(data)

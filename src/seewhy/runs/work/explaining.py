@@ -172,7 +172,7 @@ def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
 
 
 def _probable(tools: Tools, outputs: Outputs) -> Outputs:
-    """With probabilities, all of them finite."""
+    """Returns the outputs as probabilities, all of them finite."""
     if outputs.meaning == "embedding":
         raise InvalidTarget(f"The network gives an embedding, which has no classes to explain: {outputs.how}.")
     function = tools.job.activation_fn
@@ -323,7 +323,7 @@ def _judged(tools: Tools, picture: Picture, one: Judgement, about: tuple[int, st
 
 
 def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: Mapping[str, Metric]) -> Case | BaseException:
-    """The map of a class by an explainer with what metrics need, or what stands against it."""
+    """Returns the map of a class by an explainer with what metrics need, or what stands against it."""
     assert picture.loaded is not None
     label, e = about
     inputs, needed = picture.loaded.inputs, any(one.needs_truth for one in wanted.values())
@@ -389,7 +389,7 @@ def _counterfactual(tools: Tools, batches: Batches, picture: Picture) -> None:
 
 
 def _model(tools: Tools, batch: Sequence[Picture]) -> Model:
-    """The network for some pictures, whose further inputs may go with their places in the data."""
+    """Returns the network for some pictures, whose further inputs may go with their places in the data."""
     return at(tools.model, torch.tensor([picture.item.index for picture in batch]))
 
 

@@ -190,7 +190,7 @@ class Tools:
         )  # fmt: skip
 
     def named(self, known: Mapping[str, Any]) -> Tools:
-        """The same, with the labels that run.json has for the same things, and none that it has for others.
+        """Returns the same, with the labels that run.json has for the same things, and none that it has for others.
 
         Args:
             known: what stands in run.json.
@@ -212,7 +212,7 @@ class Tools:
         return self.ids["run", ""]
 
     def tasks(self) -> tuple[str, ...]:
-        """The identities of everything that is to be done for each picture."""
+        """Returns the identities of everything that is to be done for each picture."""
         found = [tasks.PREDICT, *(self.explain_task(label) for label in self.explainers)]
         found += [self.score_task(e, m) for e in self.explainers for m in self.metrics]
         found += [self.single_task(tasks.UNCERTAINTY)] if self.uncertainty else []
@@ -220,15 +220,15 @@ class Tools:
         return tuple(found)
 
     def explain_task(self, label: str) -> str:
-        """The identity of an explainer's maps."""
+        """Returns the identity of an explainer's maps."""
         return tasks.explain(self.ids["explainer", label])
 
     def score_task(self, explainer: str, metric: str) -> str:
-        """The identity of a metric's scores of an explainer's maps."""
+        """Returns the identity of a metric's scores of an explainer's maps."""
         return tasks.score(self.ids["explainer", explainer], self.ids["metric", metric])
 
     def single_task(self, kind: str) -> str:
-        """The identity of the uncertainty, or of the counterfactual."""
+        """Returns the identity of the uncertainty, or of the counterfactual."""
         return tasks.single(kind, self.ids[kind, ""])
 
     def settings(self, command: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _what_if(job: Job, model: Model | None) -> HierarchicalOcclusion | None:
 
 
 def _rows(model: Model, data: Data, limit: Limit) -> Model:
-    """The model for the data, whose further inputs may have one row for each of its pictures.
+    """Returns the model for the data, whose further inputs may have one row for each of its pictures.
 
     Raises:
         InvalidInput: they do not fit.
@@ -316,7 +316,7 @@ def _rows(model: Model, data: Data, limit: Limit) -> Model:
 def _bound(
     model: Model, data: Data, known: Mapping[str, Any], limit: Limit
 ) -> tuple[Model, Data, tuple[str, ...] | None]:
-    """The data with truth in the network's classes, and the classes' names; those of the data where they fit.
+    """Returns the data with truth in the network's classes, and the classes' names; those of the data where they fit.
 
     A network with one score is one for two classes, where the data have two.
     """
@@ -350,7 +350,7 @@ class _Scores(NamedTuple):
 
 
 def _scores(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit) -> _Scores:
-    """The activation of the whole run, and what the numbers are then. A run goes on as it began.
+    """Returns the activation of the whole run, and what the numbers are then. A run goes on as it began.
 
     Raises:
         InvalidTarget: the network gives an embedding, which has no classes that a run could explain.
@@ -386,7 +386,7 @@ def _scores(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit:
 
 
 def _first(model: Model, data: Data, limit: Limit) -> tuple[Model, Tensor] | None:
-    """The input of the first picture that can be read, and the model for it."""
+    """Returns the input of the first picture that can be read, and the model for it."""
     for index in range(len(data)):
         try:
             with limit():
@@ -415,7 +415,7 @@ def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: 
 
 
 def _finds_boxes(model: Model, data: Data, limit: Limit) -> bool:
-    """Whether the network gives boxes; one that fails at a picture will say so when it is explained."""
+    """Says whether the network gives boxes; one that fails at a picture will say so when it is explained."""
     asked = isinstance(model, TorchModel | FunctionModel) or callable(getattr(model, "output", None))
     first = _first(model, data, limit) if asked else None
     if first is None:
@@ -438,7 +438,7 @@ def _placed(model: Model, device: str | None) -> Model:
 
 
 def _id(one: Any) -> str:
-    """Of a class and all its parameters but the batch size, on which no result depends."""
+    """Returns the identity of a class and all its parameters but the batch size, on which no result depends."""
     return identity(type(one).__name__, {n: v for n, v in _parameters(one).items() if n != "perturbation_per_eval"})
 
 
@@ -478,7 +478,7 @@ def _labels(made: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _longer(one: Any, label: str) -> str:
-    """The label with all parameters that are not the default."""
+    """Returns the label with all parameters that are not the default."""
     changed = [
         f"{f.name}={plain(getattr(one, f.name))!r}"
         for f in dataclasses.fields(one)

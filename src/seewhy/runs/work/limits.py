@@ -49,7 +49,7 @@ class Limit:
 
     @contextmanager
     def __call__(self, pictures: int = 1) -> Iterator[None]:
-        """For the time of a block.
+        """Limits the time of a block.
 
         Raises:
             TimedOut: it took longer than so many pictures may take.
@@ -173,7 +173,7 @@ class Reading:
         return self.future.result()
 
     def read(self) -> None:
-        """In the thread."""
+        """Reads one image in the thread."""
         self.thread, self.began = threading.get_ident(), time.monotonic()
         try:
             found = self.function(*self.arguments)

@@ -47,7 +47,7 @@ class Sieve:
 
 
 def found(outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[int, int], sieve: Sieve) -> Found:
-    """The boxes of one picture with their scores and flags, what was found first.
+    """Returns the boxes of one picture with their scores and flags, what was found first.
 
     Args:
         outputs: of several images, with probabilities.
@@ -89,12 +89,12 @@ def found(outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[
 
 
 def targets(rows: Sequence[DetectionRow], view: View, size: tuple[int, int]) -> list[BoxTarget]:
-    """The boxes as targets, in pixels of the network's input."""
+    """Returns the boxes as targets, in pixels of the network's input."""
     return [_target(row, view, size) for row in rows]
 
 
 def true_box(row: DetectionRow, sample: Sample) -> Box | None:
-    """The true box that a detection is, in pixels of the picture; None where it is none, or nobody knows."""
+    """Returns the true box that a detection is, in pixels of the picture; None where it is none, or nobody knows."""
     return None if row.match is None else sample.boxes[row.match][1:]
 
 
@@ -109,5 +109,5 @@ def _check_truth(sample: Sample, k: int) -> None:
 
 
 def _surely_none(label: int, sample: Sample) -> bool:
-    """Whether it is known that there is no object of a class that has no true box."""
+    """Says whether it is known that there is no object of a class that has no true box."""
     return sample.labels is not None and label not in sample.labels

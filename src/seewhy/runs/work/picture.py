@@ -57,7 +57,7 @@ class Picture(Findings):
         )
 
     def wants(self, task: str) -> bool:
-        """Whether a task is to be done, and can be: the picture was read."""
+        """Says whether a task is to be done, and can be: the picture was read."""
         return task in self.item.tasks and self.loaded is not None and task not in self.failed
 
     def fail(
@@ -79,11 +79,11 @@ class Picture(Findings):
         self.fail(tasks, why, SCORE, explainer, metric, self.detections[key].class_index)
 
     def fail_all(self, error: BaseException | str, task: str) -> None:
-        """Nothing of this picture can be done."""
+        """Records that nothing of this picture can be done."""
         self.fail(self.item.tasks, error, task)
 
     def labels(self, threshold: float) -> list[LabelRow]:
-        """The classes that are explained, or a detector's boxes, with their flags."""
+        """Returns the classes that are explained, or a detector's boxes, with their flags."""
         if self.probabilities is None or self.loaded is None:
             return []
         if self.detections is not None:
@@ -97,7 +97,7 @@ class Picture(Findings):
         return found
 
     def row(self, threshold: float) -> dict[str, Any]:
-        """The fields of the row that follow from what was found."""
+        """Returns the fields of the row that follow from what was found."""
         found: dict[str, Any] = {
             **self.findings(), "labels": self.labels(threshold), "done": list(self.item.tasks),
             "failed": [task for task in self.item.tasks if task in self.failed],
@@ -125,7 +125,7 @@ def flag(there: bool | None, predicted: bool) -> str | None:
 
 
 def choose(probabilities: Tensor, truth: tuple[int, ...] | None, threshold: float, exclusive: bool) -> tuple[int, ...]:
-    """The classes to explain: what is there and what is above the threshold; if nothing is, the likeliest.
+    """Returns the classes to explain: what is there and what is above the threshold; if nothing is, the likeliest.
 
     Args:
         probabilities: (K,).

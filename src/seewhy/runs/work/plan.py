@@ -116,7 +116,7 @@ class Chunks(Sequence[Chunk]):
 
     @property
     def pictures(self) -> int:
-        """In all of them."""
+        """How many pictures there are in all chunks together."""
         return sum(map(len, self._blocks))
 
     def clear(self) -> None:
@@ -232,7 +232,7 @@ class _Look:
         self._unsure: list[int] = []
 
     def missing(self, index: int, retry: bool) -> tuple[str, ...]:
-        """The tasks of a picture that are not done."""
+        """Returns the tasks of a picture that are not done."""
         data = self.tools.data
         self.key, self.stamp = data.key(index), data.stamp(index)
         one = self.known.get(self.key)
@@ -260,7 +260,7 @@ class _Look:
                 )
 
     def _same(self, index: int, stamp: str) -> bool:
-        """Whether the content is what it was: a file that was copied has a new time."""
+        """Says whether the content is what it was: a file that was copied has a new time."""
         if not same_bytes_long(self.stamp, stamp):
             return False
         before = self._before(self.key)
@@ -300,7 +300,7 @@ def _sets(column: pa.ChunkedArray) -> list[frozenset[str]]:
 
 
 def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
-    """The items with what is known of them: classes that were explained before, maps that will be judged."""
+    """Returns the items with what is known of them: classes that were explained before, maps that will be judged."""
     again = {item.key: item for item in items if PREDICT not in item.tasks}
     if not again:
         return {item.index: item for item in items}
@@ -321,7 +321,7 @@ def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
 
 
 def _spoken(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The rows in which the network has said what there is."""
+    """Returns the rows in which the network has said what there is."""
     found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["part"]):
         if succeeded(PREDICT, row["done"], row["failed"]):

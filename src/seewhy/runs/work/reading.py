@@ -101,7 +101,7 @@ def _check_upright(source: str) -> None:
 
 
 def digest(data: Data, index: int) -> str | None:
-    """Of a picture's content and annotations; None where it cannot be read."""
+    """Returns a digest of a picture's content and annotations; None where it cannot be read."""
     try:
         return _digest(data.source(index), data[index])
     except (SeewhyError, OSError):
