@@ -147,18 +147,25 @@ class Passes(threading.local):
 
     Each thread counts its own, so that what a call cost can be told while others run; a thread that sees the object for
     the first time starts with the numbers with which it was made.
+
+    Attributes:
+        forward: images that went forward.
+        backward: images that went backward.
+        shared: images that did not have to go forward, because they had for another explainer; see `sharing`.
     """
 
     forward: int = 0
     backward: int = 0
+    shared: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Returns the numbers of this thread go along."""
-        return type(self), (self.forward, self.backward)
+        """Sends the numbers of this thread along."""
+        return type(self), (self.forward, self.backward, self.shared)
 
     def since(self, earlier: Passes) -> Passes:
         """Returns the passes made after ``earlier`` was noted."""
-        return Passes(self.forward - earlier.forward, self.backward - earlier.backward)
+        pairs = [(getattr(self, name), getattr(earlier, name)) for name in ("forward", "backward", "shared")]
+        return Passes(*(now - before for now, before in pairs))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

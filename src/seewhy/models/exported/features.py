@@ -22,6 +22,7 @@ from seewhy.models.exported.model import ExportedModel
 from seewhy.models.exported.parts import Above
 from seewhy.models.exported.pooled_head import pooled_linear
 from seewhy.models.layout import Layout
+from seewhy.models.sharing import Signature, shared
 from seewhy.models.torch.reweighing import spread
 from seewhy.types import Outputs
 
@@ -68,6 +69,12 @@ class CutModel(ExportedModel):
         name = self.auto_layer(inputs) if layer == "auto" else layer
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
+        return shared(lambda: self._features(inputs, name), self._signature, inputs, name, self.passes)
+
+    def _signature(self) -> Signature | None:
+        return None if self.forward_kwargs else (id(self.engine), self.output, self.labels)
+
+    def _features(self, inputs: Tensor, name: str) -> Features:
         key = self._key(name)
         ports = [port.key for port in self.engine.outputs]
         *raw, own = self._run({self._port.key: inputs}, [*ports, key], tuple(inputs.shape[1:]))
@@ -232,6 +239,10 @@ class _Head:
     def __init__(self, model: CutModel, key: str, dtype: Any, layout: Layout, prefix: Tensor | None) -> None:
         self.model, self.key, self.dtype, self.layout, self.prefix = model, key, dtype, layout, prefix
         self.rest: Above | None = None
+
+    def anew(self) -> _Head:
+        """The same, to be made ready once more."""
+        return _Head(self.model, self.key, self.dtype, self.layout, self.prefix)
 
     def __call__(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
         """Returns the outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""

@@ -8,14 +8,15 @@ in every call again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, out_of_memory
-from seewhy.models import Features
+from seewhy.models import Features, PooledLinear
 from seewhy.models.layout import Layout
 from seewhy.models.torch.cutting import Cut, cut
 from seewhy.models.torch.detectors import Candidates
@@ -27,6 +28,7 @@ from seewhy.types import Outputs
 __all__ = ["WRITTEN", "Head", "Memory"]
 
 WRITTEN = 8  # the most images of whose pass everything is written down: of a ResNet-50 that is 13 MB each
+_OTHERWISE = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, Unfit, BadOutput)
 _TRIED = 2  # images with which it is found out how a network is replayed, where there are more
 
 
@@ -102,6 +104,38 @@ class Head:
         with running(self.network):
             return self.read(self._cut.run(own, rows, self._rest), len(own))
 
+    def anew(self) -> Head:
+        """The same, to be made ready once more."""
+        return replace(self)
+
+    def scores(self, features: Features, maps: Tensor) -> Tensor | None:
+        """The scores (N, Q, K) of the pass, in a graph that begins at its own maps (N, C, h, w); None: it takes a pass.
+
+        Their values are those of the pass, to the last bit: what follows the layer is run for the graph alone.
+        """
+        if features.linear is not None and len(features.linear.weight) == features.outputs.scores.shape[2]:
+            again = _pooled(features.linear, maps).view_as(features.outputs.scores)
+        else:
+            found = self._graph(features, maps)
+            if found is None:
+                return None
+            again = found
+        difference = again - again.detach()
+        return features.outputs.scores + difference if bool(torch.isfinite(again).all()) else None
+
+    def _graph(self, features: Features, maps: Tensor) -> Tensor | None:
+        rows = torch.arange(len(maps), device=maps.device)
+        self._plan = self._planned(features, self._given(features))
+        if self._plan is None:
+            return None
+        try:
+            found = self._replay(features.layer, self._own(maps, rows, True), rows)
+            return found.scores if self._same(found, features, rows) else None
+        except _OTHERWISE as error:
+            if out_of_memory(error):
+                raise
+            return None
+
     def _own(self, maps: Tensor, rows: Tensor, keep: bool) -> Tensor:
         first = None if self.prefix is None else self.prefix[rows] * (1 if keep else 0)
         return self.layout.to_output(maps, first)
@@ -167,7 +201,7 @@ class Head:
                 again = self._replay(features.layer, self._given(features), all_rows)
                 self._sure = self._same(again, features, all_rows)
             found = self._replay(features.layer, own, rows) if self._sure else None
-        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, Unfit, BadOutput) as error:
+        except _OTHERWISE as error:
             if out_of_memory(error):
                 raise
             found = None
@@ -231,3 +265,9 @@ class Head:
 
         with hooked(self.network, features.layer, put):
             return self.read(self.run(features.inputs.index_select(0, rows), rows), len(own))
+
+
+def _pooled(linear: PooledLinear, maps: Tensor) -> Tensor:
+    """(N, K): a mean over positions, and a linear layer."""
+    weight, bias = linear.weight.to(maps.dtype), linear.bias
+    return F.linear(maps.mean((2, 3)), weight, None if bias is None else bias.to(maps.dtype)).float()

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, out_of_memory
 from seewhy.models import Features, Gradients, PooledLinear, ending, paired
-from seewhy.models.layout import Layout, UnlocatedTokens, check_name
+from seewhy.models.layout import UnlocatedTokens, check_name
 from seewhy.models.reading import Selector, check_size, select, to_outputs
+from seewhy.models.sharing import Signature, shared
 from seewhy.models.torch import ending as endings
 from seewhy.models.torch.anatomy import Look, anatomy
 from seewhy.models.torch.calling import calling
@@ -27,6 +28,7 @@ from seewhy.models.torch.further_inputs import Further, arrange, plain
 from seewhy.models.torch.gradients import gradients
 from seewhy.models.torch.head import Head
 from seewhy.models.torch.parts import like, tensors, walk
+from seewhy.models.torch.passes import Block, signature
 from seewhy.models.torch.pooled_head import Tape
 from seewhy.models.torch.refusal import refusal
 from seewhy.models.torch.state import frozen, hooked, untouched, untouched_by_pass
@@ -193,14 +195,26 @@ class TorchModel:
         name = self._resolve(inputs, layer)
         if name == "":
             return Features(maps=inputs, outputs=self(inputs), layer="", inputs=inputs)
-        memory = anatomy(self.module, inputs, self.output).heads
+        return shared(lambda: self._features(inputs, name), self._signature, inputs, name, self.passes)
+
+    def _features(self, inputs: Tensor, name: str) -> Features:
         with alone(self.module), torch.no_grad():
-            recorder = partial(memory.recorder, self.module, name, inputs)
-            watch, raw = self._watched(inputs, name, Watch.keep, recorder)
-        outputs = self.read(raw, inputs.shape[0])
-        own, layout = watch.map(), watch.layout
+            watch, raw = self._watched(inputs, name, Watch.keep, self._recorder(inputs, name))
+        return self._seen(watch, self.read(raw, inputs.shape[0]), self._linear(watch.tape, raw))
+
+    def _recorder(self, inputs: Tensor, name: str) -> Callable[[int | None], Any]:
+        return partial(anatomy(self.module, inputs, self.output).heads.recorder, self.module, name, inputs)
+
+    def _signature(self) -> Signature | None:
+        known = self.forward_kwargs  # they go with the images
+        return None if known else signature(self.module, self.output, self.labels, self.input_name)
+
+    def _seen(self, watch: Watch, outputs: Outputs, linear: PooledLinear | None) -> Features:
+        """What a pass gave, as far as it is not to be differentiated."""
+        inputs, name = watch.inputs, watch.layer
+        memory = anatomy(self.module, inputs, self.output).heads
+        own, layout = watch.map().detach(), watch.layout
         prefix = own[:, : layout.prefix] if layout.kind == "tokens" else None
-        linear = self._linear(watch.tape, raw)
         if linear is not None:
             memory.closed.add(name)
         head = Head(
@@ -208,15 +222,9 @@ class TorchModel:
             self.again, memory, watch.recording(), prefix,
         )  # fmt: skip
         return Features(
-            maps=layout.to_maps(own),
-            outputs=outputs,
-            layer=name,
-            inputs=inputs,
-            linear=linear,
-            warnings=watch.warnings,
-            state=head,
-            prefix=layout.prefix if layout.kind == "tokens" else None,
-        )
+            maps=layout.to_maps(own), outputs=outputs, layer=name, inputs=inputs, linear=linear,
+            warnings=watch.warnings, state=head, prefix=layout.prefix if layout.kind == "tokens" else None,
+        )  # fmt: skip
 
     def from_features(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
         """Returns the rest of the network from the layer on; see `FeatureModel`."""
@@ -247,38 +255,45 @@ class TorchModel:
         """
         name = self._resolve(inputs, layer)
         self._check_quantised(inputs)
+        block = Block(self.module, self._signature, self.passes, inputs, name)
+        if (again := block.again(pick)) is not None:
+            known, leaf, values = again
+            of = self._differentiate(values, leaf, lambda found: found, known.prefix is not None, name)
+            made = {n: getattr(known, n) for n in ("maps", "outputs", "layer", "linear", "warnings")}
+            return Gradients(values=values, of=of, **made)
         with alone(self.module), self._differentiable(), torch.enable_grad(), frozen(self.module):
             if name == "":
                 watch = Watch(inputs, name, dict)
                 raw = self._run(watch.leaf(inputs))
             else:
-                watch, raw = self._watched(inputs, name, Watch.branch)
+                recorder = self._recorder(inputs, name) if block.open else None
+                watch, raw = self._watched(inputs, name, Watch.branch, recorder)
             outputs = self.read(raw, inputs.shape[0])
             values = pick(outputs)
-        leaf = watch.map()
+        leaf, layout, linear = watch.map(), watch.layout, self._linear(watch.tape, raw)
         if not values.requires_grad:
             raise InvalidInput(
                 f"The scores do not depend on {_layer(name)} through operations that torch can differentiate "
                 f"(the network may run under torch.no_grad() itself). Use {instead('features')}."
             )
+        outputs = replace(outputs, scores=outputs.scores.detach())
+        block.keep(lambda: self._seen(watch, outputs, linear))
         return Gradients(
-            maps=watch.layout.to_maps(leaf.detach()),
-            outputs=replace(outputs, scores=outputs.scores.detach()),
-            values=values,
-            of=self._differentiate(values, leaf, watch.layout, name),
-            layer=name,
-            linear=self._linear(watch.tape, raw),
-            warnings=watch.warnings,
+            maps=layout.to_maps(leaf.detach()), outputs=outputs, values=values,
+            of=self._differentiate(values, leaf, layout.to_maps, layout.kind == "tokens", name),
+            layer=name, linear=linear, warnings=watch.warnings,
         )  # fmt: skip
 
-    def _differentiate(self, values: Tensor, leaf: Tensor, layout: Layout, name: str) -> Callable[[int], Tensor]:
+    def _differentiate(
+        self, values: Tensor, leaf: Tensor, to_maps: Callable[[Tensor], Tensor], tokens: bool, name: str
+    ) -> Callable[[int], Tensor]:
         def of(t: int) -> Tensor:
             self.passes.backward += len(leaf)
             with torch.enable_grad():
                 value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
             with self._differentiable():
-                maps = layout.to_maps(gradients(value, [leaf], keep=t + 1 < values.shape[1])[0])
-            if layout.kind == "tokens" and not bool(maps.any()):
+                maps = to_maps(gradients(value, [leaf], keep=t + 1 < values.shape[1])[0])
+            if tokens and not bool(maps.any()):
                 raise NoSpatialOutput(
                     f"The scores do not depend on the picture's tokens after layer {name!r}: what follows reads other "
                     "tokens alone, such as the class token. Use layer='auto' or an earlier layer."

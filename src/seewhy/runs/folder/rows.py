@@ -151,9 +151,9 @@ class CostRow(NamedTuple):
 
     Attributes:
         explainer: its label in run.json.
-        forward: images that went forward through the network.
+        forward: images that went forward through the network; also where another explainer had made the pass.
         backward: images that went backward.
-        seconds: wall clock.
+        seconds: wall clock, without the passes that another explainer had made.
         layer: the layer that was explained, or None.
         warnings: what the reader of the maps should know, as sentences: written by earlier versions.
         notes: the same as data.

@@ -41,7 +41,7 @@ class Batches:
         A batch that fails is tried again picture by picture, so that only those fail that must; one for which memory
         does not suffice is halved.
         """
-        waiting = self._cut(list(pictures))
+        waiting = self.parts(pictures)
         while waiting:
             batch = waiting.pop(0)
             try:
@@ -52,12 +52,14 @@ class Batches:
                     failed(batch[0], error)
                 elif out_of_memory(error):
                     self._halve(len(batch))
-                    waiting = self._cut([picture for rest in (batch, *waiting) for picture in rest])
+                    waiting = self.parts([picture for rest in (batch, *waiting) for picture in rest])
                 else:
                     waiting[:0] = [[picture] for picture in batch]
 
-    def _cut(self, pictures: list[Picture]) -> list[list[Picture]]:
-        return [pictures[i : i + self.size] for i in range(0, len(pictures), self.size)]
+    def parts(self, pictures: Sequence[Picture], size: int | None = None) -> list[list[Picture]]:
+        """The pictures, cut into batches, by default of the size that fits."""
+        step = size or self.size
+        return [list(pictures[i : i + step]) for i in range(0, len(pictures), step)]
 
     def _halve(self, tried: int) -> None:
         self.size = max(1, tried // 2)

@@ -1,7 +1,7 @@
 """What is computed for pictures of one input size: predictions, maps, scores, uncertainty, counterfactuals.
 
 What the network says about a picture comes out of the first explainer's own pass where that is possible, so that a run
-costs no pass more than its explainers do.
+costs no pass more than its explainers do. Explainers that look at the same layer share one pass.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from seewhy.errors import FAILURES, BadOutput, InvalidTarget
 from seewhy.explainers import Baseline, Explainer
 from seewhy.judging import Judgement
 from seewhy.metrics import Case, Metric
-from seewhy.models import FeatureModel, Model, at, varies
+from seewhy.models import FeatureModel, GradientModel, Model, at, varies
+from seewhy.models.sharing import sharing
 from seewhy.perturbation import exclusive
 from seewhy.plain import readable
 from seewhy.runs.folder.codec import decode
@@ -41,22 +42,42 @@ __all__ = ["everything"]
 
 def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
     """Does all tasks of pictures that have one input size."""
-    first = _first(tools, pictures)
+    first, together = _first(tools, pictures), _together_with(tools)
     _find_layer(tools, batches, pictures)
-    _predict(tools, batches, pictures, first)
+    for part in batches.parts(pictures, 1 if tools.sieve is not None else None) if together else [pictures]:
+        with sharing() if together else contextlib.nullcontext():
+            _predict(tools, batches, part, first)
+            for label in together:
+                _maps(tools, batches, label, part, first, filled=True)
     known = [p for p in pictures if p.classes is not None]
     for label in tools.explainers:
-        task = tools.explain_task(label)
         if label in tools.unkept:
             _draw(tools, batches, label, known)
-            continue
-        todo = [p for p in known if p.wants(task) and not (label == first and p.probabilities is not None)]
-        _explain(tools, batches, label, [*todo, *_lossy(tools, label, known, task)])
+        elif label not in together:
+            _maps(tools, batches, label, known, first)
     for picture in known:
         _judge_all(tools, batches, picture)
     _uncertainty(tools, batches, known)
     for picture in known:
         _counterfactual(tools, batches, picture)
+
+
+def _together_with(tools: Tools) -> list[str]:
+    """The explainers that look at a layer, whose passes are shared where there are several."""
+    found = [
+        label for label, one in tools.explainers.items()
+        if one.needs in (FeatureModel, GradientModel) and getattr(one, "layer", "") != "" and not one.pixelwise
+    ]  # fmt: skip
+    return found if len(found) > 1 else []
+
+
+def _maps(
+    tools: Tools, batches: Batches, label: str, pictures: Sequence[Picture], first: str | None, filled: bool = False
+) -> None:
+    """One explainer's maps of all pictures that want them, or whose maps are to be judged and lie there inexactly."""
+    known, task = [p for p in pictures if p.classes is not None], tools.explain_task(label)
+    todo = [p for p in known if p.wants(task) and not (label == first and p.probabilities is not None)]
+    _explain(tools, batches, label, [*todo, *_lossy(tools, label, known, task)], filled)
 
 
 def _find_layer(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
@@ -143,7 +164,12 @@ def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
         assert picture.loaded is not None
         picture.classes = choose(values, picture.loaded.sample.labels, tools.job.threshold, alone)
         picture.probabilities = values
-    longest = max(1, *(len(p.classes or ()) for p in batch)) if batch else 1
+    return _filled(batch)
+
+
+def _filled(batch: Sequence[Picture]) -> Tensor:
+    """(N, T) the classes of each picture, filled up with its first."""
+    longest = max((1, *(len(p.classes or ()) for p in batch)))
     filled = [[*(p.classes or ()), *([(p.classes or (0,))[0]] * (longest - len(p.classes or ())))] for p in batch]
     return torch.tensor(filled)
 
@@ -187,13 +213,15 @@ def _probable(tools: Tools, outputs: Outputs) -> Outputs:
 # -------------------------------------------------------------------------------------------------------- maps
 
 
-def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Picture]) -> None:
+def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Picture], filled: bool = False) -> None:
+    """Makes maps of pictures with as many classes together; ``filled``: of all, in the order in which they come."""
     alike: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures:
-        alike[len(picture.classes or ())].append(picture)
+        count = len(picture.classes or ())
+        alike[min(count, 1) if filled else count].append(picture)
 
     def work(batch: list[Picture]) -> None:
-        asked = torch.tensor([p.classes for p in batch])
+        asked = _filled(batch)
         _keep(tools, batch, label, *judging.explain(_explainer(tools, label, batch), _together(batch), asked))
 
     def failed(picture: Picture, error: BaseException) -> None:
@@ -260,7 +288,8 @@ def _targets(picture: Picture) -> list[BoxTarget]:
 def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution, seconds: float) -> None:
     """Each picture's maps, its share of the cost, and what is said about it."""
     maps, n, task = found.raw.float().cpu().numpy(), len(batch), tools.explain_task(label)
-    passes = (found.passes.forward / n, found.passes.backward / n)
+    # What it needs, also where the pass was another's: a method's cost does not depend on those beside it.
+    passes = ((found.passes.forward + found.passes.shared) / n, found.passes.backward / n)
     for i, picture in enumerate(batch):
         for t, target in enumerate(picture.classes or ()):
             picture.maps[target, label] = np.ascontiguousarray(maps[i, t])
