@@ -66,6 +66,11 @@ def test_run_resume_status_export(place: Path, capsys: pytest.CaptureFixture[str
     assert float(scores[record.sample, str(label)]) == pytest.approx(record.scores[label, "gradient", "sparseness"])
 
 
+def test_features_are_kept_by_a_flag(place: Path) -> None:
+    assert seewhy("run", *MODEL, "--data", "photos", "--features", "--out", "out") == 0
+    assert len(Run(place / "out").vectors().samples) == 12
+
+
 def test_trust_grades_are_asked_for_by_a_flag(place: Path) -> None:
     assert seewhy("run", *MODEL, *TASK, "--trust-grade", "--out", "out") == 0
     run = Run(place / "out")

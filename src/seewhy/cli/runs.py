@@ -64,6 +64,8 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     """How sure the network is of each probability (Monte-Carlo dropout)."""
     counterfactual: bool = False
     """Which few regions suffice for each label (hierarchical occlusion)."""
+    features: bool = False
+    """Keeps vectors of layers' features, for `seewhy neighbours`."""
     out: str
     """The run folder, or an address that fsspec knows (s3://...)."""
     threshold: float = 0.5

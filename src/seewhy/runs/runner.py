@@ -19,6 +19,7 @@ from seewhy.engines.local import Local
 from seewhy.errors import InvalidInput, StorageError
 from seewhy.progress import Bar, Listener, check_progress
 from seewhy.runs.folder.rows import FailureRow, told
+from seewhy.runs.folder.settings import SINGLE
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.means import summed
 from seewhy.runs.work.job import Job, Tools
@@ -225,7 +226,7 @@ def _add(store: Store, known: Mapping[str, Any], wanted: Mapping[str, Any], take
         for label, about in wanted[kind].items()
         if known[kind].get(label, {}).get("id") != about["id"]
     ]
-    for name in ("uncertainty", "counterfactual"):
+    for name in SINGLE:
         if wanted[name] is not None and known[name] is not None and wanted[name]["id"] != known[name]["id"]:
             raise InvalidInput(
                 f"The run in {store.address!r} has {name} with {known[name]['parameters']}, now it is asked for "
@@ -346,6 +347,10 @@ class ImageClassificationRunner:
         """Adds which few regions suffice for each label; parameters of `seewhy.HierarchicalOcclusion`."""
         self._job = replace(self._job, counterfactual=parameters)
 
+    def register_features(self, **parameters: Any) -> None:
+        """Adds vectors of layers' features, for `seewhy.neighbours`; ``explainer`` says whose maps weigh them."""
+        self._job = replace(self._job, features=parameters)
+
     def run(self) -> Summary:
         """Computes what is missing; see `Runner.run`.
 
@@ -353,10 +358,10 @@ class ImageClassificationRunner:
             InvalidInput: nothing was registered.
         """
         job = self._job
-        if not job.explainers and job.uncertainty is None and job.counterfactual is None:
+        if not job.explainers and all(one is None for one in (job.uncertainty, job.counterfactual, job.features)):
             raise InvalidInput(
-                "There is nothing to do: call register_saliency(), register_uncertainty() or "
-                "register_hierarchical_occlusion() first."
+                "There is nothing to do: call register_saliency(), register_uncertainty(), "
+                "register_hierarchical_occlusion() or register_features() first."
             )
         return Runner(job=job, **self._own).run()
 

@@ -34,7 +34,8 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
         place=place, model=source(command)[0], model_options=_model_options(command), data=command.data,
         data_options=dict(parameter(text) for text in command.data_set), explainers=split(command.explainers),
         metrics=_metrics(command), baselines=command.baselines, uncertainty={} if command.uncertainty else None,
-        counterfactual={} if command.counterfactual else None, activation_fn=activation(command),
+        counterfactual={} if command.counterfactual else None, features={} if command.features else None,
+        activation_fn=activation(command),
         threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
         precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
         timeout=how.timeout,
@@ -67,8 +68,10 @@ def _metrics(command: RunCommand) -> list[str]:
 
 
 def _check_something(job: Any) -> None:
-    if not job.explainers and job.uncertainty is None and job.counterfactual is None:
-        raise InvalidInput("There is nothing to do: name --explainers, or ask for --uncertainty or --counterfactual.")
+    if not job.explainers and all(one is None for one in (job.uncertainty, job.counterfactual, job.features)):
+        raise InvalidInput(
+            "There is nothing to do: name --explainers, or ask for --uncertainty, --counterfactual or --features."
+        )
 
 
 def _model_options(command: RunCommand) -> dict[str, Any]:

@@ -44,6 +44,12 @@ class CutModel(ExportedModel):
         """Returns the layer that "auto" means for these inputs; see `Look.auto_layer`."""
         return self.look(inputs).auto_layer()
 
+    def stages(self, inputs: Tensor) -> list[str]:
+        """Returns the operations that carry everything and may give a map, first to last."""
+        anatomy = self.look(inputs).anatomy
+        spatial = {key for key, _, shape in anatomy.steps if len(shape) in (3, 4)}
+        return [anatomy.name(key) for key in reversed(anatomy.dominators) if key in spatial]
+
     def active_layer(self, inputs: Tensor) -> str:
         """Returns the automatic layer of methods that look at activations alone."""
         return self.look(inputs).active_layer()

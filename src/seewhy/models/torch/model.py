@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -40,6 +39,7 @@ from seewhy.types import Outputs, Passes
 
 __all__ = ["TorchModel"]
 
+_SPATIAL = ("map", "tokens")  # kinds of what layers give that may lie in the picture
 _ears = threading.local()  # what this thread's next pass is to be listened to for
 
 
@@ -182,6 +182,10 @@ class TorchModel:
     def auto_layer(self, inputs: Tensor) -> str:
         """Returns the layer that "auto" means for these inputs; the first time it costs a forward pass of one image."""
         return self._resolve(inputs, "auto")
+
+    def stages(self, inputs: Tensor) -> list[str]:
+        """Returns the layers that carry everything, first to last; the first time it costs what `auto_layer` does."""
+        return list({s.value: s.name for s in self.look(inputs).seen() if s.carries and s.kind in _SPATIAL}.values())
 
     def features(self, inputs: Tensor, layer: str = "auto") -> Features:
         """One forward pass; see `FeatureModel`.
@@ -451,11 +455,6 @@ class TorchModel:
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, AttributeError, KeyError) as error:
             if isinstance(error, SeewhyError) or out_of_memory(error):
                 raise
-            if isinstance(error, RecursionError):
-                raise InputRefused(
-                    f"{self.name} calls modules within modules deeper than Python's recursion limit allows, which is "
-                    f"{sys.getrecursionlimit()}. Raise it: sys.setrecursionlimit({4 * sys.getrecursionlimit()})."
-                ) from error
             raise InputRefused(refusal(self.module, self.name, inputs, further, error)) from error
         self._count(inputs.shape[0])
         return raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,12 @@ def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str
         further: what it was given besides.
         error: what it raised.
     """
+    if isinstance(error, RecursionError):
+        limit = sys.getrecursionlimit()
+        return (
+            f"{title} calls modules within modules deeper than Python's recursion limit allows, which is {limit}. "
+            f"Raise it: sys.setrecursionlimit({4 * limit})."
+        )
     n, c, h, w = inputs.shape
     beside = f" with {shapes(further)}" if further else ""
     said = one_line(error)

@@ -231,6 +231,9 @@ _OF: dict[str, Any] = {
         "label": _INDEX, "explainer": _TEXT, "metric": _TEXT, "value": _Rule(null=True, nan=True, infinite=True)
     }),
     "said": (_Rule(), {"label": _INDEX, "explainer": _TEXT, "metric": _TEXT, "text": _TEXT}),
+    "vectors": (_Rule(), {
+        "label": _ANY_INDEX, "layer": _TEXT, **_PLACE, "scale": _Rule(least=0)
+    }),
     "trees": (_Rule(), {"label": _INDEX, "tree": _Rule(most=TREE)}),
     "failures": (_Rule(), {
         "task": _TEXT, "explainer": _ANY_TEXT, "metric": _ANY_TEXT, "label": _ANY_INDEX, "reason": _TEXT

@@ -29,6 +29,7 @@ __all__ = [
     "ThumbnailRow",
     "TreeRow",
     "UncertaintyRow",
+    "VectorRow",
     "table",
     "told",
 ]
@@ -41,6 +42,7 @@ SELDOM = (
     "difficult",
     "content",
     "said",
+    "vectors",
 )  # columns that a part has only where some row has an entry
 
 
@@ -209,7 +211,7 @@ class FailureRow(NamedTuple):
     """What could not be done, and why.
 
     Attributes:
-        task: "read", "predict", "explain", "score", "uncertainty" or "counterfactual".
+        task: "read", "predict", "explain", "score", "uncertainty", "counterfactual" or "features".
         explainer: whose map or score it is, or None.
         metric: or None.
         label: class index, or None where it concerns all.
@@ -221,6 +223,26 @@ class FailureRow(NamedTuple):
     metric: str | None
     label: int | None
     reason: str
+
+
+class VectorRow(NamedTuple):
+    """The place of a vector of features in the pack: little-endian float16 numbers, times ``scale``.
+
+    Attributes:
+        label: whose map was the weights of the mean over places; None for the plain mean.
+        layer: of which the features are.
+        offset: of its first byte in the pack.
+        size: in bytes.
+        scale: the largest absolute value, or 1.
+        checksum: of its bytes (CRC-32).
+    """
+
+    label: int | None
+    layer: str
+    offset: int
+    size: int
+    scale: float
+    checksum: int
 
 
 class ThumbnailRow(NamedTuple):
@@ -310,6 +332,7 @@ class Row(Findings):
     failed: list[str] = field(default_factory=list)
     written: float = 0.0
     content: str | None = None
+    vectors: list[VectorRow] = field(default_factory=list)
 
 
 def _record(**columns: pa.DataType) -> pa.DataType:
@@ -384,6 +407,10 @@ SCHEMA = pa.schema(
         pa.field("difficult", pa.list_(_WHOLE)),
         pa.field("content", _TEXT),
         pa.field("said", pa.list_(_record(**_LABEL, explainer=_TEXT, metric=_TEXT, text=_TEXT))),
+        pa.field(
+            "vectors",
+            pa.list_(_record(**_LABEL, layer=_TEXT, offset=pa.int64(), size=_WHOLE, scale=_REAL, checksum=pa.int64())),
+        ),
     ]
 )  # fmt: skip
 

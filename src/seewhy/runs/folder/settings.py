@@ -1,7 +1,7 @@
 """What a run is: run.json, and one small file for each addition; read, looked at and put together.
 
     run.json              as the run began; never changed
-    settings/<id>.json    an addition: an explainer, a metric, uncertainty, counterfactuals, or the data and the command
+    settings/<id>.json    an addition: an explainer, a metric, one of the single things below, or data and command
 
 A file is made once and never changed, so that several processes may add to a run at once without losing anything. Two
 rules keep labels clear, each by a file that only one can make: a label is reserved for one thing (label-<id>.json; who
@@ -20,12 +20,12 @@ from typing import Any
 
 from seewhy.checks import is_count, is_number
 from seewhy.errors import InvalidInput
-from seewhy.runs.folder.tasks import COUNTERFACTUAL, UNCERTAINTY
+from seewhy.runs.folder.tasks import COUNTERFACTUAL, FEATURES, UNCERTAINTY
 
 __all__ = ["ADDED", "RESERVED", "SINGLE", "addition", "checked", "merged", "parsed", "reservation"]
 
 ADDED = ("explainers", "metrics")  # several, by label
-SINGLE = (UNCERTAINTY, COUNTERFACTUAL)  # one of each
+SINGLE = (UNCERTAINTY, COUNTERFACTUAL, FEATURES)  # one of each
 LATEST = ("data", "command")
 RESERVED = "label-"
 MOST_BYTES = 1 << 26
@@ -114,7 +114,7 @@ def _range(value: Any) -> bool:
 
 
 def _described(value: Any) -> bool:
-    """Uncertainty or counterfactual."""
+    """Says whether it is what uncertainty, counterfactual or features are."""
     return isinstance(value, dict) and _text(value.get("id")) and isinstance(value.get("parameters"), dict)
 
 
@@ -168,12 +168,13 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_labelled(_metric), "labels with class, name, parameters, id, better and range each"),
     "uncertainty": (_maybe(_described), "parameters and id, or null"),
     "counterfactual": (_maybe(_described), "parameters and id, or null"),
+    "features": (_maybe(_described), "parameters and id, or null"),
     "data": (_data, "an object with kind and length"), "chunk": (_whole, "a whole number"),
     "batch": (_whole, "a whole number"),
     "precision": (lambda value: value in ("auto", "float32", "float16"), "'auto', 'float32' or 'float16'"),
     "command": (_maybe(_record), "an object or null"), "detection": (_maybe(_sieve), "thresholds, or null"),
 }  # fmt: skip
-_MAY_MISS = {"detection", "exclusive", "quantity", "classes", "uncertainty", "counterfactual", "command"}
+_MAY_MISS = {"detection", "exclusive", "quantity", "classes", "uncertainty", "counterfactual", "features", "command"}
 
 
 def checked(found: Any, name: str, latest: int) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def addition(kind: str, label: str, value: Mapping[str, Any]) -> tuple[str, dict
     """Returns the name and the content of a file that adds something.
 
     Args:
-        kind: "explainers", "metrics", "uncertainty", "counterfactual", or "latest" for data and command.
+        kind: "explainers", "metrics", "uncertainty", "counterfactual", "features", or "latest" for data and command.
         label: of the explainer or metric.
         value: what is added, with its id; of the latest anything that no other file has.
     """

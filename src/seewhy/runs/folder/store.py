@@ -112,7 +112,7 @@ class Store:
         return self.files.put("run.json", [_json(settings)], replace=False)
 
     def add(self, kind: str, label: str, value: Mapping[str, Any]) -> str | None:
-        """Adds an explainer or metric by its label, "uncertainty" or "counterfactual"; of many writers the first does.
+        """Adds an explainer or metric by its label, or what there is one of; of many writers the first does.
 
         Returns:
             The id of what has this label already, if that is something else. Which label a thing has got is seen in

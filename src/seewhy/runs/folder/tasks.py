@@ -1,8 +1,9 @@
 """What a task is called: one thing to be done for one sample.
 
 A task is named by what it is, so that resuming a run, adding an explainer to an old one and sharing work are one
-mechanism: "predict", "explain:ID", "score:ID:ID" (explainer, metric), "uncertainty:ID", "counterfactual:ID", with the
-identities that stand in run.json. What failed is told by the task's kind, and "read" where the image could not be read.
+mechanism: "predict", "explain:ID", "score:ID:ID" (explainer, metric), "uncertainty:ID", "counterfactual:ID",
+"features:ID", with the identities that stand in run.json. What failed is told by the task's kind, and "read" where the
+image could not be read.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 __all__ = [
-    "COUNTERFACTUAL", "EXPLAIN", "PREDICT", "READ", "SCORE", "UNCERTAINTY", "explain", "score", "single", "succeeded",
+    "COUNTERFACTUAL", "EXPLAIN", "FEATURES", "PREDICT", "READ", "SCORE", "UNCERTAINTY", "explain", "score", "single",
+    "succeeded",
 ]  # fmt: skip
 
 READ, PREDICT, EXPLAIN, SCORE = "read", "predict", "explain", "score"
-UNCERTAINTY, COUNTERFACTUAL = "uncertainty", "counterfactual"
+UNCERTAINTY, COUNTERFACTUAL, FEATURES = "uncertainty", "counterfactual", "features"
 
 
 def explain(explainer: str) -> str:
@@ -28,7 +30,7 @@ def score(explainer: str, metric: str) -> str:
 
 
 def single(kind: str, identity: str) -> str:
-    """What there is one of in a run: uncertainty or counterfactual."""
+    """Returns the task of which there is one in a run: uncertainty, counterfactual or features."""
     return f"{kind}:{identity}"
 
 

@@ -55,6 +55,7 @@ class Plan:
         score: for each (explainer, metric) its task.
         uncertainty: its task, or -1.
         counterfactual: its task, or -1.
+        features: its task, or -1.
     """
 
     explainers: tuple[str, ...]
@@ -64,6 +65,7 @@ class Plan:
     score: dict[tuple[str, str], int]
     uncertainty: int
     counterfactual: int
+    features: int
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Plan:
@@ -86,6 +88,7 @@ class Plan:
                 for m in metrics
             },
             uncertainty=single(named.UNCERTAINTY), counterfactual=single(named.COUNTERFACTUAL),
+            features=single(named.FEATURES),
         )  # fmt: skip
 
     def task_of(self, kind: str, explainer: str | None, metric: str | None) -> int | None:
@@ -94,7 +97,8 @@ class Plan:
             return self.explain.get(explainer, -1)
         if kind == named.SCORE and explainer is not None and metric is not None:
             return self.score.get((explainer, metric), -1)
-        return {named.UNCERTAINTY: self.uncertainty, named.COUNTERFACTUAL: self.counterfactual}.get(kind)
+        single = {named.UNCERTAINTY: self.uncertainty, named.COUNTERFACTUAL: self.counterfactual}
+        return (single | {named.FEATURES: self.features}).get(kind)
 
 
 # ------------------------------------------------------------------------------------------------------------ rows

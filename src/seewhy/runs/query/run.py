@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from seewhy.checks import check_count
 from seewhy.draw.scale import Scale
-from seewhy.errors import InvalidInput
+from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.plain import class_name
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
 from seewhy.runs.folder.originals import Original, original, remark
@@ -45,6 +45,7 @@ from seewhy.runs.query.records import (
     WarningCount,
 )
 from seewhy.runs.query.snapshot import Base, Moment
+from seewhy.runs.query.vectors import Vectors, stored
 from seewhy.statistics import Judged
 
 __all__ = [
@@ -347,6 +348,33 @@ class Run:
         """How much there is."""
         with self._base.moment() as now:
             return totals.counts(now)
+
+    def feature_layers(self) -> list[str]:
+        """Returns the middle layers whose features, weighted by maps, the run keeps; none where it was not asked."""
+        with self._base.moment() as now:
+            return stored(now).layers
+
+    def vectors(self, layer: str | None = None) -> Vectors:
+        """Returns features that the run keeps.
+
+        Args:
+            layer: one of `feature_layers`, for a vector each map; None for one each image, the mean over all places of
+                the automatic layer.
+
+        Raises:
+            InvalidInput: a pack is damaged.
+            UnknownName: the run keeps nothing of this layer, or no features at all.
+        """
+        with self._base.moment() as now:
+            found = stored(now)
+        if not found.entries:
+            raise UnknownName(
+                f"The run in {self.address!r} keeps no features. Add them: seewhy run ... --features, or "
+                "register_features()."
+            )
+        if layer is not None and layer not in found.layers:
+            raise UnknownName(f"The run keeps no features of layer {layer!r}. {nearest(layer, found.layers)}")
+        return found.read(self._base.store, layer)
 
     def scores(self) -> list[Score]:
         """What each metric gives each explainer, over all pictures."""

@@ -1,15 +1,17 @@
-"""From worked-on pictures to a committed part: maps and thumbnails are encoded, rows point at them."""
+"""From worked-on pictures to a committed part: maps, thumbnails and vectors are encoded, rows point at them."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import numpy as np
+
 from seewhy.draw.scale import white
 from seewhy.plain import readable
 from seewhy.runs.folder.codec import encode
 from seewhy.runs.folder.parts import checksum
-from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow
+from seewhy.runs.folder.rows import MapRow, Row, ThumbnailRow, VectorRow
 from seewhy.runs.folder.tasks import PREDICT
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture
@@ -41,11 +43,12 @@ def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]
     pack, rows = _Pack(), []
     for picture in pictures:
         maps = _maps(picture, pack, tools)
-        extra: dict[str, Any] = {"maps": maps, "written": time.time()}
+        extra: dict[str, Any] = {"maps": maps, "vectors": _vectors(picture, pack), "written": time.time()}
         if picture.loaded is not None and PREDICT in picture.item.tasks:
             data, kind, (height, width) = picture.loaded.small
             extra["thumbnail"] = ThumbnailRow(pack.add(data), len(data), kind, height, width, checksum(data))
         rows.append(_row(tools, picture, extra))
+    tools.store.check_there()  # again: a disk may have been unmounted while maps were encoded
     return tools.store.write(tools.run, chunk, rows, pack.pieces), sum(len(row.maps) for row in rows)
 
 
@@ -60,6 +63,15 @@ def _maps(picture: Picture, pack: _Pack, tools: Tools) -> list[MapRow]:
             top=white(values, tools.explainers[explainer].values), checksum=checksum(kept.data),
         )  # fmt: skip
         found.append(row)
+    return found
+
+
+def _vectors(picture: Picture, pack: _Pack) -> list[VectorRow]:
+    found = []
+    for label, layer, values in picture.vectors:
+        scale = float(np.abs(values).max()) or 1.0
+        data = (values / scale).astype("<f2").tobytes()
+        found.append(VectorRow(label, layer, pack.add(data), len(data), scale, checksum(data)))
     return found
 
 

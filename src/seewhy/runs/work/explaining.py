@@ -29,8 +29,9 @@ from seewhy.perturbation import exclusive
 from seewhy.plain import readable
 from seewhy.runs.folder.codec import decode
 from seewhy.runs.folder.rows import CostRow, NoteRow, SaidRow, ScoreRow, TreeRow, UncertaintyRow
-from seewhy.runs.folder.tasks import COUNTERFACTUAL, EXPLAIN, PREDICT, UNCERTAINTY
+from seewhy.runs.folder.tasks import COUNTERFACTUAL, EXPLAIN, FEATURES, PREDICT, UNCERTAINTY
 from seewhy.runs.work import matching as detecting
+from seewhy.runs.work import vectors
 from seewhy.runs.work.batches import Batches
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture, choose
@@ -55,6 +56,7 @@ def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
             _draw(tools, batches, label, known)
         elif label not in together:
             _maps(tools, batches, label, known, first)
+    _features(tools, batches, known)
     for picture in known:
         _judge_all(tools, batches, picture)
     _uncertainty(tools, batches, known)
@@ -316,7 +318,7 @@ def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> 
     found = []
     for picture in pictures:
         judged = any(picture.wants(tools.score_task(label, metric)) for metric in tools.metrics)
-        if not judged or task in picture.item.tasks:
+        if not (judged or _weighs(tools, label, picture)) or task in picture.item.tasks:
             continue
         there = {row.label: (part, row) for part, row in picture.item.maps if row.explainer == label}
         if set(there) == set(picture.classes or ()):
@@ -327,6 +329,28 @@ def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> 
         else:
             found.append(picture)
     return found
+
+
+def _weighs(tools: Tools, label: str, picture: Picture) -> bool:
+    """Says whether the maps of an explainer are wanted as the weights of features."""
+    if tools.features is None or tools.features.explainer != label:
+        return False
+    return picture.wants(tools.single_task(FEATURES))
+
+
+def _features(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
+    if tools.features is None:
+        return
+    task, kept = tools.single_task(FEATURES), tools.features
+
+    def work(batch: list[Picture]) -> None:
+        model = _model(tools, batch)
+        assert isinstance(model, FeatureModel)
+        maps = [{t: own for (t, label), own in p.maps.items() if label == kept.explainer} for p in batch]
+        for picture, found in zip(batch, vectors.of(model, kept, _together(batch), maps), strict=True):
+            picture.vectors = found
+
+    batches.each([p for p in pictures if p.wants(task)], work, lambda p, error: p.fail([task], error, FEATURES))
 
 
 # ------------------------------------------------------------------------------------------------------ scores

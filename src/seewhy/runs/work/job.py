@@ -31,6 +31,7 @@ from seewhy.runs.folder import tasks
 from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
 from seewhy.runs.folder.store import FORMAT, PLAIN, Store
+from seewhy.runs.work import vectors
 from seewhy.runs.work.limits import Limit
 from seewhy.runs.work.matching import Sieve
 from seewhy.types import Activation, as_they_are, check_activation
@@ -57,6 +58,7 @@ class Job:
             for neither, or the names of those that are wanted: "random", "centre".
         uncertainty: parameters of `EpistemicUncertainty`, or None to leave it out.
         counterfactual: parameters of `HierarchicalOcclusion`, or None to leave it out.
+        features: {} keeps vectors of layers' features (`seewhy.runs.work.vectors`), or None to leave them out.
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         threshold: classes above this probability are explained, and count as predicted.
         score_threshold: of a detector: boxes with a score above it are explained.
@@ -82,6 +84,7 @@ class Job:
     baselines: bool | Sequence[str] = True
     uncertainty: Mapping[str, Any] | None = None
     counterfactual: Mapping[str, Any] | None = None
+    features: Mapping[str, Any] | None = None
     activation_fn: str | Activation | None = "auto"
     threshold: float = 0.5
     score_threshold: float = SCORE
@@ -125,6 +128,7 @@ class Tools:
         metrics: label -> metric.
         uncertainty: or None.
         counterfactual: or None.
+        features: which vectors are kept, or None.
         sieve: which boxes of a detector are explained; None for a classifier.
         notes: about the activation.
         ids: (kind, label) -> identity, for "explainer" and "metric"; ("run", "") and the like for what there is one of.
@@ -142,6 +146,7 @@ class Tools:
     metrics: dict[str, Metric]
     uncertainty: EpistemicUncertainty | None
     counterfactual: HierarchicalOcclusion | None
+    features: vectors.Vectors | None
     sieve: Sieve | None
     ids: dict[tuple[str, str], str]
     notes: tuple[str, ...] = ()
@@ -175,17 +180,21 @@ class Tools:
         explainers = _labels(methods | chance, known.get("explainers", {}))
         metrics = _labels(metrics, known.get("metrics", {}))
         sure, what_if = _sure(job, model), _what_if(job, model)
+        kept = {label: one for label, one in explainers.items() if one not in chance.values()}
+        features = vectors.chosen(job.features, model, kept, known)
         ids = {("explainer", label): _id(one) for label, one in explainers.items()}
         ids |= {("metric", label): _id(one) for label, one in metrics.items()}
         ids |= {("uncertainty", ""): _id(sure)} if sure else {}
         ids |= {("counterfactual", ""): _id(what_if)} if what_if else {}
+        weights = ids.get(("explainer", features.explainer or "")) if features else None
+        ids |= {(tasks.FEATURES, ""): identity(tasks.FEATURES, weights, features.depths)} if features else {}
         ids["model", ""] = digest
         chosen = (PLAIN, float(job.threshold)) if sieve is None else (FORMAT, sieve)
         ids["run", ""] = identity(chosen[0], ids["model", ""], _named(function), chosen[1])
         return cls(
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
-            metrics=metrics, uncertainty=sure, counterfactual=what_if, sieve=sieve, ids=ids,
-            unkept=frozenset(label for label, one in explainers.items() if one in chance.values()),
+            metrics=metrics, uncertainty=sure, counterfactual=what_if, features=features, sieve=sieve,
+            ids=ids,            unkept=frozenset(label for label, one in explainers.items() if one in chance.values()),
             notes=scores.notes, exclusive=scores.exclusive and sieve is None, quantity=scores.quantity,
         )  # fmt: skip
 
@@ -217,6 +226,7 @@ class Tools:
         found += [self.score_task(e, m) for e in self.explainers for m in self.metrics]
         found += [self.single_task(tasks.UNCERTAINTY)] if self.uncertainty else []
         found += [self.single_task(tasks.COUNTERFACTUAL)] if self.counterfactual else []
+        found += [self.single_task(tasks.FEATURES)] if self.features else []
         return tuple(found)
 
     def explain_task(self, label: str) -> str:
@@ -252,6 +262,7 @@ class Tools:
             "metrics": {label: self._metric(label) for label in self.metrics},
             "uncertainty": _described(self.uncertainty, self.ids.get(("uncertainty", ""))),
             "counterfactual": _described(self.counterfactual, self.ids.get(("counterfactual", ""))),
+            "features": _described(self.features, self.ids.get((tasks.FEATURES, ""))),
             "data": {**self.data.describe(), "length": len(self.data), "notes": list(self.data.notes)},
             "chunk": job.chunk, "batch": job.batch, "precision": job.precision,
             "command": dict(command) if command else None,
@@ -285,6 +296,7 @@ def _check(job: Job) -> None:
         judging.baselines(None, methods, job.baselines)
     _sure(job, None)
     _what_if(job, None)
+    vectors.chosen(job.features, None, {}, {})
 
 
 def _sure(job: Job, model: Model | None) -> EpistemicUncertainty | None:

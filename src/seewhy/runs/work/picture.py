@@ -16,6 +16,7 @@ from seewhy.runs.folder.rows import DetectionRow, FailureRow, Findings, LabelRow
 from seewhy.runs.folder.tasks import SCORE
 from seewhy.runs.work.plan import Item
 from seewhy.runs.work.reading import Loaded
+from seewhy.runs.work.vectors import Vector
 
 __all__ = ["Picture", "choose", "flag"]
 
@@ -34,6 +35,7 @@ class Picture(Findings):
         maps: (class or number, explainer) -> (h, w) raw.
         notes: what the reader should know, besides what reading it told.
         failed: tasks that failed.
+        vectors: features that are kept.
     """
 
     item: Item
@@ -46,6 +48,7 @@ class Picture(Findings):
     maps: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
     kept: set[tuple[int, str]] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    vectors: list[Vector] = field(default_factory=list)
 
     @property
     def unfound(self) -> bool:

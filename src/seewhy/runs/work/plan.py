@@ -21,7 +21,7 @@ from seewhy.runs.folder.counting import COLUMNS, standing
 from seewhy.runs.folder.identity import identity
 from seewhy.runs.folder.originals import same_bytes_long
 from seewhy.runs.folder.rows import DetectionRow, MapRow
-from seewhy.runs.folder.tasks import PREDICT, succeeded
+from seewhy.runs.folder.tasks import FEATURES, PREDICT, succeeded
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.reading import digest
 
@@ -306,6 +306,8 @@ def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
         return {item.index: item for item in items}
     wanted = {task for item in again.values() for task in item.tasks}
     judged = {e for e in tools.explainers for m in tools.metrics if tools.score_task(e, m) in wanted}
+    if tools.features is not None and tools.single_task(FEATURES) in wanted:
+        judged |= {e for e in tools.explainers if e == tools.features.explainer}
     columns = [*_SCAN, "digest", "labels", "detections", *(["maps"] if judged else [])]
     found, _ = tools.store.rows(tools.run, columns)
     wanted_too = pc.is_in(found["sample"], pa.array(list(again)))
