@@ -7,7 +7,7 @@ at it; so nothing is there twice, and another order of reading changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from seewhy.runs.folder import tasks as named
 from seewhy.runs.folder.counting import Standing, Whole, one, standing
 
-__all__ = ["WORDED", "Choice", "Plan", "Words", "choose", "entries", "packed"]
+__all__ = [
+    "WORDED",
+    "Choice",
+    "Plan",
+    "Words",
+    "chance",
+    "choose",
+    "concise",
+    "entries",
+    "exclusive",
+    "packed",
+]
 
 
 class Words:
@@ -43,6 +54,26 @@ class Words:
         return known.take(coded.indices)
 
 
+BASELINES = ("random_map", "centre_map")  # of run folders that do not say it
+CONCISION = ("sparseness", "complexity")
+
+
+def chance(about: Mapping[str, Any]) -> bool:
+    """Whether an explainer of run.json does not look at the network."""
+    return bool(about.get("chance", about.get("name") in BASELINES))
+
+
+def concise(about: Mapping[str, Any]) -> bool:
+    """Whether a metric of run.json says how concise a map is, not how right."""
+    return bool(about.get("concision", about.get("name") in CONCISION))
+
+
+def exclusive(settings: Mapping[str, Any]) -> bool:
+    """Whether of the classes exactly one is meant (softmax), so that the likeliest is the prediction."""
+    softmax = settings.get("activation") == "softmax"  # is all that runs of earlier versions say
+    return bool(settings.get("exclusive", softmax)) and not settings.get("detection")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What run.json asks for.
@@ -56,6 +87,12 @@ class Plan:
         uncertainty: its task, or -1.
         counterfactual: its task, or -1.
         features: its task, or -1.
+        exclusive: whether of the classes exactly one is meant, so that the likeliest is the prediction.
+        of_chance: the explainers that do not look at the network.
+        concise: the metrics that say how concise a map is, not how right.
+        named: metric -> the name that it is registered by.
+        ends: metric -> its lowest and highest value; None where it has no end.
+        lower: the metrics of which lower is better.
     """
 
     explainers: tuple[str, ...]
@@ -66,6 +103,12 @@ class Plan:
     uncertainty: int
     counterfactual: int
     features: int
+    exclusive: bool
+    of_chance: frozenset[str]
+    concise: frozenset[str]
+    named: dict[str, str]
+    ends: dict[str, tuple[float | None, float | None]]
+    lower: frozenset[str]
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Plan:
@@ -89,6 +132,12 @@ class Plan:
             },
             uncertainty=single(named.UNCERTAINTY), counterfactual=single(named.COUNTERFACTUAL),
             features=single(named.FEATURES),
+            exclusive=exclusive(settings),
+            of_chance=frozenset(name for name, about in explainers.items() if chance(about)),
+            concise=frozenset(name for name, about in metrics.items() if concise(about)),
+            named={name: str(about.get("name", "")) for name, about in metrics.items()},
+            ends={name: tuple(about.get("range") or (None, None)) for name, about in metrics.items()},
+            lower=frozenset(name for name, about in metrics.items() if about.get("better") == "lower"),
         )  # fmt: skip
 
     def task_of(self, kind: str, explainer: str | None, metric: str | None) -> int | None:

@@ -11,8 +11,9 @@ from seewhy.checks import is_count
 from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.choosing import Plan
+from seewhy.runs.query.queues import queues, spread
 
-__all__ = ["PICTURE_HAS_TEXT", "Asked", "Query", "sorts"]
+__all__ = ["Asked", "Query", "sorts"]
 
 _COLUMNS = {
     "position": "position", "probability": "probability", "uncertainty": "std", "entropy": "entropy",
@@ -30,6 +31,15 @@ class Asked(TypedDict, total=False):
     min_probability: float | None
     max_probability: float | None
     counterfactual: bool | None
+    right: bool | None
+    missed: int | None
+    mistaken: int | None
+    failed: bool | None
+    warning: str | None
+    note: str | None
+    verdicts: Iterable[str] | None
+    reviewed: bool | None
+    queue: str | None
     sort: str
     descending: bool
     offset: int
@@ -48,9 +58,19 @@ class Query:
         min_probability: that the network gives at least this much.
         max_probability: that the network gives at most this much.
         counterfactual: True: whose hierarchical occlusion found something; False: whose found nothing.
+        right: True: whose picture the network is right about; False: wrong. See `SampleRecord.right`.
+        missed: whose picture truly has this class, and the network does not say so.
+        mistaken: of whose picture the network says this class, and it is not there.
+        failed: True: whose picture has something that could not be done; False: whose has not.
+        warning: whose picture has a warning of this kind.
+        note: whose picture has a note of this kind, "EXPLAINER: KIND".
+        verdicts: whose picture a reviewer gave one of these.
+        reviewed: True: of whose picture a reviewer said something; False: nobody did.
+        queue: that are in this queue; see `seewhy.runs.query.queues`.
         sort: "position", "probability", "uncertainty" (standard deviation), "entropy", "mutual_information",
             "score:EXPLAINER:METRIC", or "disagreement:METRIC": the largest minus the smallest value of the metric
-            among the explainers, where at least two have one. Labels without such a number come last.
+            among the explainers, where at least two have one; "queue": the order of the queue. Labels without such a
+            number come last.
         descending: from large to small. Ties are in the order of position, sample and label either way.
         offset: labels (or pictures) that are left out at the start.
         limit: how many there are on a page.
@@ -63,13 +83,22 @@ class Query:
     min_probability: float | None = None
     max_probability: float | None = None
     counterfactual: bool | None = None
+    right: bool | None = None
+    missed: int | None = None
+    mistaken: int | None = None
+    failed: bool | None = None
+    warning: str | None = None
+    note: str | None = None
+    verdicts: tuple[str, ...] | None = None
+    reviewed: bool | None = None
+    queue: str | None = None
     sort: str = "position"
     descending: bool = False
     offset: int = 0
     limit: int = 12
 
     def __post_init__(self) -> None:
-        for label in self.labels or ():
+        for label in (*(self.labels or ()), *(one for one in (self.missed, self.mistaken) if one is not None)):
             if not is_count(label, 0) or label >= 1 << 31:
                 raise InvalidInput(f"labels must be class indices, got {label!r}.")
         for flag in self.flags or ():
@@ -85,7 +114,7 @@ class Query:
     def of(cls, asked: Asked) -> Query:
         """Returns the query, with any iterables for its tuples."""
         given: dict[str, Any] = dict(asked)
-        for name in ("labels", "flags", "explainers"):
+        for name in ("labels", "flags", "explainers", "verdicts"):
             if given.get(name) is not None:
                 given[name] = tuple(dict.fromkeys(given[name]))
         return cls(**given)
@@ -93,7 +122,7 @@ class Query:
     @property
     def of_labels(self) -> bool:
         """True where a filter asks something of a label; a picture without labels can meet the others."""
-        asked = (self.labels, self.flags, self.explainers, self.min_probability, self.max_probability)
+        asked = (self.labels, self.flags, self.explainers, self.min_probability, self.max_probability, self.queue)
         return any(value is not None for value in (*asked, self.counterfactual))
 
     def where(self, plan: Plan) -> tuple[str, list[Any]]:
@@ -105,14 +134,43 @@ class Query:
         known = [
             ("class_index IN (SELECT unnest(?::INTEGER[]))", None if self.labels is None else list(self.labels)),
             ("flag IN (SELECT unnest(?::VARCHAR[]))", None if self.flags is None else list(self.flags)),
-            ("s IN (SELECT s FROM pictures WHERE " + PICTURE_HAS_TEXT + ")", self.text or None),
             ("probability >= ?::FLOAT", self.min_probability),
             ("probability <= ?::FLOAT", self.max_probability),
             ("tree = ?", self.counterfactual),
         ]
-        parts = [sql for sql, value in known if value is not None]
+        parts, values = _present(known)
+        there, more = self.pictures(plan)
+        parts += [f"s IN (SELECT s FROM pictures WHERE {there})"] if there != "true" else []
         parts += [f"x{_place(name, plan.explainers, 'explainer')}" for name in self.explainers or ()]
-        return " AND ".join(parts) or "true", [value for _, value in known if value is not None]
+        if self.queue is not None:
+            every = queues(plan)
+            parts.append(f"({every[_known(self.queue, every, 'queue')].where})")
+        return " AND ".join(parts) or "true", [*values, *more]
+
+    def pictures(self, plan: Plan) -> tuple[str, list[Any]]:
+        """The condition on the table "pictures", from what is asked of pictures, and its parameters.
+
+        Raises:
+            UnknownName: the explainer of a note that the run does not have.
+        """
+        missed, mistaken = _CONFUSED[plan.exclusive]
+        known: list[tuple[str, Any]] = [
+            (PICTURE_HAS_TEXT, self.text or None),
+            ('"right" = ?', self.right),
+            (missed, self.missed),
+            (mistaken, self.mistaken),
+            ("(failures > 0) = ?", self.failed),
+            ("s IN (SELECT s FROM warnings WHERE kind = ?)", self.warning),
+            (f"sample IN (SELECT sample FROM reviews WHERE {_VERDICT})", _listed(self.verdicts)),
+            ("(sample IN (SELECT sample FROM reviews)) = ?", self.reviewed),
+        ]
+        parts, values = _present(known)
+        if self.note is not None:
+            explainer, _, kind = self.note.rpartition(": ")
+            number = _place(explainer, plan.explainers, "explainer")
+            parts.append(f"s IN (SELECT s FROM notes WHERE e = {number} AND kind = ?)")
+            values.append(kind)
+        return " AND ".join(parts) or "true", values
 
     def key(self, plan: Plan) -> str:
         """What is sorted by, in terms of the table "labels".
@@ -120,7 +178,10 @@ class Query:
         Raises:
             UnknownName: there is no such order.
         """
-        return sorts(plan)[_known(self.sort, sorts(plan), "order")]
+        every = sorts(plan)
+        if self.queue is not None:
+            every["queue"] = queues(plan)[self.queue].key
+        return every[_known(self.sort, every, "order")]
 
     @property
     def direction(self) -> str:
@@ -133,7 +194,28 @@ def _check_whole(name: str, value: Any, least: int) -> None:
         raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
+def _listed(values: Iterable[str] | None) -> list[str] | None:
+    return None if values is None else list(values)
+
+
+def _present(known: Iterable[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
+    """The conditions that have a value, and these values."""
+    asked = [(sql, value) for sql, value in known if value is not None]
+    return [sql for sql, _ in asked], [value for _, value in asked]
+
+
 PICTURE_HAS_TEXT = "contains(search, lower(?))"
+_VERDICT = "verdict IN (SELECT unnest(?::VARCHAR[]))"
+_CONFUSED = {  # a class that was missed, one that is not there: of one class a picture, of several
+    True: (
+        'list_contains(truth, ?::INTEGER) AND NOT "right"',
+        'predicted = ?::INTEGER AND NOT "right"',
+    ),
+    False: (
+        "s IN (SELECT s FROM labels WHERE flag = 'FN' AND class_index = ?::INTEGER)",
+        "s IN (SELECT s FROM labels WHERE flag = 'FP' AND class_index = ?::INTEGER)",
+    ),
+}
 
 
 def sorts(plan: Plan) -> dict[str, str]:
@@ -143,10 +225,7 @@ def sorts(plan: Plan) -> dict[str, str]:
     found.update({f"score:{explainer}:{metric}": column for (explainer, metric), column in numbers.items()})
     if len(plan.explainers) > 1:
         for metric in plan.metrics:
-            columns = [numbers[explainer, metric] for explainer in plan.explainers]
-            several = " + ".join(f"({column} IS NOT NULL)::INTEGER" for column in columns)
-            spread = f"greatest({', '.join(columns)}) - least({', '.join(columns)})"
-            found[f"disagreement:{metric}"] = f"CASE WHEN {several} >= 2 THEN {spread} END"
+            found[f"disagreement:{metric}"] = spread([numbers[explainer, metric] for explainer in plan.explainers])
     return found
 
 

@@ -11,10 +11,7 @@ import numpy as np
 from seewhy.runs.query.snapshot import Moment
 from seewhy.statistics import Judged
 
-__all__ = ["concise", "judged"]
-
-BASELINES = ("random_map", "centre_map")  # of run folders that do not say it
-CONCISION = ("sparseness", "complexity")
+__all__ = ["judged"]
 
 
 def judged(now: Moment) -> Judged:
@@ -24,7 +21,7 @@ def judged(now: Moment) -> Judged:
     return Judged(
         explainers=plan.explainers, metrics=plan.metrics, values=_values(now),
         better=tuple(one.get("better", "higher") for one in about), ends=tuple(_ends(one) for one in about),
-        baselines=tuple(name for name in plan.explainers if _chance(settings["explainers"][name])),
+        baselines=tuple(name for name in plan.explainers if name in plan.of_chance),
     )  # fmt: skip
 
 
@@ -44,12 +41,3 @@ def _values(now: Moment) -> Any:
 def _ends(about: Mapping[str, Any]) -> tuple[float, float]:
     low, high = about.get("range") or (None, None)
     return -math.inf if low is None else low, math.inf if high is None else high
-
-
-def _chance(about: Mapping[str, Any]) -> bool:
-    return bool(about.get("chance", about.get("name") in BASELINES))
-
-
-def concise(about: Mapping[str, Any]) -> bool:
-    """Says whether a metric of run.json says how concise a map is, not how right."""
-    return bool(about.get("concision", about.get("name") in CONCISION))

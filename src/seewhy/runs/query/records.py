@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import pyarrow as pa
 
 from seewhy.plain import NOTHING
+from seewhy.runs.folder.reviews import Review
 from seewhy.runs.folder.rows import (
     CostRow,
     DetectionRow,
@@ -30,6 +31,7 @@ __all__ = [
     "Hit",
     "LabelScore",
     "Page",
+    "QueueCount",
     "SampleRecord",
     "Score",
     "StoredMap",
@@ -90,6 +92,7 @@ class SampleRecord:
         warnings: what the reader of the results should know.
         thumbnail: its part and place, or None.
         parts: the parts that tell of the picture.
+        reviews: what reviewers say of it, in the order of time.
     """
 
     sample: str
@@ -122,6 +125,14 @@ class SampleRecord:
     thumbnail: tuple[str, ThumbnailRow] | None = None
     parts: tuple[str, ...] = ()
     content: str | None = None
+    reviews: tuple[Review, ...] = ()
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the likeliest class is one that is truly there; None where nobody knows, and for detectors."""
+        if self.truth is None or self.predicted is None or self.detections:
+            return None
+        return self.predicted in self.truth
 
     def class_of(self, label: int) -> int:
         """Returns the class index that a label means: itself, or the class of the detector's box of this number."""
@@ -270,6 +281,13 @@ class WarningCount(NamedTuple):
     """How many pictures have a warning of a kind."""
 
     kind: str
+    pictures: int
+
+
+class QueueCount(NamedTuple):
+    """How many labels are in a queue, and of how many pictures they are."""
+
+    labels: int
     pictures: int
 
 

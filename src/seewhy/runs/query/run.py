@@ -29,7 +29,9 @@ from seewhy.runs.folder.rows import MapRow
 from seewhy.runs.folder.settings import parsed
 from seewhy.runs.query import judged as judging
 from seewhy.runs.query import totals
-from seewhy.runs.query.filters import PICTURE_HAS_TEXT, Asked, Query, sorts
+from seewhy.runs.query.blocks import batches
+from seewhy.runs.query.desk import Desk
+from seewhy.runs.query.filters import Asked, Query, sorts
 from seewhy.runs.query.records import (
     Counts,
     ExplainerCost,
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 
-class Run:
+class Run(Desk):
     """A run folder to be read.
 
     Args:
@@ -113,8 +115,7 @@ class Run:
     @property
     def exclusive(self) -> bool:
         """Whether of the classes exactly one is meant (softmax), so that the likeliest is the prediction."""
-        softmax = self.settings.get("activation") == "softmax"  # is all that runs of earlier versions say
-        return bool(self.settings.get("exclusive", softmax)) and not self.detects
+        return self._base.state.plan.exclusive
 
     @property
     def quantity(self) -> str:
@@ -230,32 +231,11 @@ class Run:
         numbers are, see `quantity`), predicted, mean, std, low, high, entropy, mutual_information, warnings (what is
         to be known of the image and of its maps, "; " between), then "EXPLAINER/METRIC" for every pair, null where
         there is no value.
-        Of a detector also "detection", the number of the box, which `SampleRecord.detections` has.
+        Of a detector also "detection", the number of the box, which `SampleRecord.detections` has. Where reviewers
+        said something also "reviews": what they say of the image, "; " between.
         """
         with self._base.moment() as now:
-            plan = now.state.plan
-            own = ["sample", "name", "source", "position", "label", "truth", "flag"]
-            rest = ["mean", "std", "low", "high", "entropy", "mutual_information"]
-            scores = [f"m{number}" for number in range(len(plan.score))]
-            columns = ["labels.probability", "predicted", *(f"labels.{name}" for name in rest), "said.text"]
-            columns += [f"labels.{name}" for name in scores]
-            columns += ["label"] if self.detects else []
-            reader = pa.RecordBatchReader.from_stream(
-                now.cursor.sql(
-                    f"SELECT labels.sample, name, source, labels.position, class_index, truth, flag, "
-                    f"{', '.join(columns)} "
-                    "FROM labels JOIN pictures USING (s) LEFT JOIN "
-                    "(SELECT s, string_agg(text, '; ' ORDER BY place, text) AS text FROM "
-                    "(SELECT DISTINCT s, 0 AS place, text FROM warnings UNION ALL "
-                    "SELECT DISTINCT s, 1 + e, ?[e + 1] || ': ' || kind FROM notes) GROUP BY s) AS said USING (s) "
-                    "ORDER BY labels.position, labels.sample, label",
-                    params=[list(plan.explainers)],
-                )
-            )
-            names = [*own, self.quantity, "predicted", *rest, "warnings", *(f"{e}/{m}" for e, m in plan.score)]
-            names += ["detection"] if self.detects else []
-            for batch in reader:
-                yield pa.RecordBatch.from_arrays(batch.columns, names)
+            yield from batches(now, self.quantity, detects=self.detects)
 
     # ---------------------------------------------------------------------------------------------- one picture
 
@@ -400,7 +380,7 @@ class Run:
 
     def concise(self, metric: str) -> bool:
         """Says whether a metric says how concise a map is, not how right: it has no weight unless it is given one."""
-        return judging.concise(self.settings["metrics"][metric])
+        return metric in self._base.state.plan.concise
 
     def label_scores(self, *, explainer: str | None = None, metric: str | None = None) -> list[LabelScore]:
         """Returns the same for each label, of one explainer, one metric, or both; mean None where there are no data.
@@ -436,11 +416,12 @@ def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
     """How many pictures meet the filters, and the numbers of those on the page."""
     where, values = query.where(now.state.plan)
     best = f"{'max' if query.descending else 'min'}({query.key(now.state.plan)})"
+    there = "true"
     if query.of_labels:
         total = now.number(f"SELECT count(DISTINCT s) FROM labels WHERE {where}", values)
-        join, there = "JOIN", "true"
+        join = "JOIN"
     else:
-        there = PICTURE_HAS_TEXT if query.text else "true"
+        there, values = query.pictures(now.state.plan)
         total = now.number(f"SELECT count(*) FROM pictures WHERE {there}", values)
         join, where = "LEFT JOIN", "true"
     if query.sort == "position" and not query.of_labels:

@@ -17,6 +17,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seewhy.runs.folder import reviews
+from seewhy.runs.folder.reviews import Review
 from seewhy.runs.folder.rows import SCHEMA
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.choosing import Plan, Words, packed
@@ -43,6 +45,8 @@ class State:
         foreign: how many of those are of other runs.
         damaged: those that could not be read, and why; they are tried again.
         pictures: how many numbers of pictures are taken.
+        reviews: sample -> what reviewers say of it.
+        unread: files of reviews that cannot be read, and why.
     """
 
     settings: dict[str, Any]
@@ -53,6 +57,8 @@ class State:
     foreign: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
     pictures: int = 0
+    reviews: dict[str, tuple[Review, ...]] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +89,9 @@ class Moment:
         if not rids:
             return {}
         rows = pa.concat_tables([self.state.rows.slice(rid, 1) for rid in rids])
-        return records(rows, self.state.plan, self.state.words)
+        made = records(rows, self.state.plan, self.state.words)
+        said = {sample: self.state.reviews[sample] for sample in made if sample in self.state.reviews}
+        return made | {sample: replace(made[sample], reviews=own) for sample, own in said.items()}
 
 
 class Base:
@@ -101,6 +109,7 @@ class Base:
         self._database.execute("SET lock_configuration = true")
         self._refreshing, self._lock = threading.Lock(), threading.Lock()
         self._remembered: OrderedDict[str, SampleRecord] = OrderedDict()
+        self._reviews: dict[str, Review | str] | None = None
         self._state: State | None = None
         self.refresh()
 
@@ -144,22 +153,55 @@ class Base:
     def refresh(self) -> int:
         """Reads what appeared since; says how many parts that were."""
         with self._refreshing:
-            settings, listed = self.store.settings(), self.store.parts()
-            old = self._state
-            anew = old is None or old.settings["id"] != settings["id"] or not old.parts <= set(listed)
-            start = _nothing(settings) if old is None or anew else old
-            if start is old and start.parts.issuperset(listed) and settings == start.settings:
-                return 0
-            state, fresh = self._read(replace(start, settings=settings, plan=Plan.of(settings)), listed)
-            if old is None or anew or state.plan != old.plan:
-                self._write(state, state.rows, anew=True)
-            elif len(fresh):
-                told = pc.is_in(state.rows["sample"], pc.unique(fresh["sample"]))
-                self._write(state, state.rows.filter(told), anew=False)
-            else:
-                with self._lock:
-                    self._state = state
-            return len(state.parts) - len(start.parts)
+            found = self._refresh_parts()
+            self._refresh_reviews()
+            return found
+
+    def _refresh_parts(self) -> int:
+        settings, listed = self.store.settings(), self.store.parts()
+        old = self._state
+        anew = old is None or old.settings["id"] != settings["id"] or not old.parts <= set(listed)
+        start = _nothing(settings, old) if old is None or anew else old
+        if start is old and start.parts.issuperset(listed) and settings == start.settings:
+            return 0
+        state, fresh = self._read(replace(start, settings=settings, plan=Plan.of(settings)), listed)
+        if old is None or anew or state.plan != old.plan:
+            self._write(state, state.rows, anew=True)
+        elif len(fresh):
+            told = pc.is_in(state.rows["sample"], pc.unique(fresh["sample"]))
+            self._write(state, state.rows.filter(told), anew=False)
+        else:
+            with self._lock:
+                self._state = state
+        return len(state.parts) - len(start.parts)
+
+    def _refresh_reviews(self) -> None:
+        """Reads the files of reviews that appeared; forgets those that are gone."""
+        listed = reviews.names(self.store)
+        if self._reviews is not None and listed == list(self._reviews):
+            return
+        known = self._reviews or {}
+        read = reviews.read_all(self.store, [name for name in listed if name not in known])
+        self._reviews = {name: known[name] if name in known else read[name] for name in listed}
+        standing = reviews.latest(one for one in self._reviews.values() if isinstance(one, Review))
+        by_sample: dict[str, tuple[Review, ...]] = {}
+        for one in standing:
+            by_sample[one.sample] = (*by_sample.get(one.sample, ()), one)
+        unread = {name: one for name, one in self._reviews.items() if isinstance(one, str)}
+        table = pa.table(
+            {name: pa.array([getattr(one, name) for one in standing], kind) for name, kind in _REVIEWS.items()}
+        )
+        cursor = self._database.cursor()
+        try:
+            cursor.begin()
+            cursor.register("fresh_reviews", table)
+            cursor.execute("CREATE OR REPLACE TABLE reviews AS SELECT * FROM fresh_reviews")
+            with self._lock:
+                cursor.commit()
+                self._state = replace(self.state, reviews=by_sample, unread=unread)
+                self._remembered.clear()
+        finally:
+            cursor.close()
 
     def _read(self, state: State, listed: list[str]) -> tuple[State, pa.Table]:
         """Returns the state with the rows of parts that it does not know yet, and these rows alone."""
@@ -198,12 +240,17 @@ class Base:
             cursor.close()
 
 
-def _nothing(settings: dict[str, Any]) -> State:
+def _nothing(settings: dict[str, Any], old: State | None) -> State:
+    """A state without rows; what reviewers said stays."""
     words = Words()
     empty = pa.schema([*SCHEMA, pa.field("part", pa.string())]).empty_table()
-    return State(settings=settings, plan=Plan.of(settings), rows=packed(empty, words, 0), words=words)
+    made = State(settings=settings, plan=Plan.of(settings), rows=packed(empty, words, 0), words=words)
+    return made if old is None else replace(made, reviews=old.reviews, unread=old.unread)
 
 
+_REVIEWS = {
+    "sample": pa.string(), "author": pa.string(), "verdict": pa.string(), "line": pa.string(), "written": pa.float64(),
+}  # fmt: skip
 _SEARCH = "lower(concat_ws(chr(10), sample, name, source)) AS search"
 
 

@@ -1,12 +1,14 @@
 """The flat tables of a run, one line a picture, or a picture and label, for filtering and sorting.
 
-    pictures    s, the picture's own columns, which rows tell of it, how much failed
+    pictures    s, the picture's own columns, which rows tell of it, how much failed; "right": whether the network is,
+                null where that is not known (of several classes at once, or boxes: neither one too many nor missed)
     labels      s, label, class_index (another number only for a detector's boxes), probability, flag, uncertainty;
-                m0, m1, ...: a value for each explainer and metric, null where there is none; x0, x1, ...: whether
-                there is a map of each explainer; tree: whether one was found
+                best: whether it is the network's answer, where that is one class; m0, m1, ...: a value for each
+                explainer and metric, null where there is none; x0, x1, ...: whether there is a map of each explainer;
+                tree: whether one was found
     nodata      the lines of labels where a metric found nothing to judge
     costs       s, explainer, what its maps cost
-    notes       s, explainer, the kind of something that is to be known of its maps
+    notes       s, explainer, the kind of something that is to be known of its maps, and of which label's (null: all)
     warnings    s, what is to be known of the picture, and the kind of it: without what differs from one to the next
     failures    s, what could not be done
 
@@ -101,7 +103,8 @@ def _whole(values: pa.Array) -> Whole:
 
 def _pictures(sources: _Sources, failures: pa.Table) -> pa.Table:
     choice, rows = sources.choice, sources.rows
-    own = rows.select(["sample", "position", "name", "source", "predicted", "probability"]).take(pa.array(choice.base))
+    columns = ["sample", "position", "name", "source", "predicted", "probability", "truth"]
+    own = rows.select(columns).take(pa.array(choice.base))
     bounds = pa.array(np.append(choice.starts, len(choice.order)), pa.int32())
     rids = one(rows["rid"]).take(pa.array(choice.order))
     reasons = np.bincount(failures["s"].to_numpy() - sources.first, minlength=len(choice.names))
@@ -111,11 +114,29 @@ def _pictures(sources: _Sources, failures: pa.Table) -> pa.Table:
             "s": sources.first + np.arange(len(choice.names)),
             **{name: own[name] for name in own.column_names},
             **unsure,
+            "right": _right(sources, own),
             "failed": pa.array((choice.chosen[0] >= 0) & ~choice.good[0]),
             "failures": pa.array(reasons, pa.int32()),
             "rows": pa.ListArray.from_arrays(bounds, rids),
         }
     )
+
+
+def _right(sources: _Sources, own: pa.Table) -> pa.Array:
+    """Whether the network is right about each picture; null where nobody knows, or nothing was predicted."""
+    lines = len(own)
+    known = own["truth"].is_valid().to_numpy(zero_copy_only=False)
+    if sources.plan.exclusive:
+        predicted, truth = _whole(one(own["predicted"])), one(own["truth"])
+        parent = np.asarray(pc.list_parent_indices(truth), dtype=np.int64)
+        hits = _whole(truth.flatten()) == predicted[parent]
+        right = np.bincount(parent[hits], minlength=lines) > 0
+        return pa.array(right, mask=~(known & (predicted >= 0)))
+    picture, values = sources.entries("labels", 0)
+    wrong = pc.is_in(values.field("flag"), pa.array(["FP", "FN"])).to_numpy(zero_copy_only=False)
+    some = np.bincount(picture[wrong], minlength=lines) > 0
+    done = sources.choice.good[0] if lines else np.empty(0, bool)
+    return pa.array(~some, mask=~(known & done))
 
 
 def _of_task(sources: _Sources, name: str) -> pa.Array:
@@ -131,8 +152,11 @@ def _labels(sources: _Sources, picture: Whole, values: pa.StructArray, scores: d
     base = sources.choice.base[picture]
     own = sources.rows.select(["sample", "position"]).take(pa.array(base))
     unsure = {name: _of_task(sources, name).take(pa.array(picture)) for name in ("entropy", "mutual_information")}
+    predicted = _whole(one(sources.rows["predicted"]).take(pa.array(base)))
+    answer = sources.plan.exclusive & (predicted == _whole(values.field("label")))
     return pa.table(
         {
+            "best": answer,
             "s": picture + sources.first, "sample": own["sample"], "position": own["position"],
             **{name: values.field(name) for name in ("label", "probability", "truth", "flag")},
             "class_index": _classes(sources, values.field("label")),
@@ -234,11 +258,11 @@ def _costs(sources: _Sources) -> dict[str, pa.Table]:
     amounts = {name: kept.field(name) for name in ("forward", "backward", "seconds")}
     places = {"s": picture[mine] + sources.first, "e": explainer[mine].astype(np.int16)}
     notes = kept.field("notes")
-    parent = _whole(pc.list_parent_indices(notes))
+    parent, said = _whole(pc.list_parent_indices(notes)), notes.flatten()
     about = {name: np.asarray(column)[parent] for name, column in places.items()}
     return {
         "costs": pa.table({**places, **amounts}),
-        "notes": pa.table({**about, "kind": notes.flatten().field("kind").cast(pa.string())}),
+        "notes": pa.table({**about, "kind": said.field("kind").cast(pa.string()), "label": said.field("label")}),
     }
 
 

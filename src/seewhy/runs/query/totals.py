@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from seewhy.errors import UnknownName, nearest
 from seewhy.runs.folder.rows import FLAGS
 from seewhy.runs.query.judged import judged
-from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, NoteCount, Score, WarningCount
+from seewhy.runs.query.queues import queues
+from seewhy.runs.query.records import Counts, ExplainerCost, LabelScore, NoteCount, QueueCount, Score, WarningCount
 from seewhy.runs.query.snapshot import Moment
 
-__all__ = ["costs", "counts", "label_scores", "notes", "scores", "warnings"]
+__all__ = ["costs", "counts", "label_counts", "label_scores", "notes", "queue_counts", "scores", "warnings"]
 
 
 def counts(now: Moment) -> Counts:
@@ -105,6 +106,13 @@ def label_counts(now: Moment) -> dict[int, int]:
     """Class index -> how many pictures have a label of it."""
     counts = "SELECT class_index, count(DISTINCT s) FROM labels GROUP BY class_index ORDER BY class_index"
     return dict(now.fetch(counts))
+
+
+def queue_counts(now: Moment) -> dict[str, QueueCount]:
+    """How much there is in each queue, by its name."""
+    each = queues(now.state.plan)
+    asked = "SELECT count(*), count(DISTINCT s) FROM labels WHERE "
+    return {name: QueueCount(*now.fetch(asked + queue.where)[0]) for name, queue in each.items()}
 
 
 def notes(now: Moment) -> list[NoteCount]:
