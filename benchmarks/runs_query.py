@@ -36,9 +36,15 @@ SCAN = ["sample", "position", "stamp", "done", "failed"]
 
 def settings(length: int) -> dict[str, object]:
     return {
-        "format": 1, "id": "0123456789ab", "classes": [f"class {n}" for n in range(CLASSES)],
-        "explainers": {e: {"id": e} for e in EXPLAINERS}, "metrics": {m: {"id": m} for m in METRICS},
-        "uncertainty": {"id": "u0"}, "counterfactual": None, "data": {"length": length},
+        "format": 1, "id": "0123456789ab", "created": "2026-01-01T00:00:00+00:00", "seewhy": "0", "torch": "2",
+        "model": {"name": "made up", "digest": "0", "preprocessing": None, "notes": []},
+        "activation": "softmax", "threshold": 0.5, "classes": [f"class {n}" for n in range(CLASSES)],
+        "explainers": {e: {"id": e, "name": e, "parameters": {}} for e in EXPLAINERS},
+        "metrics": {
+            m: {"id": m, "name": m, "parameters": {}, "better": "higher", "range": [0.0, 1.0]} for m in METRICS
+        },
+        "uncertainty": {"id": "u0", "parameters": {}}, "counterfactual": None,
+        "data": {"kind": "folder", "length": length}, "chunk": 32, "batch": 16, "precision": "auto", "command": None,
     }  # fmt: skip
 
 
@@ -52,7 +58,7 @@ def row(position: int, labels: int, random: np.random.Generator) -> Row:
         sample=f"{position:07d}-{random.integers(1 << 40):010x}", position=position, stamp="1700000000:123456",
         name=f"folder/{position % 97:02d}/picture {position}.jpg", source=f"/data/pictures/{position}.jpg",
         size=(375, 500), input=(224, 224), box=(62.5, 0.0, 437.5, 375.0), truth=tuple(classes[:1]),
-        predicted=classes[0], probability=numbers[0][0], entropy=numbers[0][1], mutual_information=numbers[0][2],
+        predicted=classes[position % 5 == 0], probability=numbers[0][0], entropy=numbers[0][1], mutual_information=numbers[0][2],
         labels=[
             LabelRow(c, n[0], f != "FP", f) for c, n, f in zip(classes, numbers, flags, strict=True)
         ],
@@ -70,12 +76,12 @@ def row(position: int, labels: int, random: np.random.Generator) -> Row:
 
 def write(place: Path, parts: int, pictures: int, labels: int) -> None:
     store, random = Store(place), np.random.default_rng(0)
+    store.create(settings(parts * pictures))
     pack = [np.zeros(49 * labels * len(EXPLAINERS), np.float32).tobytes()]
     began = time.perf_counter()
     for part in range(parts):
         rows = [row(part * pictures + n, labels, random) for n in range(pictures)]
         store.write("0123456789ab", f"{part:08x}", rows, pack)
-    store.update(settings(parts * pictures))
     print(f"written: {parts} parts, {parts * pictures} pictures in {time.perf_counter() - began:.0f} s")
 
 
@@ -107,6 +113,11 @@ def pages(run: Run, rounds: int) -> None:
         "text in the name": {"text": "picture 4999"},
         "text in the name + flag + sort by metric": {"text": "PICTURE 49", "flags": ["FP"], "sort": score},
     }
+    asked |= {
+        "wrong": {"right": False}, "wrong + sort by probability": {"right": False, "sort": "probability"},
+        "missed one class": {"missed": 7}, "one confusion": {"missed": 7, "mistaken": 8},
+        **{f"queue {name}": {"queue": name, "sort": "queue", "limit": 200} for name in run.queues},
+    }  # fmt: skip
     for what, query in asked.items():
         for kind in ("labels", "samples"):
             timed(f"{kind}, {what}", lambda kind=kind, query=query: getattr(run, kind)(**query), rounds)
@@ -114,7 +125,7 @@ def pages(run: Run, rounds: int) -> None:
     timed("one picture, nothing remembered", lambda: (run._base._remembered.clear(), run.sample(key)), rounds) if (
         key := run.labels(limit=1).items[0].record.sample
     ) else None
-    for name in ("counts", "scores", "label_scores", "costs", "failures", "refresh"):
+    for name in ("counts", "scores", "label_scores", "costs", "failures", "overview", "queue_counts", "refresh"):
         timed(f"{name}()", getattr(run, name), rounds)
 
 

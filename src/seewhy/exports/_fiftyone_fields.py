@@ -57,7 +57,7 @@ def _field(text: str, taken: set[str]) -> str:
 def sample(
     identity: str, path: str, record: SampleRecord, class_name: Callable[[int], str], named: Names
 ) -> dict[str, Any]:
-    """Returns an image without its heat maps."""
+    """Returns an image without its heat maps; the verdicts of reviewers are its tags."""
     height, width = record.size or (None, None)
     about = {"_cls": "ImageMetadata", "width": width, "height": height} if record.size else None
     return {
@@ -65,7 +65,8 @@ def sample(
         "_media_type": "image",
         "_rand": int(identity[:8], 16) / 2**32,
         "filepath": path,
-        "tags": [],
+        "tags": list(dict.fromkeys(one.verdict for one in record.reviews if one.verdict)),
+        "reviews": "; ".join(one.line for one in record.reviews) or None,
         "metadata": about,
         "sample": record.sample,
         "name": record.name,
@@ -138,7 +139,8 @@ def dataset(settings: dict[str, Any], named: Names, classes: list[str]) -> dict[
     """Returns the data set's own document."""
     floats = [_plain(name, "FloatField") for name in (*_FLOATS, *named.metrics.values())]
     maps = [_embedded(name, f"{_CORE}.labels.Heatmap", _HEAT_MAP) for name in named.explainers.values()]
-    texts = [_plain(name, "StringField") for name in ("sample", "name", "note")] + [_plain("position", "IntField")]
+    texts = [_plain(name, "StringField") for name in ("sample", "name", "note", "reviews")]
+    texts.append(_plain("position", "IntField"))
     labels = [
         _embedded("prediction", f"{_CORE}.labels.Classification", _CLASSIFICATION),
         _embedded("truth", f"{_CORE}.labels.Classifications", _CLASSIFICATIONS),

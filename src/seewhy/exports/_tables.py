@@ -23,9 +23,10 @@ FAILURES = Failure._fields
 
 
 def schema(run: Run) -> pa.Schema:
-    """Returns the columns, and one for every explainer and metric; of a detector also where each box is."""
+    """Returns the columns: one for each explainer and metric; what reviewers say; of a detector where each box is."""
     scores = {f"{explainer}/{metric}": pa.float64() for explainer in run.explainers for metric in run.metrics}
-    return pa.schema({**_named(run), **scores, **(BOXES if run.detects else {})})
+    said = {"reviews": pa.string()} if run.reviews else {}
+    return pa.schema({**_named(run), **said, **scores, **(BOXES if run.detects else {})})
 
 
 def _named(run: Run) -> dict[str, pa.DataType]:

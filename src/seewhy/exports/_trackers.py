@@ -76,7 +76,7 @@ def _shown(run: Run, record: SampleRecord, label: int, explainer: str) -> Shown:
     values = {metric: record.scores.get((label, explainer, metric)) for metric in run.metrics}
     return Shown(
         record=record, explainer=explainer, class_name=found.labels[0][0], label=label, image=found.overlay(),
-        caption="\n".join([f"{record.name}: {found.said()}", *found.warnings]),
+        caption="\n".join([f"{record.name}: {found.said()}", *found.warnings, *(one.line for one in record.reviews)]),
         scores={metric: value for metric, value in values.items() if value is not None},
     )  # fmt: skip
 

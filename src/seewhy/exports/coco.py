@@ -93,7 +93,9 @@ class Coco:
             if size is None:
                 continue
             image = len(images) + 1
-            images.append({"id": image, "file_name": record.source or record.name, "height": size[0], "width": size[1]})
+            said = {"reviews": [one.line for one in record.reviews]} if record.reviews else {}
+            name = record.source or record.name
+            images.append({"id": image, "file_name": name, "height": size[0], "width": size[1], **said})
             boxes += [_true_box(image, record, n) for n in range(len(record.boxes))]
             results += _results(image, record)
             labels.update(map(record.class_of, record.labels), (box[0] for box in record.boxes))

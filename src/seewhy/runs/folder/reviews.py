@@ -121,7 +121,10 @@ def _made(found: Any, about: str) -> Review:
     good = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in texts)
     if not good or not is_number(found.get("written")) or not 0 <= found["written"] < _LATEST:
         raise InvalidInput(f"{about} is no review: it must have sample, verdict, text, author and written.")
-    return Review(**{name: found[name] for name in texts}, written=float(found["written"]))
+    try:
+        return Review(**{name: found[name] for name in texts}, written=float(found["written"]))
+    except InvalidInput as error:
+        raise InvalidInput(f"{about} is no review: {error}") from error
 
 
 def latest(reviews: Iterable[Review]) -> list[Review]:
