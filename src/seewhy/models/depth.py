@@ -44,7 +44,7 @@ def at_depths(model: FeatureModel, inputs: Tensor, shares: Sequence[float]) -> t
         >>> from seewhy.models.torch.model import TorchModel
         >>> with (model := TorchModel(network)).opened():
         ...     at_depths(model, inputs, (0.5, 1.0))
-        ('conv1', 'act2')
+        ('act1', 'act2')
     """
     last = model.auto_layer(inputs)
     known = model.stages(inputs) if isinstance(model, Staged) else [last]
