@@ -58,7 +58,8 @@ def row(position: int, labels: int, random: np.random.Generator) -> Row:
         sample=f"{position:07d}-{random.integers(1 << 40):010x}", position=position, stamp="1700000000:123456",
         name=f"folder/{position % 97:02d}/picture {position}.jpg", source=f"/data/pictures/{position}.jpg",
         size=(375, 500), input=(224, 224), box=(62.5, 0.0, 437.5, 375.0), truth=tuple(classes[:1]),
-        predicted=classes[position % 5 == 0], probability=numbers[0][0], entropy=numbers[0][1], mutual_information=numbers[0][2],
+        predicted=classes[position % 5 == 0], probability=numbers[0][0],
+        entropy=numbers[0][1], mutual_information=numbers[0][2],
         labels=[
             LabelRow(c, n[0], f != "FP", f) for c, n, f in zip(classes, numbers, flags, strict=True)
         ],

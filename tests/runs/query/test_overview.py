@@ -145,9 +145,8 @@ def test_numbers_of_the_overview_lead_to_their_pictures(folder, asked, found):
 
 def test_misses_of_several_classes_are_filters_too(tmp_path):
     run = several(tmp_path)
-    assert [names(run.samples(**asked)) for asked in ({"missed": 0}, {"mistaken": 1}, {"missed": 0, "mistaken": 1})] == [
-        ["b"], ["b", "d"], ["b"],
-    ]  # fmt: skip
+    asked = ({"missed": 0}, {"mistaken": 1}, {"missed": 0, "mistaken": 1})
+    assert [names(run.samples(**one)) for one in asked] == [["b"], ["b", "d"], ["b"]]
 
 
 def test_warnings_and_notes_of_a_kind_are_filters(folder):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from seewhy.errors import InvalidInput
 from seewhy.exports.coco import Coco
@@ -12,7 +13,7 @@ from seewhy.exports.csv import Csv
 from seewhy.exports.fiftyone import FiftyOne
 from seewhy.exports.parquet import Parquet
 from seewhy.runs.query.run import Run
-from support.run_folders import three_pictures
+from support.run_folders import picture, three_pictures
 from support.typed import present
 
 
@@ -87,9 +88,12 @@ def test_what_is_no_review_is_refused_before_anything_is_written(folder, about, 
 
 @pytest.mark.parametrize(
     "body",
-    ["", "[]", "{}", '{"sample": "a", "verdict": "fine", "text": "", "author": "x", "written": 1}', "[" * 5000]
-    + ['{"sample": "a", "verdict": "", "text": "", "author": "x", "written": 1e300}', " " * 70_000],
-)
+    [
+        "", "[]", "{}", "[" * 5000, " " * 70_000,
+        '{"sample": "a", "verdict": "fine", "text": "", "author": "x", "written": 1}',
+        '{"sample": "a", "verdict": "", "text": "", "author": "x", "written": 1e300}',
+    ],
+)  # fmt: skip
 def test_a_file_that_is_no_review_is_left_out_with_the_reason(folder, body):
     run = Run(three_pictures(folder).place)
     run.review("a", "anna", "bad label")
@@ -127,3 +131,12 @@ def test_pictures_of_other_formats_have_what_reviewers_say(reviewed, tmp_path):
     Coco()(reviewed, tmp_path / "coco.json")
     images = json.loads((tmp_path / "coco.json").read_text())["images"]
     assert [one.get("reviews") for one in images][:2] == [["anna: bad label, a dog"], None]
+
+
+def test_verdicts_are_tags_in_fiftyone(folder, tmp_path):
+    folder.add("p", picture("a", labels={0: (0.9, True)}, small=Image.new("RGB", (8, 8))))
+    run = Run(folder.place)
+    run.review("a", "anna", "bad label", "a dog")
+    FiftyOne()(run, tmp_path / "out")
+    (sample,) = json.loads((tmp_path / "out" / "samples.json").read_text())["samples"]
+    assert (sample["tags"], sample["reviews"]) == (["bad label"], "anna: bad label, a dog")
