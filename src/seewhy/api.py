@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all
+from seewhy.checks import check_choice
 from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTarget, check_sieve, detect
 from seewhy.errors import InvalidInput, InvalidType, NoSpatialOutput, UnknownParameter, nearest
 from seewhy.explainers import Explainer
@@ -23,6 +24,7 @@ from seewhy.metrics import Case, explaining, resampling
 from seewhy.metrics.trust_grade import TrustGrade
 from seewhy.models import FeatureModel, GradientModel, Model, TokenModel, TransformerModel, at, bound
 from seewhy.models.loading import load
+from seewhy.models.quickest import PASSES, Form, quickest
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.towers import spoken
 from seewhy.perturbation import Settled, settle
@@ -38,7 +40,8 @@ __all__ = ["build", "detections", "explain"]
 
 def explain(
     model: Any, image: Any, targets: Any = None, method: Any = "auto", *,
-    activation_fn: str | Activation | None = "auto", progress: bool | Listener = True, **parameters: Any,
+    activation_fn: str | Activation | None = "auto", progress: bool | Listener = True,
+    accelerate: Literal["auto"] | None = None, **parameters: Any,
 ) -> Explanation:  # fmt: skip
     """Why the model says what it says about a picture.
 
@@ -55,6 +58,8 @@ def explain(
         activation_fn: scores -> probabilities: "softmax", "sigmoid", None or a callable; "auto": the softmax of several
             scores and the sigmoid of one. Scores that are probabilities already are left alone, which is said.
         progress: a bar on the terminal (with exact totals, in forward passes), False, or a callback (done, total).
+        accelerate: "auto" runs methods that need scores alone with the form of a torch network that is measured to be
+            the quickest here and gives the same scores; see `seewhy.models.quickest`. A note says what came of it.
         parameters: of the method; an unknown one is an error that names the nearest.
 
     Returns:
@@ -69,7 +74,7 @@ def explain(
         >>> explanation.labels, explanation.overlay().size
         ([['c']], (60, 40))
     """
-    asked = _Asked(method, activation_fn, parameters, progress)
+    asked = _Asked(method, activation_fn, parameters, progress, accelerate)
     given = opened(image)
     if (known := count(given)) is not None:
         Request.check(targets, known)
@@ -97,9 +102,11 @@ class _Asked:
     activation_fn: Any
     parameters: dict[str, Any]
     progress: bool | Listener
+    accelerate: str | None = None
 
     def __post_init__(self) -> None:
         check_activation(self.activation_fn)
+        check_choice("accelerate", self.accelerate, [None, "auto"])
         check_progress(self.progress)
         if not self.automatic:
             self.build(self.method, None)
@@ -136,9 +143,10 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
     chosen, reason = _choose(network, batch.inputs, request) if asked.automatic else (asked.method, ())
     explainer = asked.build(chosen, network)
     started = time.perf_counter()
+    quick = _quick(network, batch.inputs, explainer) if asked.accelerate else None
     with Bar(type(explainer).__name__, asked.progress) as bar, listening(bar):
         try:
-            found = explainer.run(batch.inputs, request)
+            found = (explainer if quick is None else replace(explainer, network=quick.model)).run(batch.inputs, request)
         except NoSpatialOutput as error:  # of tokens or candidates that no method above RISE can place
             if not asked.automatic:
                 raise
@@ -147,7 +155,8 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
     with network.opened():
         said = _said(network, batch.inputs, found, asked.activation_fn)
     predicted = request.kind == "predicted"
-    known = about_all((*getattr(network, "notes", ()), *reason, *batch.warnings))
+    forms = () if quick is None else (quick.said,)
+    known = about_all((*getattr(network, "notes", ()), *reason, *forms, *batch.warnings))
     unsure = _unsure(network, found.outputs) if predicted else []
     notes = tuple(dict.fromkeys([*known, *found.notes, *said.pop("notes"), *unsure]))
     return Explanation(
@@ -169,6 +178,14 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
         asker=_Asker(network, explainer, batch.inputs, found.targets, asked.activation_fn),
         **said,
     )
+
+
+def _quick(network: Model, inputs: Tensor, explainer: Explainer) -> Form:
+    """Returns what a method is run with, where the quickest form is wanted."""
+    if explainer.needs is not Model or explainer.chance:
+        name = type(explainer).__name__
+        return Form(network, f"Run as it is: {name} makes few passes, or looks at more than scores.")
+    return quickest(network, inputs, PASSES * len(inputs))
 
 
 @dataclass(frozen=True, eq=False)

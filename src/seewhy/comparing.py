@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seewhy import judging, specs, statistics
-from seewhy.checks import check_seed
+from seewhy.checks import check_choice, check_seed
 from seewhy.comparison import Comparison, Failure, Floats
 from seewhy.datasets import Data, open_data
 from seewhy.errors import FAILURES, InvalidInput, InvalidType
@@ -21,6 +21,7 @@ from seewhy.inputs import Batch, prepare
 from seewhy.metrics import Metric
 from seewhy.models import Model, at, bound
 from seewhy.models.loading import load
+from seewhy.models.quickest import Form, quickest
 from seewhy.progress import Bar, Listener, check_progress
 from seewhy.targets import Request
 from seewhy.types import Activation, Sample, check_activation
@@ -32,6 +33,7 @@ def compare(
     network: Any, data: Any, explainers: Any, metrics: Any, *,
     activation_fn: str | Activation | None = "auto", baselines: bool | Iterable[str] = True,
     confidence: float = 0.95, resamples: int = 10_000, seed: int = 0, progress: bool | Listener = True,
+    accelerate: Literal["auto"] | None = None,
 ) -> Comparison:  # fmt: skip
     """Judges explainers by metrics on the same images and says which differences are real.
 
@@ -52,6 +54,8 @@ def compare(
         resamples: how often signs are flipped to test the differences.
         seed: of the flips.
         progress: a bar on the terminal, False, or a callback (done, total).
+        accelerate: "auto" runs what needs scores alone with the form of a torch network that is measured, on the first
+            picture, to be the quickest here and gives the same scores; ``settings["accelerate"]`` says what came of it.
 
     Returns:
         The table with intervals, differences, costs and failures. An image or map that fails is a recorded failure,
@@ -70,6 +74,7 @@ def compare(
         explainers, metrics, activation_fn=activation_fn, baselines=baselines, confidence=confidence,
         resamples=resamples, seed=seed, progress=progress,
     )  # fmt: skip
+    check_choice("accelerate", accelerate, [None, "auto"])
     known = [label for label, one in methods.items() if one.chance] + [*chance]
     methods |= chance
     listed = isinstance(data, list | tuple | Iterator | np.ndarray)
@@ -79,6 +84,7 @@ def compare(
     model = load(network)
     samples = given if isinstance(given, list) else _of_data(given, model)
     table = _Table.empty(methods, judges, len(samples))
+    table.accelerate = accelerate is not None
     model = _bound(model, samples)
     with Bar("compare", progress, unit="picture") as bar:
         for i, sample in enumerate(samples):
@@ -94,6 +100,7 @@ def compare(
             **_settings(model, methods, judges, confidence, resamples, seed),
             "activation": getattr(activation_fn, "__name__", activation_fn),
             "preprocessing": str(getattr(model, "preprocessing", None)),
+            **({} if table.form is None else {"accelerate": table.form.said}),
         },
     )  # fmt: skip
 
@@ -148,6 +155,8 @@ class _Table:
     seconds: Floats
     judging: Floats
     failures: list[Failure] = field(default_factory=list)
+    accelerate: bool = False
+    form: Form | None = None
 
     @classmethod
     def empty(cls, methods: Mapping[str, Explainer], judges: Mapping[str, Metric], n: int) -> _Table:
@@ -168,10 +177,14 @@ class _Table:
         inputs, view = batch.inputs, batch.views[0]
         size = (inputs.shape[2], inputs.shape[3])
         needed = any(metric.needs_truth for metric in self.judges.values())
+        if self.accelerate and self.form is None:
+            wanted = judging.passes([*self.methods.values()], self.judges.values())
+            self.form = quickest(model, inputs, wanted * self.seconds.shape[1])
+        quick = self.form.model if self.form is not None and self.form.other else None
         for e, (label, method) in enumerate(self.methods.items()):
             explainer = replace(method, network=model)
             try:
-                found, self.seconds[e, i] = judging.explain(explainer, inputs, target)
+                found, self.seconds[e, i] = judging.explain(judging.quickly(explainer, quick), inputs, target)
             except FAILURES as error:
                 self._failed(sample, error, explainer=label)
                 continue
@@ -180,7 +193,7 @@ class _Table:
                 model, explainer, inputs, target, found.raw[0, 0],
                 lambda: judging.truth_of_target(sample, view, target, size) if needed else None,
             )  # fmt: skip
-            for m, one in enumerate(judging.judge(about, self.judges)):
+            for m, one in enumerate(judging.judge(about, self.judges, quick=quick)):
                 self.values[e, m, i] = one.value
                 self.judging[m] += one.forward
                 if one.error is not None:

@@ -275,6 +275,7 @@ class Comparison:
             lines += [f"{kind[:-1]} {label}: {text}" for label, text in about.get(kind, {}).items()]
         lines += [f"the authors' program of {label}: {text}" for label, text in about.get("published", {}).items()]
         said = f"confidence {self.confidence:g}, {self.resamples} flips, seed {self.seed}"
+        lines += [about["accelerate"]] if "accelerate" in about else []
         return [*lines, f"{said}; seewhy {about.get('seewhy')}, torch {about.get('torch')}"]
 
     def picture(self) -> Image.Image:

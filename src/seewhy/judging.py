@@ -26,6 +26,7 @@ from seewhy.images.view import View
 from seewhy.maps import upsample
 from seewhy.metrics import Case, Metric, Said, explaining, resampling
 from seewhy.models import Model
+from seewhy.models.quickest import PASSES
 from seewhy.plain import readable
 from seewhy.types import Sample
 
@@ -36,6 +37,8 @@ __all__ = [
     "case",
     "explain",
     "judge",
+    "passes",
+    "quickly",
     "reason",
     "truth",
     "truth_of_boxes",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 
+_SIDE = 224  # of an image, for estimates
 BASELINES = {"random": "random_map", "centre": "centre_map"}
 
 
@@ -91,6 +95,19 @@ def reason(error: BaseException) -> str:
     return readable(told)
 
 
+def quickly(explainer: Explainer, quick: Model | None) -> Explainer:
+    """Returns the explainer with a quicker form of the model, where it asks for scores alone; else as it is."""
+    return explainer if quick is None or explainer.needs is not Model else replace(explainer, network=quick)
+
+
+def passes(explainers: Sequence[Explainer], metrics: Iterable[Metric]) -> int:
+    """Returns about how many passes a picture will take that a quicker form of the model can make."""
+    each = [one for one in explainers if one.needs is Model and not one.chance]
+    asking = [one for one in metrics if not one.needs_explainer]
+    judged = sum(one.cost(_SIDE, _SIDE).forward for one in asking)
+    return PASSES * len(each) + judged * len(explainers)
+
+
 def explain(explainer: Explainer, inputs: Tensor, targets: Any) -> tuple[Attribution, float]:
     """Returns the maps of ``inputs`` (N, C, H, W), and the seconds that they took."""
     began = time.perf_counter()
@@ -124,7 +141,7 @@ def case(
 
 def judge(
     about: Case | BaseException, metrics: Mapping[str, Metric],
-    limit: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    limit: Callable[[], AbstractContextManager[Any]] = nullcontext, quick: Model | None = None,
 ) -> Iterator[Judgement]:  # fmt: skip
     """Each metric's number of a map; without truth, metrics that need it have nothing to judge.
 
@@ -132,6 +149,7 @@ def judge(
         about: as `case` gives it.
         metrics: label -> metric.
         limit: wraps the work of each.
+        quick: a quicker form of the model, for metrics that ask it for scores alone.
     """
     for label, metric in metrics.items():
         if isinstance(about, BaseException):
@@ -141,7 +159,8 @@ def judge(
         try:
             if about.truth is not None or not metric.needs_truth:
                 with limit():
-                    found = metric.said(about)
+                    own = about if quick is None or metric.needs_explainer else replace(about, model=quick)
+                    found = metric.said(own)
         except FAILURES as error:  # the other metrics' results are not lost
             failed = error
         yield Judgement(label, found.value, about.model.passes.since(before).forward, failed, found.text)

@@ -100,6 +100,8 @@ class PictureFlags(NetworkFlags):
     """Picture files."""
     data_root: Path | None = None
     """Take every picture below this folder."""
+    accelerate: bool = False
+    """Runs what needs scores alone with the form of the network that is measured to be the quickest here."""
 
 
 def printable(text: str) -> str:

@@ -29,7 +29,7 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.models.turns import alone
 from seewhy.types import check_inputs
 
-__all__ = ["accelerate"]
+__all__ = ["accelerate", "channels_last", "reordered"]
 
 _BFLOAT16 = 2.0**-8  # a smaller tolerance has no room for it
 _ROUNDS, _BATCH = 3, 8
@@ -185,11 +185,20 @@ def _as_it_is(model: TorchModel, samples: Tensor) -> Model:
 
 
 def _channels_last(model: TorchModel, samples: Tensor) -> Model:
-    """Returns a copy: the order of the weights in the user's own network is left alone."""
+    return channels_last(model)
+
+
+def channels_last(model: TorchModel) -> TorchModel:
+    """Returns a copy with channels last: the order of the weights in the user's own network is left alone."""
     with alone(model.module):
-        network = copy.deepcopy(model.module).to(memory_format=torch.channels_last)
+        return replace(model, network=reordered(copy.deepcopy(model.module)))
+
+
+def reordered(network: nn.Module) -> nn.Module:
+    """Returns the network itself, with its weights and whatever it is given in the order of channels last."""
+    network = network.to(memory_format=torch.channels_last)
     network.register_forward_pre_hook(_reorder)
-    return replace(model, network=network)
+    return network
 
 
 def _reorder(_network: nn.Module, args: Any) -> Any:

@@ -61,7 +61,7 @@ def _compared(command: Compare) -> tuple[Comparison, list[Bar]]:
     samples = _samples(command)
     if not any(_there(one.image) for one in samples):
         raise InvalidInput(f"None of the pictures is there, such as {str(samples[0].image)!r}.")
-    return compare(network(command), samples, **asked), floors
+    return compare(network(command), samples, accelerate="auto" if command.accelerate else None, **asked), floors
 
 
 def _there(image: Any) -> bool:

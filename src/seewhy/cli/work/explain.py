@@ -51,7 +51,7 @@ def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, p
                 raise InvalidInput(f"The detector finds nothing with a score above {command.score_threshold:g}.")
         found = explain(
             model, picture, targets, command.method, activation_fn=activation(command),
-            progress=not command.quiet, **parameters,
+            progress=not command.quiet, accelerate="auto" if command.accelerate else None, **parameters,
         )  # fmt: skip
         found = dataclasses.replace(found, names=[stem])
         trusts = [found.trust(0, t) for t in range(len(found.labels[0]))] if command.trust_grade else []

@@ -38,7 +38,7 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
         activation_fn=activation(command),
         threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
         precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
-        timeout=how.timeout,
+        timeout=how.timeout, accelerate="auto" if how.accelerate else None,
     )  # fmt: skip
     _check_something(job)
     judges = specs.metrics(job.metrics, None)

@@ -32,6 +32,10 @@ class Batches:
         said, self._notes = tuple(self._notes), []
         return said
 
+    def note(self, text: str) -> None:
+        """Something that the summary is to say."""
+        self._notes.append(text)
+
     def each(
         self, pictures: Sequence[Picture], work: Callable[[list[Picture]], None],
         failed: Callable[[Picture, BaseException], None],

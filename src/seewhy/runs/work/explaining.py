@@ -136,7 +136,7 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
         inputs = _together(batch)
         if first is not None:
             chosen = Chosen(choose=lambda outputs: _chosen(tools, batch, outputs))
-            _keep(tools, batch, first, *judging.explain(_explainer(tools, first, batch), inputs, chosen))
+            _keep(tools, batch, first, *judging.explain(_maker(tools, first, batch), inputs, chosen))
             return
         with tools.model.opened():
             tools.model.check(inputs)
@@ -224,7 +224,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
 
     def work(batch: list[Picture]) -> None:
         asked = _filled(batch)
-        _keep(tools, batch, label, *judging.explain(_explainer(tools, label, batch), _together(batch), asked))
+        _keep(tools, batch, label, *judging.explain(_maker(tools, label, batch), _together(batch), asked))
 
     def failed(picture: Picture, error: BaseException) -> None:
         judged = [tools.score_task(label, metric) for metric in tools.metrics]
@@ -232,7 +232,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
 
     def boxes(batch: list[Picture]) -> None:
         for picture in batch:
-            _keep(tools, [picture], label, *_of_boxes(picture, _explainer(tools, label, [picture])))
+            _keep(tools, [picture], label, *_of_boxes(picture, _maker(tools, label, [picture])))
 
     if tools.sieve is not None:  # each picture has boxes of its own
         replace(batches, size=1).each([p for n in alike if n for p in alike[n]], boxes, failed)
@@ -361,7 +361,7 @@ def _judge_all(tools: Tools, batches: Batches, picture: Picture) -> None:
         wanted = {m: metric for m, metric in tools.metrics.items() if picture.wants(tools.score_task(e, m))}
         for label in picture.classes or ():
             if wanted and (label, e) in picture.maps:
-                for one in judging.judge(_case(tools, picture, (label, e), wanted), wanted, batches.limit):
+                for one in judging.judge(_case(tools, picture, (label, e), wanted), wanted, batches.limit, tools.quick):
                     _judged(tools, picture, one, (label, e, one.metric))
 
 
@@ -431,7 +431,7 @@ def _counterfactual(tools: Tools, batches: Batches, picture: Picture) -> None:
     if not picture.wants(task):
         return
     try:
-        asked = replace(method, network=_model(tools, [picture]))
+        asked = replace(method, network=_model(tools, [picture]) if tools.quick is None else tools.quick)
         with batches.limit():
             found = asked.run(picture.loaded.inputs, torch.tensor([picture.classes]))
     except FAILURES as error:  # the run goes on
@@ -449,6 +449,11 @@ def _model(tools: Tools, batch: Sequence[Picture]) -> Model:
 def _explainer(tools: Tools, label: str, batch: Sequence[Picture]) -> Explainer:
     own = tools.explainers[label]
     return replace(own, network=_model(tools, batch)) if varies(tools.model) else own
+
+
+def _maker(tools: Tools, label: str, batch: Sequence[Picture]) -> Explainer:
+    """Returns what makes the maps: with the quicker form of the network, where it asks for scores alone."""
+    return judging.quickly(_explainer(tools, label, batch), tools.quick)
 
 
 def _together(batch: Sequence[Picture]) -> Tensor:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,8 @@ class Job:
         threads: of torch on the CPU, in each worker; None leaves that to torch.
         timeout: seconds that a picture may take in being read, in one explainer, one metric, and so on; a batch may
             take that for each of its pictures. What takes longer is a failure. None waits.
+        accelerate: "auto" runs what needs scores alone with the form of a torch network that each worker measures, on
+            its first picture, to be the quickest and to give the same scores; the summary says what came of it.
     """
 
     place: str | os.PathLike[str]
@@ -97,6 +99,7 @@ class Job:
     device: str | None = None
     threads: int | None = None
     timeout: float | None = None
+    accelerate: Literal["auto"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("chunk", "batch"):
@@ -106,6 +109,7 @@ class Job:
         if self.timeout is not None and not (isinstance(self.timeout, int | float) and 0 < self.timeout < 1e7):
             raise InvalidInput(f"timeout must be a positive number of seconds, got {self.timeout!r}.")
         check_sieve(self.score_threshold, self.nms_threshold, self.max_detections)
+        check_choice("accelerate", self.accelerate, (None, "auto"))
         check_choice("precision", self.precision, ("auto", "float32", "float16"))
         if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
             object.__setattr__(self, "activation_fn", type(self.activation_fn).__name__.lower())
@@ -135,6 +139,7 @@ class Tools:
         unkept: labels of explainers whose maps are judged and not kept.
         exclusive: whether the classes exclude each other, so that the likeliest is the prediction.
         quantity: what the network's numbers are: "probability", "logit" or "value".
+        quick: a quicker form of the network for what needs scores alone, once a worker has found one.
     """
 
     job: Job
@@ -153,6 +158,7 @@ class Tools:
     unkept: frozenset[str] = frozenset()
     exclusive: bool = False
     quantity: str = "probability"
+    quick: Model | None = None
 
     @classmethod
     def of(cls, job: Job, known: Mapping[str, Any] | None = None) -> Tools:

@@ -17,7 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seewhy import judging
 from seewhy.errors import FAILURES, InvalidInput
+from seewhy.models.quickest import PASSES, quickest
 from seewhy.models.torch.parts import like
 from seewhy.runs.folder.rows import FailureRow
 from seewhy.runs.folder.tasks import EXPLAIN, PREDICT, READ
@@ -78,6 +80,7 @@ class ChunkWorker:
         self._writer = ThreadPoolExecutor(1, "seewhy-write")
         self._ahead: dict[str, list[Reading]] = {}
         self._writing: list[Future[Done]] = []
+        self._hurried = False
 
     def __call__(self, chunk: Chunk, upcoming: Chunk | None = None) -> list[Done]:
         """Computes a chunk; gives those that have been committed since the last call.
@@ -135,8 +138,25 @@ class ChunkWorker:
             if picture.loaded is not None:
                 alike[tuple(picture.loaded.inputs.shape)].append(picture)
         for group in alike.values():
+            self._hurry(group[0])
             explaining.everything(self.tools, self.batches, group)
         return pictures
+
+    def _hurry(self, picture: Picture) -> None:
+        """Looks for the quickest form of the network, once, where that is wanted."""
+        tools, (self._hurried, done) = self.tools, (True, self._hurried)
+        if done or tools.job.accelerate is None or picture.loaded is None:
+            return
+        wanted = judging.passes([*tools.explainers.values()], tools.metrics.values())
+        wanted += PASSES if tools.counterfactual is not None else 0
+        try:
+            with self.batches.limit():
+                form = quickest(tools.model, picture.loaded.inputs, wanted * len(tools.data))
+        except FAILURES as error:  # what stands against the picture its explainers will say
+            self.batches.note(f"Run as it is: {judging.reason(error)}")
+            return
+        self.batches.note(form.said)
+        self.tools = replace(tools, quick=form.model if form.other else None)
 
     def _commit(self, chunk: Chunk, pictures: list[Picture], forward: int = 0, notes: tuple[str, ...] = ()) -> Done:
         part, maps = commit(self.tools, chunk.name, pictures)
