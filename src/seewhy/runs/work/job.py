@@ -32,6 +32,7 @@ from seewhy.runs.folder.codec import Precision
 from seewhy.runs.folder.identity import identity, model_digest, plain
 from seewhy.runs.folder.store import FORMAT, PLAIN, Store
 from seewhy.runs.work import vectors
+from seewhy.runs.work.labels import identify, labelled, parameters
 from seewhy.runs.work.limits import Limit
 from seewhy.runs.work.matching import Sieve
 from seewhy.types import Activation, as_they_are, check_activation
@@ -183,15 +184,15 @@ class Tools:
         job = replace(job, activation_fn=function)
         methods, metrics = specs.explainers(model, job.explainers, function), specs.metrics(job.metrics, function)
         chance = judging.baselines(model, methods, job.baselines) if methods and metrics else {}
-        explainers = _labels(methods | chance, known.get("explainers", {}))
-        metrics = _labels(metrics, known.get("metrics", {}))
+        explainers = labelled(methods | chance, known.get("explainers", {}))
+        metrics = labelled(metrics, known.get("metrics", {}))
         sure, what_if = _sure(job, model), _what_if(job, model)
         kept = {label: one for label, one in explainers.items() if one not in chance.values()}
         features = vectors.chosen(job.features, model, kept, known)
-        ids = {("explainer", label): _id(one) for label, one in explainers.items()}
-        ids |= {("metric", label): _id(one) for label, one in metrics.items()}
-        ids |= {("uncertainty", ""): _id(sure)} if sure else {}
-        ids |= {("counterfactual", ""): _id(what_if)} if what_if else {}
+        ids = {("explainer", label): identify(one) for label, one in explainers.items()}
+        ids |= {("metric", label): identify(one) for label, one in metrics.items()}
+        ids |= {("uncertainty", ""): identify(sure)} if sure else {}
+        ids |= {("counterfactual", ""): identify(what_if)} if what_if else {}
         weights = ids.get(("explainer", features.explainer or "")) if features else None
         ids |= {(tasks.FEATURES, ""): identity(tasks.FEATURES, weights, features.depths)} if features else {}
         ids["model", ""] = digest
@@ -210,10 +211,10 @@ class Tools:
         Args:
             known: what stands in run.json.
         """
-        explainers, metrics = _labels(self.explainers, known["explainers"]), _labels(self.metrics, known["metrics"])
+        explainers, metrics = labelled(self.explainers, known["explainers"]), labelled(self.metrics, known["metrics"])
         ids = {key: one for key, one in self.ids.items() if key[0] not in ("explainer", "metric")}
-        ids |= {("explainer", label): _id(one) for label, one in explainers.items()}
-        ids |= {("metric", label): _id(one) for label, one in metrics.items()}
+        ids |= {("explainer", label): identify(one) for label, one in explainers.items()}
+        ids |= {("metric", label): identify(one) for label, one in metrics.items()}
         return dataclasses.replace(self, explainers=explainers, metrics=metrics, ids=ids)
 
     @property
@@ -455,51 +456,15 @@ def _placed(model: Model, device: str | None) -> Model:
     return model
 
 
-def _id(one: Any) -> str:
-    """Returns the identity of a class and all its parameters but the batch size, on which no result depends."""
-    return identity(type(one).__name__, {n: v for n, v in _parameters(one).items() if n != "perturbation_per_eval"})
-
-
-def _parameters(one: Any) -> dict[str, Any]:
-    return {f.name: getattr(one, f.name) for f in dataclasses.fields(one) if f.name != "network" and f.init}
-
-
 def _what(one: Any) -> dict[str, Any]:
-    return {"class": type(one).__name__, "name": registry.name_of(one), "parameters": plain(_parameters(one))}
+    return {"class": type(one).__name__, "name": registry.name_of(one), "parameters": plain(parameters(one))}
 
 
 def _described(one: Any, identity_: str | None) -> dict[str, Any] | None:
-    return None if one is None else {"parameters": plain(_parameters(one)), "id": identity_}
+    return None if one is None else {"parameters": plain(parameters(one)), "id": identity_}
 
 
 def _named(function: str | Activation | None) -> str | None:
     if function is as_they_are:
         return AS_THEY_ARE
     return function if function is None or isinstance(function, str) else str(plain(function))
-
-
-def _labels(made: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Keeps the labels that the run gave to the same things before; a label that is taken is made longer."""
-    given = {about["id"]: label for label, about in known.items()}
-    found: dict[str, Any] = {}
-    for label, one in made.items():
-        own = given.get(_id(one))
-        if own is None and (label in known or label in found):
-            own = _longer(one, label)
-            own = f"{own} ({_id(one)})" if own in known or own in found else own
-        found[own or label] = one
-    if wrong := [label for label in found if "/" in label]:
-        raise InvalidInput(
-            f"The label of an explainer or metric has no '/', which stands between the two: {wrong[0]!r}."
-        )
-    return found
-
-
-def _longer(one: Any, label: str) -> str:
-    """Returns the label with all parameters that are not the default."""
-    changed = [
-        f"{f.name}={plain(getattr(one, f.name))!r}"
-        for f in dataclasses.fields(one)
-        if f.name != "network" and f.init and repr(getattr(one, f.name)) != repr(f.default)
-    ]
-    return f"{label.partition(' #')[0].partition('(')[0]}({', '.join(changed)})" if changed else f"{label} ({_id(one)})"
