@@ -92,8 +92,8 @@ def sharing() -> Iterator[None]:
     Example:
         >>> from seewhy import ActivationMap, GradCAM
         >>> with sharing():
-        ...     first = GradCAM(network).run(inputs).passes
-        ...     second = ActivationMap(network).run(inputs).passes
+        ...     first = GradCAM(network, layer="act2").run(inputs).passes
+        ...     second = ActivationMap(network, layer="act2").run(inputs).passes
         >>> first.forward, second.forward, second.shared
         (2, 0, 2)
     """
