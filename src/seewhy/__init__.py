@@ -45,6 +45,7 @@ _PLACES = {
     "explain": "api",
     "keep_memory": "memory",
     "load": "models.loading",
+    "neighbours": "insights.neighbours",
     "slices": "insights.slices",
     "spoken": "models.torch.towers",
     "report": "web.report",

@@ -41,6 +41,7 @@ from seewhy.explanation import Explanation as Explanation
 from seewhy.gates import assert_looks_at as assert_looks_at
 from seewhy.images.preprocessing import Preprocessing as Preprocessing
 from seewhy.insights.diff import diff as diff
+from seewhy.insights.neighbours import neighbours as neighbours
 from seewhy.insights.slices import slices as slices
 from seewhy.memory import keep_memory as keep_memory
 from seewhy.models import heads as heads
@@ -171,6 +172,7 @@ __all__ = [
     "explain",
     "keep_memory",
     "load",
+    "neighbours",
     "report",
     "saliency_to_image",
     "show",

@@ -22,7 +22,7 @@ from support.networks import Pooled, build, pictures
 def _run() -> str:
     place = tempfile.mkdtemp(prefix="seewhy-")
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    run_jobs.run(Path(place) / "run", 4, explainers=["grad_cam"], metrics=["pointing_game(tolerance=0)"])
+    run_jobs.run(Path(place) / "run", 4, explainers=["grad_cam"], metrics=["pointing_game(tolerance=0)"], features={})
     return str(Path(place) / "run")
 
 
@@ -31,7 +31,7 @@ def names() -> dict[str, Any]:
 
     network: a classifier of five classes for inputs of 32 x 32; transformer, detector: likewise, with boxes.
     inputs: (2, 3, 32, 32) for them. masks: (2, 32, 32), the object in each. photo: 60 x 40 pixels. preprocessing:
-    from the photo to the input. run: the folder of a run over four images with GradCAM's maps.
+    from the photo to the input. run: the folder of a run over four images with GradCAM's maps and features.
     """
     masks = torch.zeros(2, 32, 32, dtype=torch.bool)
     masks[:, 8:24, 8:24] = True

@@ -1,4 +1,4 @@
-"""The command line: explain, compare, run, resume, status, view, export, diff, slices, report, list, demo.
+"""The command line: explain, compare, run, resume, status, view, export, list, demo, and what looks through runs.
 
 Results go to stdout; progress, notes and errors go to stderr. Exit codes: 0 done, 1 nothing could be done (or, with
 --strict, not everything), 2 the command itself was wrong, 130 interrupted.
@@ -21,7 +21,7 @@ import tyro
 from seewhy.cli.compare import Compare
 from seewhy.cli.explain import Explain
 from seewhy.cli.flags import Command, emit, say
-from seewhy.cli.insights import Diff, Report, SlicesCommand
+from seewhy.cli.insights import Diff, NeighboursCommand, Report, SlicesCommand
 from seewhy.cli.list_ import Demo, List
 from seewhy.cli.resume import Resume
 from seewhy.cli.runs import Export, RunCommand, Status, with_config
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "export": Export,
     "diff": Diff,
     "slices": SlicesCommand,
+    "neighbours": NeighboursCommand,
     "report": Report,
     "list": List,
     "demo": Demo,

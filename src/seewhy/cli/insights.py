@@ -1,4 +1,4 @@
-"""``seewhy diff``, ``slices`` and ``report``: what stands out over whole runs."""
+"""``seewhy diff``, ``slices``, ``neighbours`` and ``report``: what stands out over whole runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tyro
 
 from seewhy.cli.flags import Command, PixelFlags
 
-__all__ = ["Diff", "Report", "SlicesCommand"]
+__all__ = ["Diff", "NeighboursCommand", "Report", "SlicesCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,28 @@ class SlicesCommand(Command):
     """Below which an adjusted p-value counts as reliable."""
     json: bool = False
     """Everything as JSON, with the keys of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighboursCommand(Command):
+    """Find images that look the same to the network, and labels that similar images contradict."""
+
+    work = "neighbours"
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder; the run keeps features (seewhy run --features)."""
+    sample: str | None = None
+    """Names the most similar images of this one instead, by its key."""
+    count: int = 10
+    """Neighbours that are asked about a label, or named of a sample."""
+    alike: float = 0.98
+    """The cosine from which on two images are called duplicates."""
+    table: Path | None = None
+    """A CSV file of metadata with a column sample, name or image."""
+    across: str | None = None
+    """A column of it (split): duplicates say where its values differ."""
+    json: bool = False
+    """Everything as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
