@@ -88,7 +88,8 @@ def compare(
     model = _bound(model, samples)
     with Bar("compare", progress, unit="picture") as bar:
         for i, sample in enumerate(samples):
-            table.fill(at(model, torch.tensor([i], device="cpu")), i, sample)
+            with judging.remembering():
+                table.fill(at(model, torch.tensor([i], device="cpu")), i, sample)
             bar(i + 1, len(samples))
     return Comparison(
         explainers=tuple(methods), metrics=tuple(judges), better=tuple(m.better for m in judges.values()),

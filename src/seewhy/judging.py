@@ -24,7 +24,7 @@ from seewhy.explainers import Explainer
 from seewhy.images.reading import read_mask
 from seewhy.images.view import View
 from seewhy.maps import upsample
-from seewhy.metrics import Case, Metric, Said, explaining, resampling
+from seewhy.metrics import Case, Metric, Said, explaining, remembering, resampling
 from seewhy.models import Model
 from seewhy.models.quickest import PASSES
 from seewhy.plain import readable
@@ -40,6 +40,7 @@ __all__ = [
     "passes",
     "quickly",
     "reason",
+    "remembering",
     "truth",
     "truth_of_boxes",
     "truth_of_target",

@@ -21,13 +21,14 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, UnknownParameter, nearest
 from seewhy.foreign import as_torch
+from seewhy.metrics._answers import Name, ask, remembering
 from seewhy.models import Model, at, bound
 from seewhy.models.adapters import as_model
 from seewhy.perturbation import Settled, chunked, probabilities, settle
 from seewhy.targets import BoxTarget, Request, Target, TargetSet
 from seewhy.types import Activation, check_activation, check_inputs, same
 
-__all__ = ["Case", "Cost", "Mapper", "Metric", "Said", "cases", "explaining", "resampling", "scores"]
+__all__ = ["Case", "Cost", "Mapper", "Metric", "Said", "cases", "explaining", "remembering", "resampling", "scores"]
 
 
 class Mapper(Protocol):
@@ -282,7 +283,7 @@ def _per_image(values: Any, inputs: Tensor, what: str) -> Tensor:
 
 def scores(
     case: Case, change: Callable[[Tensor], Tensor], count: int, *, activation_fn: str | Activation | None = "auto",
-    per_eval: int | str = 32,
+    per_eval: int | str = 32, name: Name | None = None,
 ) -> Tensor:  # fmt: skip
     """(count,) float32: the target's score under each of ``count`` changes of the image, in batches that fit.
 
@@ -292,6 +293,7 @@ def scores(
         count: how many changes there are.
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         per_eval: images a forward pass, or "auto".
+        name: number of a change -> what the changed image is made of, so that it is run once for all maps of an image.
 
     Raises:
         InvalidTarget: the network has no such class.
@@ -301,7 +303,7 @@ def scores(
     found = case.image.new_zeros(count, dtype=torch.float32)
 
     def work(start: int, stop: int) -> None:
-        outputs = case.model(change(torch.arange(start, stop, device=found.device)))
+        outputs = ask(case.model, change, torch.arange(start, stop, device=found.device), name)
         if not settled:  # a network that gives probabilities gives them for every image, changed ones, too
             settled.append(settle(case.model, own, outputs, activation_fn))
         targets = Request.parse(case.target, stop - start).resolve(outputs)

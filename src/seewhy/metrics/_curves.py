@@ -21,6 +21,7 @@ from seewhy import baseline as baselines
 from seewhy.checks import check_count, check_seed
 from seewhy.maps import FLAT, scale
 from seewhy.metrics import Case, Cost, Metric, scores
+from seewhy.metrics._answers import copies
 from seewhy.metrics._correlation import pearson
 from seewhy.perturbation import batch_size
 from seewhy.types import Activation, check_activation
@@ -148,7 +149,8 @@ def replaced(
         return torch.where(here <= k if together else here == k, end, start)
 
     count = int(group.max()) + 1
-    found = scores(case, change, count, activation_fn=how.activation_fn, per_eval=how.perturbation_per_eval)
+    name = copies(start, end, group, together)
+    found = scores(case, change, count, activation_fn=how.activation_fn, per_eval=how.perturbation_per_eval, name=name)
     return found.cpu().double()
 
 

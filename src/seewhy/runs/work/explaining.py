@@ -58,7 +58,8 @@ def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
             _maps(tools, batches, label, known, first)
     _features(tools, batches, known)
     for picture in known:
-        _judge_all(tools, batches, picture)
+        with judging.remembering():
+            _judge_all(tools, batches, picture)
     _uncertainty(tools, batches, known)
     for picture in known:
         _counterfactual(tools, batches, picture)
