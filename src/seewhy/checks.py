@@ -17,6 +17,7 @@ from seewhy.errors import InvalidInput, storage_error
 __all__ = [
     "check_below_one", "check_choice", "check_count", "check_distance", "check_flag", "check_folder",
     "check_fraction", "check_inside", "check_number", "check_seed", "is_count", "is_number", "sides",
+    "sides_of",
 ]  # fmt: skip
 
 
@@ -86,6 +87,28 @@ def check_choice(name: str, value: Any, known: Sequence[Any]) -> None:
     if not any(value is one or (isinstance(value, str) and value == one) for one in known):
         words = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
         raise InvalidInput(f"{name} must be {words}, got {value!r}.")
+
+
+def sides_of(name: str, value: Any, axes: int, order: str = "(down, across)") -> tuple[int, ...]:
+    """A positive integer, which stands for all sides, or one for each axis of a picture (2) or a volume (3).
+
+    Args:
+        name: of the parameter.
+        value: what was given.
+        axes: how many there must be; 0 where that is not known yet, so that any fits.
+        order: of a pair; a volume's depth comes before them.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    found = tuple(value) if isinstance(value, tuple | list) else (value,) * (axes or 2)
+    if len(found) not in (2, 3) or not all(map(is_count, found)):
+        raise InvalidInput(
+            f"{name} must be a positive integer or a pair {order} of them, or three of volumes, got {value!r}."
+        )
+    if axes and len(found) != axes:
+        raise InvalidInput(f"{name}={value!r} has {len(found)} sides, and the input has {axes} spatial axes.")
+    return found
 
 
 def sides(name: str, value: Any, order: str = "(down, across)") -> tuple[int, int]:

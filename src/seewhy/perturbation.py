@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seewhy.checks import is_count
 from seewhy.errors import BadOutput, InvalidInput, out_of_memory
+from seewhy.maps import places
 from seewhy.models import Model, at
 from seewhy.progress import report
 from seewhy.targets import TargetSet
@@ -205,7 +206,7 @@ def _probabilities(model: Model, inputs: Tensor, outputs: Outputs, sigmoid: bool
         return None
     if len(scores) < ENOUGH:
         one = inputs[:1]
-        others = torch.cat([torch.zeros_like(one), -one, 2 * one.flip(2, 3)])
+        others = torch.cat([torch.zeros_like(one), -one, 2 * one.flip(places(one))])
         scores = torch.cat([scores, at(model, torch.zeros(3, dtype=torch.long, device="cpu"))(others).scores[:, 0]])
     if _exclude(scores):
         return ALREADY

@@ -107,7 +107,7 @@ _OFFERS = re.compile(r"^    offered: ClassVar\[int\] = [1-9]", flags=re.MULTILIN
 
 
 @cache
-def instead(gives: str, *, tokens: bool = False) -> str:
+def instead(gives: str, *, tokens: bool = False, volumes: bool = False) -> str:
     """Names the explainers that offer themselves where another cannot be used: "RISE or Occlusion".
 
     Rooms below the explainers do not know them; they say what a model gives, and each explainer says what it needs.
@@ -115,10 +115,15 @@ def instead(gives: str, *, tokens: bool = False) -> str:
     Args:
         gives: what there is: "scores", "features" or "gradients".
         tokens: whether no layer has a spatial map.
+        volumes: only those that explain volumes and clips, too.
     """
     offering = [name for name, path in _files("explainers").items() if _OFFERS.search(path.read_text(encoding="utf-8"))]
     kinds = sorted((load("explainers", name) for name in offering), key=lambda kind: kind.offered)
-    fit = [k.__name__ for k in kinds if k.needs.__name__ in _RUNGS[gives] and not (tokens and k.spatial)]
+    fit = [
+        k.__name__
+        for k in kinds
+        if k.needs.__name__ in _RUNGS[gives] and not (tokens and k.spatial) and k.volumes >= volumes
+    ]
     return f"{', '.join(fit[:-1])} or {fit[-1]}"
 
 

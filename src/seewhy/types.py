@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput, InvalidType, raised_by
 from seewhy.foreign import callable_in_torch
+from seewhy.maps import PICTURE, VOLUME
 
 __all__ = [
     "Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation", "as_they_are", "check_activation",
@@ -249,15 +250,18 @@ def check_activation(function: Any) -> None:
         ) from error
 
 
-def check_inputs(inputs: Any) -> None:
-    """Raises unless ``inputs`` is a finite float tensor (N, C, H, W)."""
+_NO_VOLUMES = " This is defined for pictures; volumes and clips (N, C, D, H, W) are explained by seewhy.explain."
+
+
+def check_inputs(inputs: Any, *, volumes: bool = False) -> None:
+    """Raises unless ``inputs`` is a finite float tensor (N, C, H, W), or with ``volumes`` (N, C, D, H, W) as well."""
     if not isinstance(inputs, Tensor):
         raise InvalidType(
             f"inputs must be a torch tensor (N, C, H, W), got {type(inputs).__name__}. "
             "For pictures and files use seewhy.explain."
         )
-    if inputs.ndim != 4:
-        hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else ""
+    if inputs.ndim != PICTURE and not (volumes and inputs.ndim == VOLUME):
+        hint = " For one image use inputs.unsqueeze(0)." if inputs.ndim == 3 else _NO_VOLUMES * (inputs.ndim == VOLUME)
         raise InvalidInput(f"inputs must have shape (N, C, H, W), got {tuple(inputs.shape)}.{hint}")
     if inputs.dtype == torch.uint8:
         raise InvalidInput(

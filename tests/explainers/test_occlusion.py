@@ -153,12 +153,13 @@ def test_scores_that_no_window_changes() -> None:
     assert "... and 7 more: score that did not change." in many.warnings
 
 
+_SIDES = "{} must be a positive integer or a pair (height, width) of them, or three of volumes, got {}."
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"window": 0}, "window must be a positive integer or a pair (height, width) of them, got 0."),
-    ({"window": (3,)}, "window must be a positive integer or a pair (height, width) of them, got (3,)."),
-    ({"window": True}, "window must be a positive integer or a pair (height, width) of them, got True."),
-    ({"stride": 1.5}, "stride must be a positive integer or a pair (height, width) of them, got 1.5."),
-    ({"stride": (2, -1)}, "stride must be a positive integer or a pair (height, width) of them, got (2, -1)."),
+    ({"window": 0}, _SIDES.format("window", "0")),
+    ({"window": (3,)}, _SIDES.format("window", "(3,)")),
+    ({"window": True}, _SIDES.format("window", "True")),
+    ({"stride": 1.5}, _SIDES.format("stride", "1.5")),
+    ({"stride": (2, -1)}, _SIDES.format("stride", "(2, -1)")),
     ({"window": 33}, "window (33, 33) is larger than the picture, (32, 40)."),
     ({"window": 4, "stride": 5}, "stride (5, 5) is larger than window (4, 4): some pixels would never be covered."),
     ({"baseline": "grey"}, "baseline must be a number, 'mean', 'blur' or a tensor, got 'grey'."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from typing import Any
 
@@ -65,8 +66,8 @@ def test_the_variance_is_that_of_all_masks_that_can_be_drawn(
     masks = Masks.draw(1, grid, p, 0, size)
     first, second = torch.zeros(size), torch.zeros(size)
     for bits in itertools.product((0.0, 1.0), repeat=grid[0] * grid[1]):
-        chance = p ** sum(bits) * (1 - p) ** (len(bits) - sum(bits)) / (len(masks.rows) * len(masks.columns))
-        for rows, columns in itertools.product(masks.rows, masks.columns):
+        chance = p ** sum(bits) * (1 - p) ** (len(bits) - sum(bits)) / math.prod(map(len, masks.axes))
+        for rows, columns in itertools.product(*masks.axes):
             mask = rows.T @ torch.tensor(bits).view(grid) @ columns
             first, second = first + chance * mask, second + chance * mask**2
     close(first, torch.full(size, p))
@@ -355,13 +356,14 @@ def test_two_classes_in_the_same_box_have_two_maps() -> None:
     assert float(maps[0, :16, :12].mean()) < 1.5 * float(maps[0, :16, 14:24].mean())
 
 
+_SIDES = "grid must be a positive integer or a pair (down, across) of them, or three of volumes, got {}."
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_masks": 3}, "num_masks must be an integer of at least 4, got 3."),
     ({"num_masks": 1, "estimator": "centred"}, "num_masks must be an integer of at least 2, got 1."),
     ({"num_masks": 0, "estimator": "plain"}, "num_masks must be a positive integer, got 0."),
     ({"num_masks": 10.0}, "num_masks must be an integer of at least 4, got 10.0."),
-    ({"grid": 0}, "grid must be a positive integer or a pair (down, across) of them, got 0."),
-    ({"grid": (7, 7, 7)}, "grid must be a positive integer or a pair (down, across) of them, got (7, 7, 7)."),
+    ({"grid": 0}, _SIDES.format(0)),
+    ({"grid": (7,)}, _SIDES.format("(7,)")),
     ({"p": 0}, "p must lie between 0 and 1, both excluded, got 0."),
     ({"p": 1.0}, "p must lie between 0 and 1, both excluded, got 1.0."),
     ({"p": "half"}, "p must lie between 0 and 1, both excluded, got 'half'."),

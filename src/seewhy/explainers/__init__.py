@@ -20,11 +20,11 @@ from torch import Tensor
 from seewhy import registry
 from seewhy.attribution import Attribution, about_all, faint
 from seewhy.draw.figure import show_maps
-from seewhy.errors import BadOutput, MissingCapability, UnknownParameter, nearest
+from seewhy.errors import BadOutput, InvalidInput, MissingCapability, UnknownParameter, nearest
 from seewhy.explainers._checks import beyond, lost, review, unmatched
 from seewhy.explainers._worth import negligible
 from seewhy.foreign import as_torch
-from seewhy.maps import scale, upsample
+from seewhy.maps import PICTURE, VOLUME, scale, size_of, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, Noticing, bound
 from seewhy.models.adapters import as_model
 from seewhy.models.turns import Clash, alone, busy, network_of
@@ -48,8 +48,9 @@ class Explainer:
     explains classes and no boxes (``classes_only``), whether it looks at nothing and shows what chance gives
     (``chance``), whether a layer must have a spatial map (``spatial``), its place among the methods that messages
     offer where another cannot be used (``offered``; 0: not among them), what is to be known of every map that it
-    makes (``caution``), and where the defaults of its authors' program are others (``published``), which is said where
-    numbers are compared.
+    makes (``caution``), whether it explains volumes and clips (N, C, D, H, W) as well as pictures (``volumes``), so
+    that its maps are (N, T, D, H, W), and where the defaults of its authors' program are others (``published``), which
+    is said where numbers are compared.
     """
 
     network: Any
@@ -63,6 +64,7 @@ class Explainer:
     spatial: ClassVar[bool] = False
     offered: ClassVar[int] = 0
     caution: ClassVar[str] = ""
+    volumes: ClassVar[bool] = False
     published: ClassVar[str] = ""
 
     def __new__(cls, *args: Any, **parameters: Any) -> Explainer:
@@ -78,10 +80,10 @@ class Explainer:
         return super().__new__(cls)
 
     def __call__(self, inputs: Tensor, targets: Any = None, *, show: bool = False) -> Tensor:
-        """Returns the saliency: (N, T, H, W) float32 in [0, 1] on the device of ``inputs``.
+        """Returns the saliency: (N, T, H, W) float32 in [0, 1] on the device of ``inputs``; of volumes (N, T, D, H, W).
 
         Args:
-            inputs: (N, C, H, W) float, as the network takes it.
+            inputs: (N, C, H, W) float, as the network takes it; (N, C, D, H, W) where the method has ``volumes``.
             targets: None (each image's predicted class), an int, (N,), (N, T), "all", a `Target` or a list of them.
             show: draws the maps over the inputs, in a notebook or a window.
 
@@ -90,8 +92,8 @@ class Explainer:
         """
         inputs = as_torch(inputs)
         found = self.run(inputs, targets)
-        raw = upsample(found.raw, (inputs.shape[2], inputs.shape[3]))
-        if show:
+        raw = upsample(found.raw, size_of(inputs))
+        if show and inputs.ndim == PICTURE:
             show_maps(inputs, found.raw, self.values, faint(found.notes))
         return raw if self.values == "score" else scale(raw)
 
@@ -99,7 +101,7 @@ class Explainer:
         """The raw map: (N, T, H, W) float32, signed and unscaled; with ``native`` at the method's own resolution."""
         inputs = as_torch(inputs)
         raw = self.run(inputs, targets).raw
-        return raw if native else upsample(raw, (inputs.shape[2], inputs.shape[3]))
+        return raw if native else upsample(raw, size_of(inputs))
 
     def run(self, inputs: Tensor, targets: Any = None) -> Attribution:
         """Returns the raw map at its own resolution with the outputs, the cost and everything worth knowing about it.
@@ -119,7 +121,8 @@ class Explainer:
 
     def _run(self, model: Model, inputs: Tensor, targets: Any) -> Attribution:
         with nullcontext() if self.needs is Model else alone(network_of(model)), model.opened():
-            check_inputs(inputs)
+            check_inputs(inputs, volumes=True)
+            self._check_axes(model, inputs)
             model.check(inputs)
             request = Request.parse(targets, inputs.shape[0])
             before = replace(model.passes)
@@ -136,6 +139,14 @@ class Explainer:
                 *lost(found), *unmatched(request, found), *negligible(found, self.values),
             )  # fmt: skip
             return replace(found, notes=notes)
+
+    def _check_axes(self, model: Model, inputs: Tensor) -> None:
+        """Raises InvalidInput for volumes where the method is defined for pictures alone."""
+        if inputs.ndim == VOLUME and not self.volumes:
+            raise InvalidInput(
+                f"{type(self).__name__} is defined for pictures (N, C, H, W), and {tuple(inputs.shape)} are volumes or "
+                f"clips (N, C, D, H, W). Use {registry.instead(_rung(model), volumes=True)}."
+            )
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -179,24 +190,25 @@ class Baseline(Explainer):
 
     class_agnostic: ClassVar[bool] = True
     chance: ClassVar[bool] = True
+    volumes: ClassVar[bool] = True
     values: ClassVar[Meaning] = "size"
 
     def drawn(self, inputs: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, H, W) the maps, without a network."""
+        """(N, C, H, W) -> (N, H, W) the maps, without a network; of volumes (N, D, H, W)."""
         raise MissingCapability(f"{type(self).__name__} does not say what it draws: define drawn.")
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
         outputs = model(inputs)
         targets = request.resolve(outputs)
         return Attribution(
-            raw=self.drawn(inputs).unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous(), outputs=outputs,
-            targets=targets,
+            raw=torch.stack([self.drawn(inputs)] * targets.count, 1), outputs=outputs, targets=targets,
             notes=(Note(text=f"{type(self).__name__} {_BLIND}", kind="baseline"),),
         )  # fmt: skip
 
 
 def _check_finite(raw: Tensor, method: str) -> None:
-    low, high = raw.amin((1, 2, 3)), raw.amax((1, 2, 3))  # NaN comes through, and no copy of the maps is made
+    axes = tuple(range(1, raw.ndim))
+    low, high = raw.amin(axes), raw.amax(axes)  # NaN comes through, and no copy of the maps is made
     bad = (~torch.isfinite(low + high)).nonzero().flatten().tolist()
     if bad:
         raise BadOutput(
@@ -214,6 +226,12 @@ def _gives(model: Model) -> str:
 
 def _instead(model: Model) -> str:
     return registry.instead("features" if isinstance(model, FeatureModel) else "scores")
+
+
+def _rung(model: Model) -> str:
+    return (
+        "gradients" if isinstance(model, GradientModel) else "features" if isinstance(model, FeatureModel) else "scores"
+    )
 
 
 def __getattr__(name: str) -> Any:

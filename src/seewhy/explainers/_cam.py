@@ -14,7 +14,7 @@ from seewhy.attribution import Attribution, about_all
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
 from seewhy.explainers._pixel_gradient import pick
-from seewhy.maps import full_precision
+from seewhy.maps import full_precision, over, places
 from seewhy.models import FeatureModel, Features, GradientModel, Gradients, TokenModel, TransformerModel
 from seewhy.perturbation import chunked
 from seewhy.plain import Meaning
@@ -36,8 +36,8 @@ __all__ = [
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """(gradients (N,T,C,h,w), maps (N,1,C,h,w)) -> weights (N,T,C,h,w), or (N,T,C,1,1) for one weight a channel.
 
-Where the gradient is the same at all positions it comes as (N,T,C,1,1): a weight may be made of it by means over
-positions, never by sums.
+Positions of volumes have a third axis. Where the gradient is the same at all positions it comes as (N,T,C,1,1): a
+weight may be made of it by means over positions, never by sums.
 """
 
 
@@ -66,6 +66,7 @@ class GradientCAM(Explainer):
     layer: str = "auto"
 
     needs: ClassVar[type] = GradientModel
+    volumes: ClassVar[bool] = True
     positive: ClassVar[bool] = True
 
     @staticmethod
@@ -97,6 +98,7 @@ class ActivationsAlone(Explainer):
 
     needs: ClassVar[type] = FeatureModel
     class_agnostic: ClassVar[bool] = True
+    volumes: ClassVar[bool] = True
     values: ClassVar[Meaning] = "size"
 
     @staticmethod
@@ -108,7 +110,7 @@ class ActivationsAlone(Explainer):
         found = model.features(inputs, active_layer(model, inputs, self.layer))
         targets = request.resolve(found.outputs)
         one, notes = self._map(found.maps)
-        raw = one.float().unsqueeze(1).expand(-1, targets.count, -1, -1).contiguous()
+        raw = torch.stack([one.float()] * targets.count, 1)
         return attribution(raw, found, targets, notes)
 
 
@@ -116,22 +118,22 @@ def gradient_cam(found: Gradients, targets: TargetSet, weigh: Weigh) -> Tensor:
     """(N, T, h, w): the channels, weighted by what ``weigh`` makes of each target's gradient, added up.
 
     Where the rest of the network is a mean over h x w positions and a linear layer W the gradient is W_ck / (h w), and
-    nothing is differentiated.
+    nothing is differentiated. Maps of volumes are (N, T, d, h, w).
     """
     maps = found.maps.float()
     if found.linear is not None and targets.classes is not None:
-        gradients = found.linear.weight.float()[targets.classes] / (maps.shape[2] * maps.shape[3])
-        return combine(weigh(gradients[..., None, None], maps.unsqueeze(1)), maps)
+        gradients = found.linear.weight.float()[targets.classes] / maps.shape[2:].numel()
+        return combine(weigh(over(gradients, maps.unsqueeze(1)), maps.unsqueeze(1)), maps)
     each = (weigh(found.of(t).unsqueeze(1), maps.unsqueeze(1)) for t in range(targets.count))
     return torch.cat([combine(weights, maps) for weights in each], 1)
 
 
 def combine(weights: Tensor, maps: Tensor) -> Tensor:
-    """(N, T, h, w): the sum over channels of weights (N,T,C,1,1) or (N,T,C,h,w) times float32 maps (N,C,h,w)."""
-    if tuple(weights.shape[3:]) != (1, 1):
+    """(N, T, h, w): the sum over channels of weights (N,T,C,1,1), (N,T,C) or (N,T,C,h,w) times maps (N,C,h,w)."""
+    if weights.shape[3:].numel() != 1:
         return (weights * maps.unsqueeze(1)).sum(2)
     with full_precision(maps):
-        return (weights[..., 0, 0] @ maps.flatten(2)).view(*weights.shape[:2], *maps.shape[2:])
+        return (weights.flatten(2) @ maps.flatten(2)).view(*weights.shape[:2], *maps.shape[2:])
 
 
 def channel_scores(
@@ -158,7 +160,7 @@ def channel_scores(
 
 def rectified(cam: Tensor, found: Features | Gradients, targets: TargetSet, notes: Iterable[Note] = ()) -> Attribution:
     """ReLU(cam) with everything about it; says where nothing was left."""
-    nothing = (cam.amax((2, 3)) <= 0) & (cam.amin((2, 3)) < 0)
+    nothing = (cam.amax(places(cam)) <= 0) & (cam.amin(places(cam)) < 0)
     text = f"its CAM is negative everywhere at layer {found.layer!r}, so the map is empty."
     return attribution(cam.relu(), found, targets, [*notes, *at_places(nothing, "CAM negative everywhere", text)])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seewhy.attribution import Attribution
 from seewhy.boxes import share_inside
-from seewhy.maps import FLAT
+from seewhy.maps import FLAT, VOLUME, size_of
 from seewhy.targets import BoxTarget, Detection, DRISETarget, MaskTarget, Request
 from seewhy.types import Note
 
@@ -21,6 +21,11 @@ _DEGENERATE = (
     ("constant map", "the map is constant, nothing stands out."),
     ("one position", "nearly all of the map's energy is in one position."),
     ("border only", "the map is strong at the border only, which is often an artefact of padding."),
+)
+
+_ONE_DEEP = (
+    "The maps{} have one position along the depth (or time), so they are the same in every slice. A layer that is "
+    "earlier in the network tells slices apart."
 )
 
 
@@ -38,6 +43,8 @@ def review(found: Attribution, kind: str, class_agnostic: bool) -> list[Note]:
     if bool(degenerate.any()):
         for flags, (name, text) in zip(degenerate, _DEGENERATE, strict=True):
             notes += at_places(flags, name, text)
+    if found.raw.ndim == VOLUME and found.raw.shape[2] == 1:
+        notes.append(Note(text=_ONE_DEEP.format(f" of layer {found.layer!r}" if found.layer else ""), kind="one deep"))
     return notes + (_unlikely(found) if kind in ("classes", "chosen") else [])
 
 
@@ -120,7 +127,7 @@ def lost(found: Attribution) -> list[Note]:
 
 def beyond(request: Request, inputs: Tensor) -> list[Note]:
     """Says which boxes reach out of the input by a tenth of their area or more: they may be meant in other pixels."""
-    height, width = inputs.shape[2:]
+    height, width = size_of(inputs)[-2:]
     frame = torch.tensor([0.0, 0.0, width, height])
     boxes = [(t, getattr(target, "box", None)) for t, target in enumerate(request.targets)]
     out = [(t, box) for t, box in boxes if box is not None and share_inside(torch.tensor(box), frame) < 1 - OUTSIDE]
@@ -138,15 +145,17 @@ def beyond(request: Request, inputs: Tensor) -> list[Note]:
 def _degenerate(raw: Tensor) -> Tensor:
     """(3, N, T) bool: constant, one spike, border only. Reductions alone: maps of all classes are too big to copy."""
     maps = raw.flatten(0, 1)
-    h, w = maps.shape[1:]
-    low, high = maps.amin((1, 2)), maps.amax((1, 2))
+    size = maps.shape[1:]
+    axes = tuple(range(1, maps.ndim))
+    low, high = maps.amin(axes), maps.amax(axes)
     largest = torch.maximum(high.abs(), low.abs())
     never = torch.zeros_like(high, dtype=torch.bool)
-    energy = torch.linalg.vector_norm(maps, dim=(1, 2)).square()
+    energy = torch.linalg.vector_norm(maps, dim=axes).square()
     flat = (high - low) <= FLAT * largest
-    spike = ~flat & (largest.square() > 0.9 * energy) if h * w >= 16 else never
-    border = ~flat & (maps[:, 1:-1, 1:-1].amax((1, 2)) < 0.05 * high) if min(h, w) >= 5 else never
-    return torch.stack([flat if h * w > 1 else never, spike, border]).view(3, *raw.shape[:2])
+    spike = ~flat & (largest.square() > 0.9 * energy) if size.numel() >= 16 else never
+    inner = maps[(slice(None), *[slice(1, -1)] * len(size))]
+    border = ~flat & (inner.amax(axes) < 0.05 * high) if min(size) >= 5 else never
+    return torch.stack([flat if size.numel() > 1 else never, spike, border]).view(3, *raw.shape[:2])
 
 
 def _unlikely(found: Attribution) -> list[Note]:

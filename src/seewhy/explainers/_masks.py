@@ -1,11 +1,12 @@
 """Random masks of RISE: a grid of cells, each shown or not, enlarged bilinearly and moved by less than a cell.
 
 Masks are never kept at the image's size: each is a product R_i G_i C_i of its grid with two rows of interpolation
-weights, and sums over masks are made with the grids.
+weights, and sums over masks are made with the grids. Masks of volumes are grids of three axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides
-from seewhy.maps import full_precision
+from seewhy.checks import check_choice, check_count, check_flag, check_inside, check_seed, sides, sides_of
+from seewhy.maps import across, full_precision
 
 __all__ = ["ESTIMATORS", "Masks", "check"]
 
@@ -32,7 +33,10 @@ def check(method: Any, *, automatic: bool = False) -> None:
         object.__setattr__(method, "values", "level")
     if not automatic or method.num_masks != "auto":
         check_count("num_masks", method.num_masks, ESTIMATORS[method.estimator])
-    sides("grid", method.grid)
+    if method.volumes:
+        sides_of("grid", method.grid, 0)
+    else:
+        sides("grid", method.grid)
     check_inside("p", method.p)
     check_flag("paired", method.paired, optional=True)
     check_seed(method.seed)
@@ -43,40 +47,38 @@ class Masks:
     """Random masks, kept as grids and offsets.
 
     Attributes:
-        grids: (M, s_y, s_x) 0 or 1.
-        offsets: (M, 2) of each mask, down and right, in pixels.
-        rows: (offsets, s_y, H) interpolation weights down for every possible offset.
-        columns: (offsets, s_x, W) the same across.
+        grids: (M, s_y, s_x) 0 or 1; of volumes (M, s_z, s_y, s_x).
+        offsets: (M, 2) of each mask, down and right, in pixels; of volumes (M, 3), the depth first.
+        axes: of each axis (offsets, s, length): interpolation weights for every possible offset.
         p: probability of a 1 in a grid.
     """
 
     p: float
     grids: Tensor
     offsets: Tensor
-    rows: Tensor
-    columns: Tensor
+    axes: tuple[Tensor, ...]
 
     @classmethod
     def draw(
-        cls, count: int, grid: tuple[int, int], p: float, seed: int, size: tuple[int, int], *, paired: bool = False
+        cls, count: int, grid: tuple[int, ...], p: float, seed: int, size: tuple[int, ...], *, paired: bool = False
     ) -> Masks:
-        """``count`` masks for images of ``size`` (H, W); drawn on the host, so that every device gets the same.
+        """``count`` masks for images of ``size`` (H, W) or volumes of (D, H, W).
+
+        They are drawn on the host, so that every device gets the same.
 
         With ``paired``, mask 2i + 1 is made of the same numbers as mask 2i, from their other end: what one shows the
         other hides (exactly so for p = 0.5), and both are still shown with probability p.
         """
         host = torch.device("cpu")
         generator = torch.Generator(host).manual_seed(seed)
-        rows, columns = (_interpolation(side, length) for side, length in zip(grid, size, strict=True))
+        axes = tuple(_interpolation(side, length) for side, length in zip(grid, size, strict=True))
         drawn = -(-count // 2) if paired else count
         chances = torch.rand((drawn, *grid), generator=generator, dtype=torch.float32, device=host)
-        offsets = torch.stack(
-            [torch.randint(len(w), (drawn,), generator=generator, device=host) for w in (rows, columns)], 1
-        )
+        offsets = torch.stack([torch.randint(len(w), (drawn,), generator=generator, device=host) for w in axes], 1)
         if paired:
             chances = torch.stack([chances, 1 - chances], 1).flatten(0, 1)[:count]
             offsets = offsets.repeat_interleave(2, 0)[:count]
-        return cls(p=p, grids=(chances < p).float(), offsets=offsets, rows=rows, columns=columns)
+        return cls(p=p, grids=(chances < p).float(), offsets=offsets, axes=axes)
 
     def take(self, index: Tensor) -> Masks:
         """Returns the masks of these numbers."""
@@ -84,26 +86,52 @@ class Masks:
 
     def to(self, device: torch.device) -> Masks:
         """Returns the same on another device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return Masks(p=self.p, **tensors)
+        grids, offsets = self.grids.to(device), self.offsets.to(device)
+        return Masks(p=self.p, grids=grids, offsets=offsets, axes=tuple(one.to(device) for one in self.axes))
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The lengths of the image's axes."""
+        return tuple(weights.shape[2] for weights in self.axes)
 
     def at(self, index: Tensor) -> Tensor:
         """(B, H, W): the masks of these numbers at the image's size."""
-        down, right = self.offsets[index].unbind(1)
+        return self._spread(self.axes, index)
+
+    def _spread(self, axes: Sequence[Tensor], index: Tensor) -> Tensor:
+        """(B, *lengths): masks at the points whose weights are given for each axis."""
+        places = self.offsets[index].unbind(1)
         with full_precision(self.grids):
-            return self.rows[down].transpose(1, 2) @ self.grids[index] @ self.columns[right]
+            return across(self.grids[index], [w[o].mT for w, o in zip(axes, places, strict=True)])
 
     def weighted_sum(self, weights: Tensor, chunk: int = 256) -> Tensor:
         """(R, M) -> (R, H, W): sum over masks of weight times mask.
 
         Masks with the same offset across share their column weights, so their rows are added up first; one matrix
-        product with all column weights then gives the map.
+        product with all column weights then gives the map. Of volumes that is done for each layer of cells, the masks
+        with the same offset in depth together.
         """
+        if len(self.axes) == 2:
+            return self._flat_sum(weights, chunk)
+        deep, *others = self.axes
+        total = weights.new_zeros((len(weights), *self.size))
+        for offset, along in enumerate(deep):
+            some = (self.offsets[:, 0] == offset).nonzero().flatten()
+            for cell in range(deep.shape[1]) if len(some) else ():
+                flat = replace(
+                    self, grids=self.grids[some, cell], offsets=self.offsets[some, 1:], axes=tuple(others)
+                )._flat_sum(weights[:, some], chunk)
+                for place in along[cell].nonzero().flatten().tolist():
+                    total[:, place].add_(flat, alpha=float(along[cell, place]))
+        return total
+
+    def _flat_sum(self, weights: Tensor, chunk: int) -> Tensor:
+        rows, columns = self.axes
         offsets, order = self.offsets[:, 1].sort()
-        sizes = offsets.bincount(minlength=len(self.columns)).tolist()
-        down = (self.rows[self.offsets[order, 0]].transpose(1, 2) @ self.grids[order]).split(sizes)
-        columns = self.columns.flatten(0, 1)
-        total = weights.new_empty((len(weights), self.rows.shape[2], self.columns.shape[2]))
+        sizes = offsets.bincount(minlength=len(columns)).tolist()
+        down = (rows[self.offsets[order, 0]].transpose(1, 2) @ self.grids[order]).split(sizes)
+        columns = columns.flatten(0, 1)
+        total = weights.new_empty((len(weights), *self.size))
         for some, into in zip(weights.split(chunk), total.split(chunk), strict=True):
             parts = some[:, order].split(sizes, 1)
             tall = [(w @ d.flatten(1)).unflatten(1, d.shape[1:]) for w, d in zip(parts, down, strict=True)]
@@ -112,10 +140,8 @@ class Masks:
 
     def nodes(self) -> Tensor:
         """(M, S_y * S_x): the masks at two points a cell, which say all that a smooth mask has to say."""
-        rows, columns = self._at_nodes()
-        with full_precision(self.grids):
-            found = rows[self.offsets[:, 0]].transpose(1, 2) @ self.grids @ columns[self.offsets[:, 1]]
-        return found.flatten(1)
+        every = torch.arange(len(self.grids), device=self.grids.device)
+        return self._spread(self._at_nodes(), every).flatten(1)
 
     def slopes(self, weights: Tensor) -> Tensor:
         """(R, S_y * S_x) -> (R, H, W): cov(f, M) / var(M) at each pixel for a score f that is linear in the nodes.
@@ -123,26 +149,29 @@ class Masks:
         Over all grids and offsets that can be drawn, in closed form: the covariance of a mask at two points is the
         product of one for their rows and one for their columns.
         """
-        down, right = (
+        each = [
             torch.einsum("osx,osn->xn", whole, some) / whole.square().sum(1).sum(0).unsqueeze(1)
-            for whole, some in zip((self.rows, self.columns), self._at_nodes(), strict=True)
-        )
+            for whole, some in zip(self.axes, self._at_nodes(), strict=True)
+        ]
         with full_precision(weights):
-            return down @ weights.view(-1, down.shape[1], right.shape[1]) @ right.T
+            return across(weights.view(-1, *(one.shape[1] for one in each)), each)
 
-    def _at_nodes(self) -> tuple[Tensor, Tensor]:
+    def _at_nodes(self) -> list[Tensor]:
         def some(weights: Tensor) -> Tensor:
             cells, length = weights.shape[1:]
             count = min(2 * cells, length)
             places = ((torch.arange(count, device=weights.device) + 0.5) * length / count).long()
             return weights[:, :, places]
 
-        return some(self.rows), some(self.columns)
+        return [some(weights) for weights in self.axes]
 
     def variance(self) -> Tensor:
         """(H, W) variance of a mask at each pixel, over all grids and offsets that can be drawn."""
-        down, right = (weights.square().sum(1).mean(0) for weights in (self.rows, self.columns))
-        return self.p * (1 - self.p) * down.unsqueeze(1) * right
+        first, *others = (weights.square().sum(1).mean(0) for weights in self.axes)
+        found = self.p * (1 - self.p) * first
+        for along in others:
+            found = found.unsqueeze(-1) * along
+        return found
 
 
 def _interpolation(cells: int, length: int) -> Tensor:

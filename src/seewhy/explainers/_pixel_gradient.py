@@ -54,6 +54,7 @@ class PixelGradient(Explainer):
 
     needs: ClassVar[type] = GradientModel
     pixelwise: ClassVar[bool] = True
+    volumes: ClassVar[bool] = True
     values: ClassVar[Meaning] = "slope"
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seewhy.attribution import Attribution
 from seewhy.explainers._checks import at_places
+from seewhy.maps import places
 from seewhy.plain import FLAT, NOTHING, Meaning
 from seewhy.targets import BoxTarget, ClassTarget, Detection, DRISETarget, MaskTarget
 from seewhy.types import Note
@@ -48,7 +49,7 @@ def negligible(found: Attribution, meaning: Meaning) -> list[Note]:
     least = torch.full_like(size, LEAST.get(quantity, 0.0))
     if quantity not in LEAST:
         least = OF_SCORE * found.targets.values(found.outputs).to(size).abs()
-    low, high = found.raw.amin((2, 3)), found.raw.amax((2, 3))
+    low, high = found.raw.amin(places(found.raw)), found.raw.amax(places(found.raw))
     flat = high - low <= FLAT * torch.maximum(low.abs(), high.abs())
     other = found.quantity == "probability" and not found.outputs.activated
     about_logit = " With activation_fn=None the map is about the logit." if other else ""
@@ -63,14 +64,15 @@ def negligible(found: Attribution, meaning: Meaning) -> list[Note]:
 
 def worth(raw: Tensor, meaning: Meaning) -> Tensor | None:
     """(N, T) what maps (N, T, h, w) are worth, in the unit of their score; None where they have none."""
+    axes = places(raw)
     if meaning == "change":
-        return raw.abs().amax((2, 3))
+        return raw.abs().amax(axes)
     if meaning == "part":
-        return raw.abs().sum((2, 3))
-    low = raw.amin((2, 3), keepdim=True)
+        return raw.abs().sum(axes)
+    low = raw.amin(axes, keepdim=True)
     if meaning == "level":
-        return (raw - low).amax((2, 3))
-    return (raw - low).sum((2, 3)) if meaning == "alone" else None
+        return (raw - low).amax(axes)
+    return (raw - low).sum(axes) if meaning == "alone" else None
 
 
 def _quantity(found: Attribution) -> str:

@@ -26,7 +26,7 @@ from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import channel_scores, combine, rectified
 from seewhy.explainers._checks import unmoved
-from seewhy.maps import FLAT
+from seewhy.maps import FLAT, places
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size
 from seewhy.plain import Meaning
@@ -56,6 +56,7 @@ class AblationCAM(Explainer):
     perturbation_per_eval: int | str = 32
 
     needs: ClassVar[type] = FeatureModel
+    volumes: ClassVar[bool] = True
     values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
@@ -71,14 +72,14 @@ class AblationCAM(Explainer):
         )
         weights = falls / _size(before, falls).unsqueeze(2)
         notes = unmoved(falls, "channel set to 0")
-        return rectified(combine(weights[..., None, None], found.maps.float()), found, targets, notes)
+        return rectified(combine(weights, found.maps.float()), found, targets, notes)
 
 
 def closed_form(found: Features, targets: TargetSet) -> Tensor:
     """(N, T, C) fall of the logits for a pooled linear head."""
     assert found.linear is not None
     assert targets.classes is not None
-    return found.linear.weight.float()[targets.classes] * found.maps.float().mean((2, 3)).unsqueeze(1)
+    return found.linear.weight.float()[targets.classes] * found.maps.float().mean(places(found.maps)).unsqueeze(1)
 
 
 def rerun(model: FeatureModel, found: Features, targets: TargetSet, before: Tensor, per_eval: int | str) -> Tensor:

@@ -10,12 +10,14 @@ Fixations", 2012, whose centre baseline is a Gaussian stretched to the image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from seewhy.checks import check_number
 from seewhy.explainers import Baseline
+from seewhy.maps import size_of
 
 __all__ = ["CentreMap"]
 
@@ -40,9 +42,9 @@ class CentreMap(Baseline):
 
     def drawn(self, inputs: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, H, W) the maps, without a network."""
-        n, _, height, width = inputs.shape
-        down, across = (self._profile(length, inputs.device) for length in (height, width))
-        return (down.unsqueeze(1) * across).expand(n, -1, -1)
+        profiles = [self._profile(length, inputs.device) for length in size_of(inputs)]
+        one = reduce(lambda known, profile: known.unsqueeze(-1) * profile, profiles)
+        return one.expand(len(inputs), *one.shape)
 
     def _profile(self, length: int, device: torch.device) -> Tensor:
         """(length,): the Gaussian along one axis."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seewhy.explainers._cam import ActivationsAlone
 from seewhy.explainers._checks import at_places
-from seewhy.maps import full_precision
+from seewhy.maps import full_precision, over
 from seewhy.types import Note
 
 __all__ = ["EigenCAM"]
@@ -51,7 +51,7 @@ def _first_component(maps: Tensor) -> Tensor:
 
 def _signed(maps: Tensor) -> tuple[Tensor, list[Note]]:
     """Returns the maps with the sign that makes more of their energy light, and a note where both sides are alike."""
-    lean, energy = (maps * maps.abs()).sum((1, 2)), maps.square().sum((1, 2))
+    lean, energy = (maps * maps.abs()).flatten(1).sum(1), maps.square().flatten(1).sum(1)
     unsure = (lean.abs() < 0.1 * energy) & (energy > 0)
     text = "the light and the dark side of its map are equally strong, so which is light means nothing."
-    return torch.where((lean < 0)[:, None, None], -maps, maps), at_places(unsure, "sign that means nothing", text)
+    return torch.where(over(lean < 0, maps), -maps, maps), at_places(unsure, "sign that means nothing", text)

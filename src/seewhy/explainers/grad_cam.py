@@ -17,6 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from seewhy.explainers._cam import GradientCAM
+from seewhy.maps import places
 from seewhy.plain import Meaning
 
 __all__ = ["GradCAM"]
@@ -38,4 +39,4 @@ class GradCAM(GradientCAM):
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
-        return gradients.mean((3, 4), keepdim=True)
+        return gradients.mean(places(maps)[1:], keepdim=True)

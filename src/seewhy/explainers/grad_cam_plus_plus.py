@@ -19,6 +19,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from seewhy.explainers._cam import GradientCAM
+from seewhy.maps import places
 from seewhy.models import Gradients
 from seewhy.plain import Meaning
 from seewhy.types import Note
@@ -39,12 +40,13 @@ class GradCAMPlusPlus(GradientCAM):
 
     @staticmethod
     def _weigh(gradients: Tensor, maps: Tensor) -> Tensor:
-        positive, positions = gradients.relu(), maps.shape[3] * maps.shape[4]
-        total = maps.sum((3, 4), keepdim=True).relu()
-        return (positive / (2 + positive * total)).mean((3, 4), keepdim=True) * positions  # g^2 divided out
+        axes = places(maps)[1:]
+        positive, positions = gradients.relu(), maps.shape[3:].numel()
+        total = maps.sum(axes, keepdim=True).relu()
+        return (positive / (2 + positive * total)).mean(axes, keepdim=True) * positions  # g^2 divided out
 
     def _remarks(self, found: Gradients) -> list[Note]:
-        count, total = int((found.maps.float().sum((2, 3)) < 0).any(0).sum()), found.maps.shape[1]
+        count, total = int((found.maps.float().sum(places(found.maps)) < 0).any(0).sum()), found.maps.shape[1]
         if count == 0:
             return []
         text = (

@@ -33,7 +33,7 @@ from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
 from seewhy.explainers._pixel_gradient import lost, underflow
-from seewhy.maps import full_precision
+from seewhy.maps import PICTURE, VOLUME, full_precision, over, places, size_of
 from seewhy.models import GradientModel, at, varies
 from seewhy.perturbation import batch_size, chunked
 from seewhy.plain import Meaning
@@ -69,6 +69,7 @@ class IntegratedGradients(Explainer):
 
     needs: ClassVar[type] = GradientModel
     pixelwise: ClassVar[bool] = True
+    volumes: ClassVar[bool] = True
     values: ClassVar[Meaning] = "part"
 
     def __post_init__(self) -> None:
@@ -85,8 +86,8 @@ class IntegratedGradients(Explainer):
         outputs = model(inputs)
         targets = request.resolve(outputs)
         change = targets.values(outputs) - path.start(model, targets, len(inputs), self._per_pass())
-        n, _, height, width = inputs.shape
-        raw = torch.zeros((n, targets.count, height, width), dtype=torch.float32, device=inputs.device)
+        n = len(inputs)
+        raw = torch.zeros((n, targets.count, *size_of(inputs)), dtype=torch.float32, device=inputs.device)
         shares = [0.0]
 
         def work(start: int, stop: int) -> None:
@@ -123,8 +124,8 @@ class IntegratedGradients(Explainer):
 
     def _gaps(self, raw: Tensor, change: Tensor) -> list[Note]:
         """Says which maps do not add up to the change of the score."""
-        total = raw.sum((2, 3))
-        size = torch.maximum(change.abs(), 1e-4 * raw.abs().sum((2, 3)))  # below, rounding would be called a gap
+        total = raw.sum(places(raw))
+        size = torch.maximum(change.abs(), 1e-4 * raw.abs().sum(places(raw)))  # below, rounding would be called a gap
 
         def text(i: int, t: int) -> str:
             return (
@@ -181,7 +182,7 @@ class _Path:
         kind = torch.promote_types(self.inputs.dtype, torch.float32)
         base = self.bases[rows if self.which is None else self.which.to(rows.device)[steps]].to(kind)
         way = self.inputs[rows].to(kind) - base
-        place = self.points.to(rows.device)[steps].view(-1, 1, 1, 1)
+        place = over(self.points.to(rows.device)[steps], self.inputs)
         points = (base + place * way).to(self.inputs.dtype)
         found = at(model, rows).gradients(points, lambda o: targets.values(o, rows), "")
         images = torch.arange(int(rows[0]), int(rows[-1]) + 1, device=rows.device)
@@ -191,12 +192,12 @@ class _Path:
             gradient = found.of(t)
             share = max(share, lost(gradient, self.inputs))
             with full_precision(gradient):
-                maps.append(torch.einsum("ir,rhw->ihw", weights, (gradient * way).sum(1).float()))
+                maps.append(torch.einsum("ir,r...->i...", weights, (gradient * way).sum(1).float()))
         return torch.stack(maps, 1), share
 
 
 def _check_samples(samples: Any, baseline: Any) -> None:
-    if not isinstance(samples, Tensor) or samples.ndim != 4 or len(samples) == 0:
+    if not isinstance(samples, Tensor) or samples.ndim not in (PICTURE, VOLUME) or len(samples) == 0:
         got = tuple(samples.shape) if isinstance(samples, Tensor) else type(samples).__name__
         raise InvalidInput(f"baselines must be a tensor (M, C, H, W), got {got}.")
     if not samples.dtype.is_floating_point or not bool(torch.isfinite(samples).all()):

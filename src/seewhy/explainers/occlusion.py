@@ -7,7 +7,9 @@ Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +17,11 @@ from torch import Tensor
 
 from seewhy import baseline as baselines
 from seewhy.attribution import Attribution
-from seewhy.checks import sides
+from seewhy.checks import sides_of
 from seewhy.errors import InvalidInput
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import unmoved
-from seewhy.maps import full_precision
+from seewhy.maps import across, full_precision, size_of
 from seewhy.models import Model
 from seewhy.perturbation import batch_size, perturbed_scores, probabilities, settle
 from seewhy.plain import Meaning
@@ -36,8 +38,10 @@ class Occlusion(Explainer):
     Attributes:
         activation_fn: scores -> probabilities: "auto", "softmax", "sigmoid", None or a callable; see `seewhy.explain`.
         perturbation_per_eval: covered copies a forward pass, or "auto".
-        window: side in pixels, or (height, width); by default 1/7 of the short side.
-        stride: step in pixels, or (down, right); by default half the window. The last window ends at the border.
+        window: side in pixels, or (height, width); by default 1/7 of the short side. Of volumes and clips
+            (depth, height, width), where the depth is 1/7 of theirs.
+        stride: step in pixels, or (down, right), (deep, down, right); by default half the window. The last window ends
+            at the border.
         baseline: what covers the window: a number, "mean", "blur" or a tensor that broadcasts to the inputs.
 
     Example:
@@ -47,11 +51,12 @@ class Occlusion(Explainer):
 
     activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
-    window: int | tuple[int, int] | None = None
-    stride: int | tuple[int, int] | None = None
+    window: int | tuple[int, ...] | None = None
+    stride: int | tuple[int, ...] | None = None
     baseline: float | str | Tensor = 0.0
 
     values: ClassVar[Meaning] = "change"
+    volumes: ClassVar[bool] = True
     offered: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
@@ -59,10 +64,11 @@ class Occlusion(Explainer):
         batch_size(self.perturbation_per_eval)
         baselines.check(self.baseline)
         for field in ("window", "stride"):
-            _pair(field, getattr(self, field))
+            _sides(field, getattr(self, field), 0)
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
-        rows, columns = (_inside(*sides, inputs.device) for sides in self._windows(inputs.shape[2], inputs.shape[3]))
+        axes = [_inside(*sides, inputs.device) for sides in self._windows(size_of(inputs))]
+        counts = [len(one) for one in axes]
         cover = baselines.make(self.baseline, inputs)
         outputs = model(inputs)
         settled = settle(model, inputs, outputs, self.activation_fn)
@@ -70,33 +76,35 @@ class Occlusion(Explainer):
         targets = request.resolve(outputs)
 
         def perturb(images: Tensor, windows: Tensor) -> Tensor:
-            inside = rows[windows // len(columns)].unsqueeze(2) & columns[windows % len(columns)].unsqueeze(1)
+            places = torch.unravel_index(windows, counts)
+            inside = reduce(_and, (one[place] for one, place in zip(axes, places, strict=True)))
             return torch.where(inside.unsqueeze(1), cover[images], inputs[images])
 
         after = perturbed_scores(
-            model, inputs, perturb, len(rows) * len(columns), targets=targets, activate=activate,
+            model, inputs, perturb, math.prod(counts), targets=targets, activate=activate,
             per_eval=self.perturbation_per_eval,
         )  # fmt: skip
         before = targets.values(probabilities(outputs, targets, activate))
-        drops = (before.unsqueeze(1) - after).transpose(1, 2).unflatten(2, (len(rows), len(columns)))
-        raw = _mean_over_windows(drops, rows.float(), columns.float())
+        drops = (before.unsqueeze(1) - after).transpose(1, 2).unflatten(2, counts)
+        raw = _mean_over_windows(drops, [one.float() for one in axes])
         notes = (*settled.notes, *unmoved(drops.flatten(2), "window"))
         return Attribution(raw=raw, outputs=outputs, targets=targets, notes=notes, quantity=settled.quantity)
 
-    def _windows(self, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """(side of the image, window, step) down and right.
+    def _windows(self, size: tuple[int, ...]) -> list[tuple[int, int, int]]:
+        """(side of the image, window, step) of each axis.
 
         Raises:
             InvalidInput: the window is larger than the image, or a step larger than the window leaves gaps.
         """
-        side = max(1, round(min(height, width) / 7))
-        window = _pair("window", self.window) or (side, side)
-        stride = _pair("stride", self.stride) or (max(1, window[0] // 2), max(1, window[1] // 2))
-        if window[0] > height or window[1] > width:
-            raise InvalidInput(f"window {window} is larger than the picture, {(height, width)}.")
-        if stride[0] > window[0] or stride[1] > window[1]:
+        side, axes = max(1, round(min(size[-2:]) / 7)), len(size)
+        window = _sides("window", self.window, axes) or (*(max(1, round(d / 7)) for d in size[:-2]), side, side)
+        stride = _sides("stride", self.stride, axes) or tuple(max(1, one // 2) for one in window)
+        if any(one > whole for one, whole in zip(window, size, strict=True)):
+            what = "picture" if axes == 2 else "volume"
+            raise InvalidInput(f"window {window} is larger than the {what}, {size}.")
+        if any(step > one for step, one in zip(stride, window, strict=True)):
             raise InvalidInput(f"stride {stride} is larger than window {window}: some pixels would never be covered.")
-        return (height, window[0], stride[0]), (width, window[1], stride[1])
+        return list(zip(size, window, stride, strict=True))
 
 
 def _inside(length: int, window: int, step: int, device: torch.device) -> Tensor:
@@ -109,12 +117,17 @@ def _inside(length: int, window: int, step: int, device: torch.device) -> Tensor
     return (pixels >= first) & (pixels < first + window)
 
 
-def _mean_over_windows(drops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _and(known: Tensor, axis: Tensor) -> Tensor:
+    """(B, ...) and (B, L) -> (B, ..., L)."""
+    return known.unsqueeze(-1) & axis.view(len(axis), *[1] * (known.ndim - 1), -1)
+
+
+def _mean_over_windows(drops: Tensor, axes: list[Tensor]) -> Tensor:
     """(N, T, rows, columns) -> (N, T, H, W): two matrix products instead of a sum of masks at the image's size."""
-    covered = rows.sum(0).unsqueeze(1) * columns.sum(0)
+    covered = reduce(lambda known, one: known.unsqueeze(-1) * one, (one.sum(0) for one in axes))
     with full_precision(drops):
-        return rows.T @ drops @ columns / covered
+        return across(drops, [one.T for one in axes]) / covered
 
 
-def _pair(name: str, value: Any) -> tuple[int, int] | None:
-    return None if value is None else sides(name, value, "(height, width)")
+def _sides(name: str, value: Any, axes: int) -> tuple[int, ...] | None:
+    return None if value is None else sides_of(name, value, axes, "(height, width)")

@@ -10,6 +10,7 @@ each other in the rest of the network are refused: for them there is ViTReciproC
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from seewhy.attribution import Attribution, about_all
 from seewhy.errors import NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.explainers._transformer import for_tokens
-from seewhy.maps import full_precision
+from seewhy.maps import PICTURE, full_precision, size_of
 from seewhy.models import FeatureModel, Features
 from seewhy.perturbation import batch_size, chunked
 from seewhy.plain import Meaning
@@ -50,6 +51,7 @@ class ReciproCAM(Explainer):
     values: ClassVar[Meaning] = "alone"
     offered: ClassVar[int] = 2
     spatial: ClassVar[bool] = True
+    volumes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         batch_size(self.perturbation_per_eval)
@@ -77,38 +79,39 @@ def closed_form(found: Features, targets: TargetSet) -> Tensor:
     """(N, T, h, w) for a pooled linear head: a linear layer on every position at once."""
     assert found.linear is not None
     assert targets.classes is not None
-    n, _, h, w = found.maps.shape
+    size = size_of(found.maps)
     maps, weight, bias = found.maps.float(), found.linear.weight.float(), found.linear.bias
     rows = targets.classes
     everything = rows.shape[1] == len(weight) and bool((rows == torch.arange(len(weight), device=rows.device)).all())
     with full_precision(maps):
         raw = _every_class(weight, maps) if everything else torch.matmul(weight[rows], maps.flatten(2))
-    raw /= h * w
+    raw /= math.prod(size)
     if bias is not None:
         raw += (bias.float() if everything else bias.float()[rows]).unsqueeze(-1)
-    return raw.view(n, -1, h, w)
+    return raw.view(len(maps), -1, *size)
 
 
 def _every_class(weight: Tensor, maps: Tensor) -> Tensor:
     """(N, K, h w): on a CPU torch makes this product twice as fast as a convolution, to the same seven digits."""
-    if maps.device.type == "cpu":  # elsewhere a convolution may be less exact than a product
+    if maps.device.type == "cpu" and maps.ndim == PICTURE:  # elsewhere a convolution may be less exact than a product
         return F.conv2d(maps, weight[:, :, None, None]).flatten(2)
     return torch.matmul(weight, maps.flatten(2))
 
 
 def rerun(model: FeatureModel, found: Features, targets: TargetSet, per_eval: int | str) -> Tensor:
     """(N, T, h, w) for any head: it is fed with a few positions at a time."""
-    n, c, h, w = found.maps.shape
-    raw = found.maps.new_zeros((n * h * w, targets.count), dtype=torch.float32)
-    flat = found.maps.flatten(2).transpose(1, 2).reshape(n * h * w, c)
+    n, c, *size = found.maps.shape
+    count = math.prod(size)
+    raw = found.maps.new_zeros((n * count, targets.count), dtype=torch.float32)
+    flat = found.maps.flatten(2).transpose(1, 2).reshape(n * count, c)
 
     def work(start: int, stop: int) -> None:
         index = torch.arange(start, stop, device=flat.device)
-        rows, places = index // (h * w), index % (h * w)
-        alone = flat.new_zeros((stop - start, c, h * w))
+        rows, places = index // count, index % count
+        alone = flat.new_zeros((stop - start, c, count))
         alone[torch.arange(stop - start, device=flat.device), :, places] = flat[index]
-        outputs = model.from_features(found, alone.view(-1, c, h, w), rows)
+        outputs = model.from_features(found, alone.view(-1, c, *size), rows)
         raw[start:stop] = targets.values(outputs, rows)
 
-    chunked(work, n * h * w, per_eval)
-    return raw.view(n, h, w, targets.count).permute(0, 3, 1, 2).contiguous()
+    chunked(work, n * count, per_eval)
+    return raw.view(n, *size, targets.count).movedim(-1, 1).contiguous()

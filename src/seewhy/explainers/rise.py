@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 
 from seewhy.attribution import Attribution
-from seewhy.checks import check_flag, check_inside, sides
+from seewhy.checks import check_flag, check_inside, sides_of
 from seewhy.explainers import Explainer
 from seewhy.explainers import _masks as masking
 from seewhy.explainers._checks import at_places, stepped, unmoved
 from seewhy.explainers._masks import Masks
 from seewhy.explainers._regression import noisy, regress
 from seewhy.explainers._sureness import agreement, standard_error
-from seewhy.maps import full_precision
+from seewhy.maps import full_precision, size_of
 from seewhy.models import Model, at
 from seewhy.perturbation import batch_size, perturbed_scores, settle
 from seewhy.plain import Meaning
@@ -59,7 +59,7 @@ class RISE(Explainer):
         perturbation_per_eval: masked copies a forward pass, or "auto".
         num_masks: masks an image; all images and targets share them. "auto" for as many as each map needs, at most 500;
             of the plain estimate, which no map converges with so soon, 500.
-        grid: cells along each side, or (down, across).
+        grid: cells along each side, or (down, across); of volumes (deep, down, across).
         p: probability that a cell is shown.
         estimator: "regression", "centred" or "plain".
         paired: whether masks come in complementary pairs; None for all but the plain estimate, which is the paper's.
@@ -78,7 +78,7 @@ class RISE(Explainer):
     activation_fn: str | Activation | None = "auto"
     perturbation_per_eval: int | str = 32
     num_masks: int | Literal["auto"] = "auto"
-    grid: int | tuple[int, int] = 7
+    grid: int | tuple[int, ...] = 7
     p: float = 0.5
     estimator: Literal["regression", "centred", "plain"] = "regression"
     paired: bool | None = None
@@ -87,6 +87,7 @@ class RISE(Explainer):
     seed: int = 0
 
     values: ClassVar[Meaning] = "change"
+    volumes: ClassVar[bool] = True
     offered: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
@@ -104,11 +105,11 @@ class RISE(Explainer):
         return MOST, TOLERANCE if self.tolerance is None and self.estimator != "plain" else self.tolerance
 
     def _explain(self, model: Model, inputs: Tensor, request: Request) -> Attribution:
-        n, (height, width) = inputs.shape[0], inputs.shape[2:]
+        n, size = len(inputs), size_of(inputs)
         most, tolerance = self._budget
         paired = self.estimator != "plain" if self.paired is None else self.paired
-        masks = Masks.draw(most, sides("grid", self.grid), self.p, self.seed, (height, width), paired=paired)
-        masks = masks.to(inputs.device)
+        grid = sides_of("grid", self.grid, len(size))
+        masks = Masks.draw(most, grid, self.p, self.seed, size, paired=paired).to(inputs.device)
         outputs = model(inputs)
         settled = settle(model, inputs, outputs, self.activation_fn)
         targets = request.resolve(outputs)
@@ -181,7 +182,7 @@ class RISE(Explainer):
     def _map(self, masks: Masks, scores: Tensor) -> _Map:
         moved = scores - scores[..., :1]  # exactly zero where no mask changes the score
         centred = (moved - moved.mean(2, keepdim=True)).flatten(0, 1)
-        size = (*scores.shape[:2], masks.rows.shape[2], masks.columns.shape[2])
+        size = (*scores.shape[:2], *masks.size)
         if self.estimator == "regression":
             fit = regress(masks.nodes(), centred)
             return _Map(masks.slopes(fit.weights).view(size), fit.explained.view(size[:2]))

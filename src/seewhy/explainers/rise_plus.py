@@ -148,7 +148,7 @@ class RISEPlus(Explainer):
 
         The latter is 1 where there is no regression.
         """
-        size = (*scores.shape[:2], masks.rows.shape[2], masks.columns.shape[2])
+        size = (*scores.shape[:2], *masks.size)
         if self.estimator == "regression":
             nodes = masks.nodes()
             fits = [_regressed(nodes, y, w) for y, w in zip(scores, weights, strict=True)]

@@ -24,7 +24,7 @@ from seewhy.attribution import Attribution
 from seewhy.explainers import Explainer
 from seewhy.explainers._cam import channel_scores, combine, rectified
 from seewhy.explainers._checks import at_places
-from seewhy.maps import FLAT, scale, upsample
+from seewhy.maps import FLAT, places, scale, size_of, upsample
 from seewhy.models import FeatureModel, at
 from seewhy.perturbation import batch_size
 from seewhy.plain import Meaning
@@ -54,6 +54,7 @@ class ScoreCAM(Explainer):
     perturbation_per_eval: int | str = 32
 
     needs: ClassVar[type] = FeatureModel
+    volumes: ClassVar[bool] = True
     values: ClassVar[Meaning] = "size"
 
     def __post_init__(self) -> None:
@@ -62,7 +63,7 @@ class ScoreCAM(Explainer):
     def _explain(self, model: FeatureModel, inputs: Tensor, request: Request) -> Attribution:
         found = model.features(inputs, self.layer)
         targets = request.resolve(found.outputs)
-        maps, size = found.maps.float(), (inputs.shape[2], inputs.shape[3])
+        maps, size = found.maps.float(), size_of(inputs)
         live = _varies(maps)
 
         def run(rows: Tensor, channels: Tensor) -> Outputs:
@@ -72,12 +73,12 @@ class ScoreCAM(Explainer):
         scores = channel_scores(targets, live, run, self.perturbation_per_eval)
         shown = live.unsqueeze(1)
         weights = torch.where(shown, scores.masked_fill(~shown, -torch.inf).softmax(2), 0.0)
-        return rectified(combine(weights[..., None, None], maps), found, targets, _alike(scores, live))
+        return rectified(combine(weights, maps), found, targets, _alike(scores, live))
 
 
 def _varies(maps: Tensor) -> Tensor:
     """(N, C) bool: the channels that are not flat but for rounding."""
-    low, high = maps.amin((2, 3)), maps.amax((2, 3))
+    low, high = maps.amin(places(maps)), maps.amax(places(maps))
     return (high - low) > FLAT * torch.maximum(high.abs(), low.abs())
 
 

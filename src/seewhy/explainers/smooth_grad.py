@@ -29,6 +29,7 @@ from seewhy.checks import check_choice, check_count, check_number, check_seed
 from seewhy.errors import InvalidInput, InvalidType
 from seewhy.explainers import Explainer
 from seewhy.explainers._checks import at_places
+from seewhy.maps import over
 from seewhy.models import GradientModel, Model, at
 from seewhy.perturbation import batch_size, chunked
 from seewhy.plain import Meaning
@@ -78,7 +79,14 @@ class SmoothGrad(Explainer):
         check_choice("variant", self.variant, ("mean", "square", "variance"))
         check_seed(self.seed)
         method = self._method()
-        for trait in ("needs", "class_agnostic", "pixelwise", "values", "caution"):  # a wrapper is what it wraps
+        for trait in (
+            "needs",
+            "class_agnostic",
+            "pixelwise",
+            "values",
+            "caution",
+            "volumes",
+        ):  # a wrapper is what it wraps
             object.__setattr__(self, trait, getattr(method, trait))
         if self.variant != "mean":
             object.__setattr__(self, "values", "size")
@@ -100,13 +108,13 @@ class SmoothGrad(Explainer):
         generator = torch.Generator("cpu").manual_seed(self.seed)
         shape = (self.samples, *inputs.shape[1:])
         noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
-        deviation = self.noise * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))
+        deviation = self.noise * (inputs.flatten(1).amax(1) - inputs.flatten(1).amin(1))
         sums, first, said = _Sums(len(inputs), self.samples), list[Attribution](), _Said()
 
         def work(start: int, stop: int) -> None:
             flat = torch.arange(start, stop, device=inputs.device)
             rows, which = flat // self.samples, flat % self.samples
-            added = deviation[rows].view(-1, 1, 1, 1) * noise[which.to(noise.device)].to(inputs.device)
+            added = over(deviation[rows], inputs) * noise[which.to(noise.device)].to(inputs.device)
             with listening(None):  # the copies are counted here
                 copies = (inputs[rows] + added).to(inputs.dtype)
                 found = method._explain(at(model, rows), copies, _asked(targets, rows))

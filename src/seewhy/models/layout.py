@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidType, NoSpatialOutput, UnknownLayer, nearest
+from seewhy.maps import PICTURE, VOLUME, size_of
 from seewhy.models.torch.parts import walk
 
 __all__ = [
@@ -35,7 +36,8 @@ class Layout:
     """How a layer's output lies in the picture.
 
     Attributes:
-        kind: "first" for (N, C, h, w), "last" for (N, h, w, C), "tokens" for (N, prefix + h w, C), row by row.
+        kind: "first" for (N, C, h, w), "last" for (N, h, w, C), "tokens" for (N, prefix + h w, C), row by row. Maps of
+            volumes have d before h.
         prefix: how many tokens stand before those of the picture.
         grid: (h, w) of the tokens.
     """
@@ -49,19 +51,19 @@ class Layout:
         if self.kind == "tokens":
             rows = output[:, self.prefix :].transpose(1, 2)
             return rows.reshape(*rows.shape[:2], *self.grid)
-        return output.permute(0, 3, 1, 2) if self.kind == "last" else output
+        return output.movedim(-1, 1) if self.kind == "last" else output
 
     def to_output(self, maps: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Returns the layer's output from maps (R, C, h, w) and the tokens (R, prefix, C) that stand before them."""
         if self.kind == "tokens":
             rows = maps.flatten(2).transpose(1, 2)
             return rows if prefix is None else torch.cat([prefix.to(rows.dtype), rows], 1)
-        return maps.permute(0, 2, 3, 1) if self.kind == "last" else maps
+        return maps.movedim(1, -1) if self.kind == "last" else maps
 
-    @property
-    def positions(self) -> tuple[int, ...]:
-        """The dimensions of the output that hold the positions."""
-        return {"first": (2, 3), "last": (1, 2), "tokens": (1,)}[self.kind]
+    def positions(self, rank: int = PICTURE) -> tuple[int, ...]:
+        """The dimensions of the output, which has ``rank``, that hold the positions."""
+        first = 2 if self.kind == "first" else 1
+        return (1,) if self.kind == "tokens" else tuple(range(first, first + rank - 2))
 
 
 FIRST, LAST = Layout("first"), Layout("last")
@@ -75,7 +77,7 @@ class Seen:
     name: str
     kind: str  # "map", "tokens" or "other", and "enters" for tokens that a module is given
     shape: tuple[int, ...] = ()
-    grid: tuple[int, ...] = ()  # height and width of a map
+    grid: tuple[int, ...] = ()  # height and width of a map, of a volume's with its depth before them
     call: int = 1  # which call of the module
     live: bool = True  # whether the picture moves it and the scores depend on it
     carries: bool = True  # whether everything that the scores know of the picture has passed through it
@@ -85,12 +87,12 @@ class Seen:
     @property
     def last(self) -> bool:
         """Whether a map has its channels last."""
-        return self.shape[1:3] == self.grid and self.shape[2:] != self.grid
+        return self.shape[1:-1] == self.grid and self.shape[2:] != self.grid
 
     @property
     def channels(self) -> int:
         """How many channels a map has."""
-        return self.shape[3] if self.last else self.shape[1]
+        return self.shape[-1] if self.last else self.shape[1]
 
 
 def fingerprint(network: nn.Module) -> tuple[Any, ...]:
@@ -119,30 +121,46 @@ def _name_of(network: nn.Module, module: Any) -> str:
 
 
 def spatial(output: Any, inputs: Tensor) -> str | None:
-    """Says "first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None for neither."""
-    if not isinstance(output, Tensor) or output.ndim != 4 or not output.dtype.is_floating_point:
+    """Says "first" for (N,C,h,w), "last" for (N,h,w,C), "both" where the shape fits either, None for neither.
+
+    Maps of a volume have as many dimensions as the volume.
+    """
+    if not isinstance(output, Tensor) or output.ndim != inputs.ndim or not output.dtype.is_floating_point:
         return None
     if len(output) != len(inputs) or _is_attention(output):  # windows of a picture are no pictures
         return None
-    first = fits(output.shape[2:], inputs.shape[2:])
-    last = fits(output.shape[1:3], inputs.shape[2:])
+    first = fits(output.shape[2:], size_of(inputs))
+    last = fits(output.shape[1:-1], size_of(inputs))
     return "both" if first and last else "first" if first else "last" if last else None
 
 
 def _is_attention(output: Tensor) -> bool:
     """True for (N, heads, queries, keys) with rows that sum to 1: perhaps as high and wide as a map, but of tokens."""
-    if output.shape[3] == 1:
+    if output.shape[-1] == 1:
         return False
-    if abs(float(output.detach()[0, 0, 0].float().sum()) - 1) >= 1e-2:  # most maps end here
+    first = output.detach()[(0,) * (output.ndim - 1)]
+    if abs(float(first.float().sum()) - 1) >= 1e-2:  # most maps end here
         return False
-    row = output[:, :, 0].detach()
+    row = output[..., 0, :].detach()
     return bool((row >= 0).all()) and bool(((row.float().sum(-1) - 1).abs() < 1e-2).all())
 
 
 def fits(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    """True when size is the image's divided by one factor, up to one position of rounding or padding at each border."""
+    """True when size is the image's divided by one factor, up to one position of rounding or padding at each border.
+
+    Of a volume's or clip's three axes one may have a factor of its own: slices, or frames, seldom lie as close as
+    pixels.
+    """
+    if len(image) == 3:
+        smaller = all(s <= whole + 2 for s, whole in zip(size, image, strict=True)) and math.prod(size) > 1
+        pairs = [(1, 2), (0, 1), (0, 2)]
+        return smaller and any(_one_factor(*((s[a], s[b]) for s in (size, image))) for a, b in pairs)
+    return size[0] * size[1] > 1 and _one_factor(size, image)
+
+
+def _one_factor(size: tuple[int, ...], image: tuple[int, ...]) -> bool:
     h, w, height, width = *size, *image
-    if h * w <= 1 or h > height + 2 or w > width + 2:
+    if h > height + 2 or w > width + 2:
         return False
     factor = math.sqrt((height / h) * (width / w))
     return abs(h - height / factor) <= 1.5 and abs(w - width / factor) <= 1.5
@@ -155,7 +173,7 @@ def read_layout(
 
     Args:
         output: of the layer.
-        inputs: (N, C, H, W).
+        inputs: (N, C, H, W), or (N, C, D, H, W).
         layer: its name.
         tokens: gives what is known of rows of tokens, by their length.
 
@@ -171,22 +189,28 @@ def read_layout(
     if order is None:
         raise NoSpatialOutput(
             f"Layer {layer!r} has no spatial map: it gives {_shape(output)} for an input of {tuple(inputs.shape)}. "
-            "Choose a layer with an output (N, C, h, w), or layer='auto'."
+            f"Choose a layer with an output {_read(inputs, last=False)}, or layer='auto'."
         )
     if order != "both":
         return FIRST if order == "first" else LAST, ()
-    first, last = _divides(output.shape[2:], inputs), _divides(output.shape[1:3], inputs)
+    first, last = _divides(output.shape[2:], inputs), _divides(output.shape[1:-1], inputs)
     if first and not last:
         return FIRST, ()
     last = last and not first
-    read = "(N, h, w, C)" if last else "(N, C, h, w)"
+    read = _read(inputs, last=last)
     return LAST if last else FIRST, (f"The output of layer {layer!r}, {_shape(output)}, was read as {read}.",)
+
+
+def _read(inputs: Tensor, *, last: bool) -> str:
+    axes = "d, h, w" if inputs.ndim == VOLUME else "h, w"
+    return f"(N, {axes}, C)" if last else f"(N, C, {axes})"
 
 
 def _divides(size: tuple[int, ...], inputs: Tensor) -> bool:
     """True when the picture is ``size`` times a whole number, the same in height and width."""
-    factor, rest = divmod(inputs.shape[2], size[0])
-    return rest == 0 and inputs.shape[3] == factor * size[1]
+    *front, (height, h), (width, w) = zip(size_of(inputs), size, strict=True)
+    factor, rest = divmod(height, h)
+    return rest == 0 and width == factor * w and all(whole % d == 0 for whole, d in front)
 
 
 def _shape(output: Any) -> str:
@@ -199,7 +223,7 @@ def without_heads(seen: list[Seen]) -> list[Seen]:
     lengths, widths = ({seen[i].shape[d] for i in tokens} for d in (1, 2))
 
     def heads(place: int, one: Seen) -> bool:
-        after = one.kind == "map" and bool(tokens) and place > tokens[0]
+        after = one.kind == "map" and len(one.shape) == PICTURE and bool(tokens) and place > tokens[0]
         return after and one.shape[2] in {1, *lengths} and one.shape[1] * one.shape[3] in widths
 
     return [replace(s, kind="other", grid=()) if heads(i, s) else s for i, s in enumerate(seen)]

@@ -10,12 +10,13 @@ no change is so small that it would be lost in rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from seewhy.maps import size_of
 from seewhy.models.reading import maps_in
 
 __all__ = ["alike", "answers", "apart", "changed", "probes"]
@@ -24,38 +25,43 @@ _CHANCE = 0.02  # share of the exchanges that may do as well
 _SAME = 0.98
 
 
-def probes(grid: tuple[int, int]) -> list[tuple[int, int]]:
+Cell = tuple[int, ...]
+"""(row, column) of a position; of a volume (slice, row, column)."""
+
+
+def probes(grid: tuple[int, ...]) -> list[Cell]:
     """Up to six cells in different rows and columns, none where a shift or a turned grid would go unseen."""
-    h, w = grid
+    *front, h, w = grid
     inner = [(h // 3, w - 1), (h // 2, w // 4), (h - 1, w // 2), (min(1, h - 1), w // 3)]
-    return list(dict.fromkeys([*inner, (0, 0), (h - 1, w - 1)]))
+    cells = [*inner, (0, 0), (h - 1, w - 1)]
+    deep = [[d // 4, d - 1, min(1, d - 1), d // 2, 0, d - 1] for d in front]
+    return list(dict.fromkeys((*(d[i] for d in deep), *cell) for i, cell in enumerate(cells)))
 
 
-def changed(image: Tensor, grid: tuple[int, int], cells: list[tuple[int, int]]) -> Tensor:
-    """(1 + cells, C, H, W): the picture, and one copy for each cell with noise in it."""
-    _, c, height, width = image.shape
-    noise = torch.randn((c, height, width), generator=torch.Generator().manual_seed(0)).to(image)
-    copies = image.repeat(1 + len(cells), 1, 1, 1)
+def changed(image: Tensor, grid: tuple[int, ...], cells: Sequence[Cell]) -> Tensor:
+    """(1 + cells, C, H, W): the picture, and one copy for each cell with noise in it; of a volume likewise."""
+    noise = torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(0)).to(image)
+    copies = image.repeat(1 + len(cells), *[1] * (image.ndim - 1))
     strength = image.float().std(correction=0).to(image) + 1
-    for copy, (i, j) in zip(copies[1:], cells, strict=True):
-        rows = slice(round(i * height / grid[0]), round((i + 1) * height / grid[0]))
-        columns = slice(round(j * width / grid[1]), round((j + 1) * width / grid[1]))
-        copy[:, rows, columns] += 2 * strength * noise[:, rows, columns]
+    for copy, cell in zip(copies[1:], cells, strict=True):
+        steps = zip(cell, grid, size_of(image), strict=True)
+        part = (slice(None), *(slice(round(i * whole / n), round((i + 1) * whole / n)) for i, n, whole in steps))
+        copy[part] += 2 * strength * noise[part]
     return copies
 
 
-def apart(maps: Tensor, cells: list[tuple[int, int]]) -> bool:
+def apart(maps: Tensor, cells: Sequence[Cell]) -> bool:
     """Whether each change moved its own place of a map, more than an exchange of places or a turned grid would have it.
 
     Args:
-        maps: (1 + P, C, h, w) as it is, and with each of P cells changed.
-        cells: (row, column) of what was changed, in positions of the map.
+        maps: (1 + P, C, h, w) as it is, and with each of P cells changed; of a volume (1 + P, C, d, h, w).
+        cells: of what was changed, in positions of the map.
     """
     moved = (maps[1:] - maps[:1]).float().norm(dim=1).double().cpu()
     live = [p for p in range(len(cells)) if bool(moved[p].any())]  # a border that is cut off moves nothing
     moved, cells = moved[live], [cells[p] for p in live]
     count = len(cells)
-    own = torch.tensor([[float(row[i, j]) for i, j in cells] for row in moved]).reshape(count, count)
+    own = torch.tensor([[float(row[cell]) for cell in cells] for row in moved]).reshape(count, count)
     strays = [p for p in range(count) if not bool(own[p].any())]
     if any(not _near(moved[p], cells[p]) for p in (strays if count > 2 else range(count))):
         return False
@@ -68,7 +74,7 @@ def apart(maps: Tensor, cells: list[tuple[int, int]]) -> bool:
     better = int((sums >= sums[0] - 1e-9).sum())
     if float(table.abs().amax()) <= 1e-4 or better > max(1, int(_CHANCE * len(orders))):
         return False
-    return _upright(_centred((moved + floor).flatten(1)), cells, (moved.shape[1], moved.shape[2]))
+    return _upright(_centred((moved + floor).flatten(1)).view(moved.shape), cells)
 
 
 def _centred(table: Tensor) -> Tensor:
@@ -78,29 +84,34 @@ def _centred(table: Tensor) -> Tensor:
     return logs - logs.mean(0, keepdim=True)
 
 
-def _near(moved: Tensor, cell: tuple[int, int]) -> bool:
+def _near(moved: Tensor, cell: Cell) -> bool:
     """Says whether what moved (h, w) most lies at a cell or beside it."""
-    i, j = divmod(int(moved.argmax()), moved.shape[1])
-    return abs(i - cell[0]) <= 1 and abs(j - cell[1]) <= 1
+    most = torch.unravel_index(moved.argmax(), moved.shape)
+    return all(abs(int(i) - own) <= 1 for i, own in zip(most, cell, strict=True))
 
 
-def _upright(table: Tensor, cells: list[tuple[int, int]], grid: tuple[int, int]) -> bool:
+def _upright(table: Tensor, cells: Sequence[Cell]) -> bool:
     """Says whether changes moved their own places more than those that they have in a mirrored or turned grid."""
-    h, w = grid
-    turned: set[tuple[tuple[int, int], ...]] = set()
-    for across in (False, True):
-        rows = [(j * (h - 1) / max(1, w - 1), i * (w - 1) / max(1, h - 1)) if across else (i, j) for i, j in cells]
-        for down in (False, True):
-            for right in (False, True):
-                turned.add(tuple(
-                    (round(h - 1 - i if down else i), round(w - 1 - j if right else j)) for i, j in rows
-                ))  # fmt: skip
+    grid = table.shape[1:]
+    axes = range(len(grid))
+    turned: set[tuple[Cell, ...]] = set()
+    for order in permutations(axes):
+        moved = [[_stretched(cell[order[k]], grid[order[k]], grid[k]) for k in axes] for cell in cells]
+        for mirrored in product((False, True), repeat=len(grid)):
+            turned.add(tuple(
+                tuple(round(grid[k] - 1 - cell[k] if mirrored[k] else cell[k]) for k in axes) for cell in moved
+            ))  # fmt: skip
     turned.discard(tuple(cells))
 
-    def total(places: Sequence[tuple[int, int]]) -> float:
-        return float(sum(row[i * w + j] for row, (i, j) in zip(table, places, strict=True)))
+    def total(places: Sequence[Cell]) -> float:
+        return float(sum(row[place] for row, place in zip(table, places, strict=True)))
 
     return all(total(cells) > total(places) for places in turned)
+
+
+def _stretched(place: int, length: int, other: int) -> float:
+    """Says where a place of one axis stands on another, of another length."""
+    return place if length == other else place * (other - 1) / max(1, length - 1)
 
 
 def alike(moved: Tensor) -> bool:

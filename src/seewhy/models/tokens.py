@@ -223,7 +223,7 @@ class _Search:
         found = self._moved(finer, [(step * i, step * j) for i, j in cells], None)
         return _most(found) == [i * grid[1] + j for i, j in cells]
 
-    def _moved(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> Tensor:
+    def _moved(self, grid: tuple[int, int], cells: list[tuple[int, ...]], source: Seen | None) -> Tensor:
         """(cells, L): by how much each changed cell moved each token; (0, L) where they were not seen."""
         tokens = self._tokens(grid, cells, source)
         if tokens is None:
@@ -232,7 +232,7 @@ class _Search:
         self.still = self.still and alike(moved)
         return moved
 
-    def _tokens(self, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> Tensor | None:
+    def _tokens(self, grid: tuple[int, int], cells: list[tuple[int, ...]], source: Seen | None) -> Tensor | None:
         """(1 + cells, L, C): the layer's tokens as they are, and with each cell changed."""
         kept: list[Tensor] = []
         inputs = self.image.expand(1 + len(cells), -1, -1, -1)
@@ -282,7 +282,7 @@ def _most(moved: Tensor) -> list[int]:
     return moved.argmax(1).tolist() if len(moved) and bool((moved.amax(1) > 0).all()) else []
 
 
-def _changing(source: Seen, cells: list[tuple[int, int]]) -> Callable[..., Tensor]:
+def _changing(source: Seen, cells: list[tuple[int, ...]]) -> Callable[..., Tensor]:
     """Returns a hook that changes one position of a map in each row but the first."""
 
     def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:

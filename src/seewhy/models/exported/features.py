@@ -155,7 +155,7 @@ class CutModel(ExportedModel):
         grid = (maps.shape[2], maps.shape[3])
         if (key, grid) not in known:
             known[key, grid] = pooled_linear(
-                self.engine.graph, key, ends[0], grid, layout.positions, partial(self._constant, size)
+                self.engine.graph, key, ends[0], grid, layout.positions(), partial(self._constant, size)
             )
         head: PooledLinear | None = known[key, grid]
         if head is None or outputs.scores.shape[1:] != (1, len(head.weight)):

@@ -195,7 +195,7 @@ class Look:
             return False
         return answers(raw, scores, channels)
 
-    def _changed(self, key: str, grid: tuple[int, int], cells: list[tuple[int, int]], source: Seen | None) -> Tensor:
+    def _changed(self, key: str, grid: tuple[int, int], cells: list[tuple[int, ...]], source: Seen | None) -> Tensor:
         """(1 + cells, ...) of a tensor: as it is, and with each cell of the picture or of an earlier map changed."""
         model, image = self.model, self.inputs[:1]
         if source is None:

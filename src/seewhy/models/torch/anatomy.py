@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import InvalidInput, NoSpatialOutput
+from seewhy.maps import VOLUME, places
 from seewhy.models.automatic import Maps, no_stream, nowhere
 from seewhy.models.layout import Layout, Seen, fingerprint
 from seewhy.models.tokens import locate, stay
@@ -181,6 +182,12 @@ class Look:
             return self.known.tokens[length]
 
     def _locate(self, length: int) -> None:
+        if self.inputs.ndim == VOLUME:
+            self.known.astray[length] = NoSpatialOutput(
+                f"The network gives tokens ({length} of them), and where those of a volume or clip lie is not known. "
+                f"Name a layer with an output (N, C, d, h, w), or use {instead('scores', volumes=True)}."
+            )
+            raise self.known.astray[length]
         tries = _AGAIN if self.flow().random else 1  # tokens in a random order may happen to stand in their places
         try:
             found = {
@@ -263,7 +270,7 @@ class Look:
 
     def passed_by(self, one: Seen) -> bool:
         """See `Trials`: two pictures have the same scores where the map of one takes the other's place."""
-        calls, two = 0, torch.cat([self.inputs[:1], self.inputs[:1].flip(2, 3) * 0.5 + 0.1])
+        calls, two = 0, torch.cat([self.inputs[:1], self.inputs[:1].flip(places(self.inputs)) * 0.5 + 0.1])
 
         def same(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
             nonlocal calls

@@ -21,6 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.maps import PICTURE
 from seewhy.models.graph import Graph, Node
 from seewhy.models.layout import Seen, is_tokens, spatial, without_heads
 from seewhy.models.reading import maps_in
@@ -34,12 +35,13 @@ __all__ = ["Flow", "Heard", "follow", "overhear"]
 _PICTURE = "picture"
 # What leaves places where they are; in-place forms have an underscore more.
 _LOCAL = {
-    "_adaptive_avg_pool2d", "_native_batch_norm_legit_no_training", "_to_copy", "add", "avg_pool2d", "batch_norm",
-    "cat", "clamp", "clamp_max", "clamp_min", "clone", "constant_pad_nd", "convolution", "cudnn_batch_norm",
-    "cudnn_convolution", "div", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
-    "max_pool2d_with_indices", "mean", "mish", "mkldnn_convolution", "mul", "native_batch_norm", "native_dropout",
-    "native_group_norm", "neg", "pow", "relu", "rsub", "sigmoid", "silu", "softplus", "sub", "tanh",
-    "upsample_bilinear2d", "upsample_nearest2d",
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_native_batch_norm_legit_no_training", "_to_copy", "add",
+    "avg_pool2d", "avg_pool3d", "batch_norm", "cat", "clamp", "clamp_max", "clamp_min", "clone", "constant_pad_nd",
+    "convolution", "cudnn_batch_norm", "cudnn_convolution", "div", "elu", "gelu", "hardsigmoid", "hardswish",
+    "hardtanh", "leaky_relu", "max_pool2d_with_indices", "max_pool3d_with_indices", "mean", "mish",
+    "mkldnn_convolution", "mul", "native_batch_norm", "native_dropout", "native_group_norm", "neg", "pow", "relu",
+    "rsub", "sigmoid", "silu", "softplus", "sub", "tanh", "upsample_bilinear2d", "upsample_nearest2d",
+    "upsample_nearest3d", "upsample_trilinear3d",
 }  # fmt: skip
 _VIEWS = {"permute", "transpose", "t", "view", "_unsafe_view", "reshape", "slice", "select", "unfold", "as_strided"}
 
@@ -89,6 +91,7 @@ class _Recorder(TorchDispatchMode):
     random: list[str] = field(default_factory=list)
     turned: set[str] = field(default_factory=set)  # values that are looked at in another order of positions
     away: bool = False
+    rank: int = PICTURE  # dimensions of the picture, and of its maps
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -98,6 +101,7 @@ class _Recorder(TorchDispatchMode):
         TorchDispatchMode.__init__(self)
 
     def begin(self, picture: Tensor) -> None:
+        self.rank = picture.ndim
         self.values[_cell(picture)] = _PICTURE
         self.kept.append(_hold(picture))
 
@@ -132,7 +136,7 @@ class _Recorder(TorchDispatchMode):
         sources = tuple(dict.fromkeys(self.values[c] for c in cells if c in self.values))
         if not sources and not drew:
             return
-        if given and _turns(func, args, given[0], result):
+        if given and _turns(func, args, given[0], result, self.rank):
             self.turned.update(sources)
         written = _written(func, args, kwargs)
         changed = {_cell(t) for t in written}
@@ -155,14 +159,15 @@ def _name(func: Any) -> str:
     return str(func if not known else func._opname if func.namespace == "aten" else func.name())
 
 
-def _turns(func: Any, args: Any, given: Tensor, result: Any) -> bool:
+def _turns(func: Any, args: Any, given: Tensor, result: Any, rank: int) -> bool:
     """Says whether a view of a map, or what is put together of several, has positions elsewhere."""
-    if given.ndim != 4 or given.shape[2] * given.shape[3] == 1 or not isinstance(result, Tensor):
+    if given.ndim != rank or given.shape[2:].numel() == 1 or not isinstance(result, Tensor):
         return False
     if _name(func) == "cat":
-        return len(args) > 1 and args[1] % 4 > 1
-    sizes, steps = result.shape[-2:], result.stride()[-2:]
-    return _name(func) in _VIEWS and (sizes != given.shape[-2:] or steps != given.stride()[-2:])
+        return len(args) > 1 and args[1] % rank > 1
+    axes = slice(2 - rank, None)
+    sizes, steps = result.shape[axes], result.stride()[axes]
+    return _name(func) in _VIEWS and (sizes != given.shape[axes] or steps != given.stride()[axes])
 
 
 def _hold(tensor: Tensor) -> Any:
@@ -297,7 +302,7 @@ def _leaving(
             order = spatial(output, inputs)
         kind = "map" if order else "tokens" if is_tokens(output) else "other"
         shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-        grid = () if order is None else shape[1:3] if order == "last" else shape[2:]
+        grid = () if order is None else shape[1:-1] if order == "last" else shape[2:]
         key, first = recorder.key(output) if isinstance(output, Tensor) else "", given[name].pop()
         seen.append((Seen(name, kind, shape, grid, handed=bool(key) and key == first), key))
 

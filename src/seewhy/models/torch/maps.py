@@ -26,7 +26,7 @@ def lies(
 
     It must move it there more than elsewhere; see `_places`.
     """
-    grid = (layer.grid[0], layer.grid[1])
+    grid = layer.grid
     cells = probes(grid)
     rows = 1 + len(cells)
 
@@ -34,7 +34,7 @@ def lies(
         assert source is not None
         maps = _channels_first(output, source)[:1]
         found = changed(maps.float(), grid, cells).to(output)
-        return found.permute(0, 2, 3, 1) if source.last else found
+        return found.movedim(1, -1) if source.last else found
 
     def moved(inputs: Tensor) -> Tensor | None:
         kept: list[Tensor] = []
@@ -58,7 +58,7 @@ def lies(
         found = None
         with suppress(InputRefused):  # one picture comes as far as the source; not every network takes more from there
             found = moved(image)
-        found = moved(image.expand(rows, -1, -1, -1).contiguous()) if found is None else found
+        found = moved(image.expand(rows, *image.shape[1:]).contiguous()) if found is None else found
     return found is not None and apart(found, cells)
 
 
@@ -95,9 +95,9 @@ def is_answer(
         return copy
 
     with torch.no_grad(), _at(network, layer, change):
-        raw = run(image.expand(1 + len(which), -1, -1, -1).contiguous())
+        raw = run(image.expand(1 + len(which), *image.shape[1:]).contiguous())
         return answers(raw, scores(raw, 1 + len(which)), channels)
 
 
 def _channels_first(output: Tensor, layer: Seen) -> Tensor:
-    return output.permute(0, 3, 1, 2) if layer.last else output
+    return output.movedim(-1, 1) if layer.last else output

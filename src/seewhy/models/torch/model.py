@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import BadOutput, InputRefused, InvalidInput, NoSpatialOutput, SeewhyError, out_of_memory
+from seewhy.maps import PICTURE, VOLUME
 from seewhy.models import Features, Gradients, PooledLinear, ending, paired
 from seewhy.models.layout import UnlocatedTokens, check_name
 from seewhy.models.reading import Selector, check_size, select, to_outputs
@@ -138,7 +139,11 @@ class TorchModel:
         Raises:
             InvalidInput: none is named so.
         """
-        others = {name for name, value in given.items() if not isinstance(value, Tensor) or value.ndim != 4}
+        others = {
+            name
+            for name, value in given.items()
+            if not isinstance(value, Tensor) or value.ndim not in (PICTURE, VOLUME)
+        }
         pictures = [name for name in given if name not in others]
         if self.input_name is not None or len(pictures) != 1:
             pictures = [name for name in given if name == (self.input_name or "pixel_values")]

@@ -22,6 +22,7 @@ __all__ = ["Tape"]
 aten = torch.ops.aten
 _SAME = {aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.clone.default, aten.detach.default,
          aten.alias.default, aten.squeeze.dims, aten.squeeze.dim, aten.flatten.using_ints}  # fmt: skip
+_WHOLE = {aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default}
 
 
 @dataclass
@@ -79,7 +80,8 @@ class Tape(TorchDispatchMode):
             return
         rank = self._maps.ndim
         dims = {d % rank for d in args[1]} if func is aten.mean.dim and args[1] else set()
-        whole = func is aten._adaptive_avg_pool2d.default and list(args[1]) == [1, 1] and self.spatial == (2, 3)
+        first = self.spatial == tuple(range(2, rank))
+        whole = first and func in _WHOLE and set(args[1]) == {1}
         if dims == set(self.spatial) or whole:
             self._pooled.append(result)
         else:

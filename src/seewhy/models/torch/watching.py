@@ -86,7 +86,7 @@ class Watch:
     def _follow(self, output: Tensor) -> None:
         if self.layout.prefix:
             return  # a mean that takes in other tokens than the picture's is no mean over positions
-        self.tape.spatial = self.layout.positions
+        self.tape.spatial = self.layout.positions(output.ndim)
         self.tape.follow(output)
         if self.calls == (self.at or 1):
             self._recording.enter_context(self.tape)
