@@ -15,11 +15,12 @@ from seewhy import registry
 from seewhy.attribution import Attribution, about_all
 from seewhy.checks import check_choice
 from seewhy.detection import MOST, OVERLAP, SCORE, BoxTarget, Detection, MaskTarget, check_sieve, detect
-from seewhy.errors import InvalidInput, InvalidType, NoSpatialOutput, UnknownParameter, nearest
+from seewhy.errors import InvalidInput, InvalidType, MissingCapability, NoSpatialOutput, UnknownParameter, nearest
 from seewhy.explainers import Explainer
-from seewhy.explanation import Explanation, joined
+from seewhy.explanation import Explanation
 from seewhy.inputs import Batch, count, opened, together, unpacked
-from seewhy.maps import upsample
+from seewhy.joining import joined
+from seewhy.maps import VOLUME, size_of, upsample
 from seewhy.metrics import Case, explaining, resampling
 from seewhy.metrics.trust_grade import TrustGrade
 from seewhy.models import FeatureModel, GradientModel, Model, TokenModel, TransformerModel, at, bound
@@ -47,9 +48,9 @@ def explain(
 
     Args:
         model: what `seewhy.load` takes: a torch module, "timm:NAME", a callable, a loaded model.
-        image: a path, a PIL image, an array (H, W, 3), a list of those; or a tensor (C,H,W) or (N,C,H,W), which is
-            taken as the network's input and not preprocessed again; or a dictionary of such a tensor and further
-            arguments of the network's forward, as Hugging Face's processors return it.
+        image: a path, a PIL image, an array (H, W, 3), a list of those; or a tensor (C,H,W) or (N,C,H,W), for volumes
+            and clips (N,C,D,H,W), which is taken as the network's input and not preprocessed again; or a dictionary of
+            such a tensor and further arguments of the network's forward, as Hugging Face's processors return it.
         targets: None (the predicted class; every box that a detector finds in one picture), class indices or names, one
             or a list; "all"; `Target` objects such as those of `detections`.
         method: a registry name ("grad_cam"), an explainer class, or "auto": for a detector's classes
@@ -138,8 +139,8 @@ def _bound(network: Model, batches: list[tuple[Batch, list[int]]], n: int) -> Mo
 
 def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) -> Explanation:
     """Pictures of one input size."""
-    size = (batch.inputs.shape[2], batch.inputs.shape[3])
-    request = request.placed(batch.views[0], size)
+    size = size_of(batch.inputs)
+    request = request.placed(batch.views[0], (size[-2], size[-1]))
     chosen, reason = _choose(network, batch.inputs, request) if asked.automatic else (asked.method, ())
     explainer = asked.build(chosen, network)
     started = time.perf_counter()
@@ -172,6 +173,7 @@ def _explained(network: Model, batch: Batch, request: Request, asked: _Asked) ->
         seconds=seconds,
         notes=notes,
         pictures=batch.pictures,
+        stacks=batch.stacks,
         views=batch.views,
         names=batch.names,
         values=explainer.values,
@@ -199,6 +201,11 @@ class _Asker:
     activation_fn: Any
 
     def __call__(self, i: int, t: int, raw: Tensor) -> Trust:
+        if self.inputs.ndim == VOLUME:
+            raise MissingCapability(
+                "How far a map can be trusted is asked with changed pictures (N, C, H, W); for volumes and clips that "
+                "is not defined."
+            )
         classes, image = self.targets.classes, self.inputs[i]
         model = at(self.network, torch.tensor([i], device="cpu"))
         explainer = replace(self.explainer, network=model)

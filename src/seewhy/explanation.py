@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from seewhy import explanation_file
 from seewhy.attribution import faint, sentences
 from seewhy.boxes import Box
 from seewhy.draw import figure as figures
-from seewhy.draw import overlay
+from seewhy.draw import overlay, slices
 from seewhy.draw import sheet as sheets
 from seewhy.draw.document import captioned
 from seewhy.draw.scale import Scale, white
@@ -31,7 +32,7 @@ from seewhy.plain import Meaning
 from seewhy.trust import Trust
 from seewhy.types import Note, Passes
 
-__all__ = ["COLOURS", "Explanation", "joined"]
+__all__ = ["COLOURS", "Explanation"]
 
 COLOURS = (
     "Bright: speaks for the class. Where a clear part of a map is against it, red is for and blue against, and 0 has "
@@ -46,8 +47,8 @@ class Explanation:
     """Maps for N images and T targets each.
 
     Attributes:
-        raw: (N, T, h, w) signed, unscaled, at the method's own resolution.
-        size: (H, W) of the network's input.
+        raw: (N, T, h, w) signed, unscaled, at the method's own resolution; of volumes and clips (N, T, d, h, w).
+        size: (H, W) of the network's input, or (D, H, W).
         targets: (N, T) class indices, or None where the targets are not classes.
         labels: N lists of T names.
         probabilities: (N, T) what the network says of the targets, after the activation; see ``quantity``.
@@ -61,12 +62,13 @@ class Explanation:
         seconds: wall-clock time of the maps.
         notes: what the reader should know; empty when nothing is suspicious. `warnings` gives them as sentences.
         preprocessing: how the pictures became the input, in words.
-        pictures: the originals.
+        pictures: the originals; of a volume or clip its middle slice.
         views: where each picture was seen by the network.
         names: what each picture is called.
         boxes: N lists of T boxes in pixels of the network's input, None where a target is no box; empty where none is.
         quantity: what the numbers are: "probability", "logit", "similarity" (a cosine) or "value".
         values: what the raw values are (`seewhy.plain.Meaning`), which decides how they are drawn.
+        stacks: the slices of each volume, or frames of each clip; empty where pictures were explained.
         error: (N, T, h, w) standard errors of ``raw``, where the method draws at random and was asked for them
             (``rise(error=True)``); `error_map` shows them.
         asker: asks the network how far a map can be trusted; None where it is not there. It is not pickled.
@@ -79,7 +81,7 @@ class Explanation:
     """
 
     raw: Tensor
-    size: tuple[int, int]
+    size: tuple[int, ...]
     targets: Tensor | None
     labels: list[list[str]]
     probabilities: Tensor
@@ -98,6 +100,7 @@ class Explanation:
     boxes: list[list[Box | None]] = field(default_factory=list)
     quantity: str = "probability"
     values: Meaning = "unknown"
+    stacks: list[list[Image.Image]] = field(default_factory=list)
     error: Tensor | None = None
     asker: Callable[[int, int, Tensor], Trust] | None = None
     _trust: dict[tuple[int, int], Trust] = field(init=False, default_factory=dict)
@@ -133,7 +136,7 @@ class Explanation:
 
     @property
     def saliency(self) -> Tensor:
-        """(N, T, H, W) in [0, 1] at the input's size; made when it is looked at."""
+        """(N, T, H, W) in [0, 1] at the input's size, or (N, T, D, H, W); made when it is looked at."""
         raw = upsample(self.raw, self.size)
         return raw if self.values == "score" else scale(raw)
 
@@ -147,12 +150,12 @@ class Explanation:
 
     def overlay(
         self, i: int = 0, t: int = 0, *, opacity: float = 0.75, colour_map: str | None = None,
-        clip: float | None = None,
+        clip: float | None = None, depth: int | None = None,
     ) -> Image.Image:  # fmt: skip
         """Returns the map of image ``i`` and target ``t`` over the whole original picture.
 
         What the network did not see of the picture (a centre crop cuts the margins) is shown grey and dark. The box
-        of a detection is drawn.
+        of a detection is drawn. Of a volume or clip one slice, or a sheet of up to 12, the strongest among them.
 
         Args:
             i: the image.
@@ -162,11 +165,22 @@ class Explanation:
                 the map is against the class.
             clip: the percentile of the map from which on the strongest colour is used; 100 for the strongest value,
                 None for the rule of `seewhy.draw.scale`.
+            depth: which slice of a volume, or frame of a clip, from 0 on; None for the sheet.
+
+        Raises:
+            InvalidInput: there is no such slice, or a picture was explained.
         """
         where = self.scale_of(i, t, colour_map=colour_map, clip=clip)
-        seen = self.views[i].to_original(self._shown(i, t, where))
-        shown = overlay.overlay(self.pictures[i], seen, opacity=opacity, colour_map=colour_map, signed=where.signed)
-        box = self.box(i, t)
+        places, box = self._shown(i, t, where), self.box(i, t)
+
+        def drawn(picture: Image.Image, values: Tensor) -> Image.Image:
+            seen = self.views[i].to_original(values)
+            return overlay.overlay(picture, seen, opacity=opacity, colour_map=colour_map, signed=where.signed)
+
+        if self.stacks:
+            return self._slices(i, t, depth, lambda d: drawn(self.stacks[i][d], places[d]))
+        self._no_slices(depth)
+        shown = drawn(self.pictures[i], places)
         return shown if box is None else overlay.outlined(shown, box)
 
     def agreement(self, i: int = 0, t: int = 0) -> float:
@@ -181,7 +195,7 @@ class Explanation:
         spread = float((one - one.mean()).square().mean())
         return max(0.0, 1 - float(noise) / spread) if spread else 0.0
 
-    def error_map(self, i: int = 0, t: int = 0) -> Image.Image:
+    def error_map(self, i: int = 0, t: int = 0, *, depth: int | None = None) -> Image.Image:
         """Returns the standard error of each pixel as a picture of the input's size, black for 0.
 
         White is the strongest value of the map, for or against: what is bright here may be chance.
@@ -191,6 +205,9 @@ class Explanation:
         """
         most = self.raw[i, t].abs().max().clamp_min(torch.finfo(torch.float32).tiny)
         shown = upsample((self._errors[i : i + 1, t : t + 1] / most).clamp(max=1).float().cpu(), self.size)[0, 0]
+        if self.stacks:
+            return self._slices(i, t, depth, lambda d: overlay.colourise(shown[d], "gray"))
+        self._no_slices(depth)
         return overlay.colourise(shown, "gray")
 
     @property
@@ -202,17 +219,50 @@ class Explanation:
             )
         return self.error
 
+    def strongest(self, i: int = 0, t: int = 0) -> int:
+        """Returns the slice of a volume, or the frame of a clip, in which the map has its strongest value, from 0 on.
+
+        Raises:
+            InvalidInput: a picture was explained.
+        """
+        if not self.stacks:
+            self._no_slices(0)
+        return slices.peak(self._at_size(i, t))
+
+    def _at_size(self, i: int, t: int) -> NDArray[Any]:
+        return upsample(self.raw[i : i + 1, t : t + 1].detach().float().cpu(), self.size)[0, 0].numpy()
+
+    def _slices(self, i: int, t: int, depth: int | None, draw: Callable[[int], Image.Image]) -> Image.Image:
+        """Returns one slice, or a sheet of several."""
+        total = len(self.stacks[i])
+        if depth is not None:
+            if isinstance(depth, bool) or not isinstance(depth, int) or not -total <= depth < total:
+                raise InvalidInput(f"depth must be an integer from 0 to {total - 1}, got {depth!r}.")
+            return draw(depth)
+        maps = self._at_size(i, t)
+        numbers = slices.which(maps)
+        return slices.contact([draw(d) for d in numbers], numbers, slices.peak(maps))
+
+    def _no_slices(self, depth: int | None) -> None:
+        if depth is not None:
+            raise InvalidInput("A picture was explained, which has no slices: depth is for volumes and clips.")
+
     def box(self, i: int = 0, t: int = 0) -> Box | None:
         """The box that is explained: x0, y0, x1, y1 in pixels of the original picture; None where it is no box."""
         found = self.boxes[i][t] if self.boxes else None
-        return None if found is None else self.views[i].box_to_original(found, self.size)
+        return None if found is None else self.views[i].box_to_original(found, (self.size[-2], self.size[-1]))
 
     def heatmap(
-        self, i: int = 0, t: int = 0, *, colour_map: str | None = None, clip: float | None = None
-    ) -> Image.Image:
+        self, i: int = 0, t: int = 0, *, colour_map: str | None = None, clip: float | None = None,
+        depth: int | None = None,
+    ) -> Image.Image:  # fmt: skip
         """Returns the map alone, at the input's size: what to look at when it has a pixel's detail. See `overlay`."""
         where = self.scale_of(i, t, colour_map=colour_map, clip=clip)
-        return overlay.colourise(self._shown(i, t, where), _colours(where) if colour_map is None else colour_map)
+        colours, places = _colours(where) if colour_map is None else colour_map, self._shown(i, t, where)
+        if self.stacks:
+            return self._slices(i, t, depth, lambda d: overlay.colourise(places[d], colours))
+        self._no_slices(depth)
+        return overlay.colourise(places, colours)
 
     def scale_of(self, i: int = 0, t: int = 0, *, colour_map: str | None = None, clip: float | None = None) -> Scale:
         """Which values the first and the last colour of a map stand for. See `overlay`."""
@@ -238,7 +288,7 @@ class Explanation:
         )
 
     def _shown(self, i: int, t: int, where: Scale) -> Tensor:
-        """(H, W) in [0, 1]: where the values lie on a scale."""
+        """(H, W) or (D, H, W) in [0, 1]: where the values lie on a scale."""
         one = self.raw[i : i + 1, t : t + 1].detach().float().cpu()
         places = torch.from_numpy(where.places(one[0, 0].numpy()))
         return upsample(places[None, None], self.size)[0, 0]
@@ -324,7 +374,8 @@ class Explanation:
         rows: list[list[Image.Image | None]] = []
         titles = []
         for i in range(len(self.raw)):
-            rows.append([self.pictures[i], *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
+            own = self._slices(i, 0, None, self.stacks[i].__getitem__) if self.stacks else self.pictures[i]
+            rows.append([own, *(self._with_key(i, t) for t in range(self.raw.shape[1]))])
             titles.append("\n".join([self.names[i], *(self._told(i, t) for t in range(self.raw.shape[1]))]))
         asked = [f"{self.names[i]}, {self.labels[i][t]}: {one.line}" for (i, t), one in sorted(self._trust.items())]
         why = sentences(faint(self.notes), self._target_name)
@@ -374,12 +425,13 @@ class Explanation:
         return f"Explanation({self.method} of {self.model}: {maps}, {self.labels}, {self.quantity})"
 
     def _image_summary(self, i: int) -> dict[str, Any]:
-        low, high = self.raw[i].amin((1, 2)).tolist(), self.raw[i].amax((1, 2)).tolist()
+        low, high = (found(self.raw[i].flatten(1), 1).tolist() for found in (torch.amin, torch.amax))
         targets = [
             {"target": None if self.targets is None else int(self.targets[i, t]), "label": self.labels[i][t],
              self.quantity: float(self.probabilities[i, t]), "raw_min": low[t], "raw_max": high[t]}
             | ({} if (box := self.box(i, t)) is None else {"box": list(box)})
             | ({} if self.error is None else {"agreement": round(self.agreement(i, t), 4)})
+            | ({"strongest_slice": self.strongest(i, t)} if self.stacks else {})
             | ({} if (trust := self._trust.get((i, t))) is None else {"trust": trust.as_dict()})
             for t in range(self.raw.shape[1])
         ]  # fmt: skip
@@ -410,81 +462,6 @@ def told(label: str, value: float, quantity: str, digits: int = 3) -> str:
     if quantity == "probability":
         return f"{label} {value:.{digits}f}"
     return f"{label} = {value:.{digits}f}" + ("" if quantity == "value" else f" ({quantity})")
-
-
-def joined(parts: Sequence[Explanation], places: Sequence[Sequence[int]]) -> Explanation:
-    """One explanation of pictures that were explained apart because their inputs have several sizes.
-
-    Each input becomes the upper left corner of one that is as high as the highest and as wide as the widest of them.
-    What is added lies outside of the picture, as in a letter box, and the map is as low there as its lowest value.
-
-    Args:
-        parts: of one network by one method, with equally many targets.
-        places: where each picture of each part stands in the whole.
-    """
-    order = [(p, i) for _, p, i in sorted((n, p, i) for p, some in enumerate(places) for i, n in enumerate(some))]
-    size = (max(part.size[0] for part in parts), max(part.size[1] for part in parts))
-    maps = [_on_canvas(part.raw, part.size, size) for part in parts]
-    errors = [None if part.error is None else _on_canvas(part.error, part.size, size) for part in parts]
-    targets = [part.targets for part in parts]
-    notes = [_renumbered(note, some) for part, some in zip(parts, places, strict=True) for note in part.notes]
-
-    def each(name: str) -> list[Any]:
-        return [getattr(parts[p], name)[i] for p, i in order if getattr(parts[p], name)]
-
-    return replace(
-        parts[0],
-        raw=torch.stack([maps[p][i] for p, i in order]),
-        error=None if any(e is None for e in errors) else torch.stack([_row(errors[p], i) for p, i in order]),
-        size=size,
-        targets=None if any(t is None for t in targets) else torch.stack([_row(targets[p], i) for p, i in order]),
-        probabilities=torch.stack([parts[p].probabilities[i] for p, i in order]),
-        passes=Passes(sum(part.passes.forward for part in parts), sum(part.passes.backward for part in parts)),
-        seconds=sum(part.seconds for part in parts),
-        notes=tuple(dict.fromkeys(notes)),
-        views=[_wider(parts[p].views[i], parts[p].size, size) for p, i in order],
-        labels=each("labels"),
-        predicted=each("predicted"),
-        pictures=each("pictures"),
-        names=each("names"),
-        boxes=each("boxes"),
-        asker=_Joined(parts, order),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """Asks the part that an image came from, of its own map: the one on the canvas is larger."""
-
-    parts: Sequence[Explanation]
-    order: list[tuple[int, int]]
-
-    def __call__(self, i: int, t: int, _raw: Tensor) -> Trust:
-        part, image = self.order[i]
-        return self.parts[part].trust(image, t)
-
-
-def _row(targets: Tensor | None, i: int) -> Tensor:
-    assert targets is not None
-    return targets[i]
-
-
-def _on_canvas(raw: Tensor, own: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(N, T, H, W) maps at the input's own size, in the upper left corner of a larger one."""
-    maps = upsample(raw, own)
-    canvas = maps.amin((2, 3), keepdim=True).repeat(1, 1, *size)
-    canvas[..., : own[0], : own[1]] = maps
-    return canvas
-
-
-def _wider(view: View, size: tuple[int, int], canvas: tuple[int, int]) -> View:
-    corners = (0.0, 0.0, float(canvas[1]), float(canvas[0]))
-    return View(original=view.original, box=view.box_to_original(corners, size))
-
-
-def _renumbered(note: Note, places: Sequence[int]) -> Note:
-    """Returns a note of a part, with the image's number in the whole."""
-    return note if note.image is None else replace(note, image=places[note.image])
 
 
 def _stem(name: str) -> str:

@@ -2,6 +2,7 @@
 
     raw, probabilities, targets, error      as in `Explanation`
     picture0, picture1, ...         the originals' pixels
+    stack0, stack1, ...             of volumes and clips (D, H, W, 3), the slices' pixels
     parameter:NAME                  a parameter that is a tensor
     about                           everything else, JSON in UTF-8 bytes
 
@@ -38,6 +39,7 @@ def write(path: Path, fields: Mapping[str, Any]) -> Path:
     """Writes the fields of an explanation."""
     arrays = {name: fields[name].detach().cpu().numpy() for name in _TENSORS if fields[name] is not None}
     arrays |= {f"picture{i}": np.asarray(picture) for i, picture in enumerate(fields["pictures"])}
+    arrays |= {f"stack{i}": np.stack([np.asarray(one) for one in some]) for i, some in enumerate(fields["stacks"])}
     kept = fields["parameters"]
     arrays |= {f"parameter:{n}": v.detach().cpu().numpy() for n, v in kept.items() if isinstance(v, Tensor)}
     about = {
@@ -99,11 +101,14 @@ def _fields(arrays: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, An
     given = {name.partition(":")[2]: value for name, value in arrays.items() if name.startswith("parameter:")}
     views = [View(original=(v["original"][0], v["original"][1]), box=tuple(v["box"])) for v in about["views"]]
     return {
-        **tensors, **{name: about[name] for name in _SAME}, "size": (about["size"][0], about["size"][1]),
+        **tensors, **{name: about[name] for name in _SAME}, "size": tuple(about["size"]),
         "predicted": [None if one is None else (one[0], one[1]) for one in about["predicted"]],
         "boxes": [[None if box is None else tuple(box) for box in row] for row in about["boxes"]],
         "passes": Passes(*about["passes"]), "notes": tuple(Note(**note) for note in about["notes"]), "views": views,
         "pictures": [_picture(arrays[f"picture{i}"], mode) for i, mode in enumerate(about["modes"])],
+        "stacks": [
+            [_picture(one, "RGB") for one in arrays[f"stack{i}"]] for i in range(len(arrays)) if f"stack{i}" in arrays
+        ],
         "parameters": parameters | {name: torch.from_numpy(value) for name, value in given.items()},
     }  # fmt: skip
 

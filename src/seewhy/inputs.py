@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import Tensor
 from seewhy.errors import InvalidInput, InvalidType
 from seewhy.foreign import as_torch
 from seewhy.images.deep import deep, narrow
-from seewhy.images.preprocessing import Preprocessing, stretched
+from seewhy.images.preprocessing import Preprocessing, stretched, stretched_slices
 from seewhy.images.reading import read
 from seewhy.images.statistics import check_statistics
 from seewhy.images.transform import Transform
 from seewhy.images.view import View
+from seewhy.maps import VOLUME, size_of
 from seewhy.models import Model
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.parts import like
@@ -45,11 +46,12 @@ class Batch:
     """Images as the network takes them, and the way back.
 
     Attributes:
-        inputs: (N, C, H, W).
-        pictures: the originals.
+        inputs: (N, C, H, W), or volumes and clips (N, C, D, H, W).
+        pictures: the originals; of a volume its middle slice.
         views: where each was seen by the network.
         names: what each is called.
         warnings: about the inputs.
+        stacks: the slices of each volume or clip; empty where the inputs are pictures.
     """
 
     inputs: Tensor
@@ -57,12 +59,14 @@ class Batch:
     views: list[View]
     names: list[str]
     warnings: tuple[str, ...] = ()
+    stacks: list[list[Image.Image]] = field(default_factory=list)
 
     def some(self, places: list[int]) -> Batch:
         """Returns the images at these places; what is said about the inputs is said of each."""
         return replace(
             self, inputs=self.inputs[places], pictures=[self.pictures[i] for i in places],
             views=[self.views[i] for i in places], names=[self.names[i] for i in places],
+            stacks=[self.stacks[i] for i in places if self.stacks],
         )  # fmt: skip
 
 
@@ -80,7 +84,7 @@ def opened(image: Any) -> Any:
     """
     image = as_torch(image)
     if isinstance(image, Tensor):
-        check_inputs(_batched(image))
+        check_inputs(_batched(image), volumes=True)
     if isinstance(image, Tensor | Mapping | Opened):
         return image
     several = image if isinstance(image, list | tuple) else [image]
@@ -187,11 +191,23 @@ def _batched(image: Tensor) -> Tensor:
 def _prepared_already(network: Model, inputs: Tensor) -> Batch:
     preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
     fits = preprocessing is not None and len(preprocessing.mean) == inputs.shape[1]
-    warnings = check_statistics(inputs, preprocessing) if preprocessing is not None and fits else []
-    show = preprocessing.denormalise if preprocessing is not None and fits else stretched
-    n, _, height, width = inputs.shape
-    names = [f"image {i}" for i in range(n)]
-    return Batch(inputs, [show(one) for one in inputs], [View.identity(height, width)] * n, names, tuple(warnings))
+    warnings: list[str] = []
+    if fits and preprocessing is not None:  # the slices of a volume one below the other are a picture as well
+        warnings = check_statistics(inputs.flatten(2, -2), preprocessing)
+    own = preprocessing if fits else None
+    stacks = [_slices(one, own) for one in inputs] if inputs.ndim == VOLUME else []
+    show = stretched if own is None else own.denormalise
+    pictures = [stack[len(stack) // 2] for stack in stacks] or [show(one) for one in inputs]
+    height, width = size_of(inputs)[-2:]
+    views = [View.identity(height, width)] * len(inputs)
+    return Batch(inputs, pictures, views, [f"image {i}" for i in range(len(inputs))], tuple(warnings), stacks)
+
+
+def _slices(volume: Tensor, preprocessing: Preprocessing | None) -> list[Image.Image]:
+    """The slices of a volume (C, D, H, W) as people see them."""
+    if preprocessing is None:
+        return stretched_slices(volume)
+    return [preprocessing.denormalise(one) for one in volume.unbind(1)]
 
 
 def _placed(network: Model, inputs: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy import baseline, registry
-from seewhy.errors import InvalidInput, NoSpatialOutput
+from seewhy.errors import BadOutput, InputRefused, InvalidInput, NoSpatialOutput
 from seewhy.explainers import Explainer
 from seewhy.explainers._masks import Masks
 from seewhy.models.layout import fits
+from seewhy.models.reading import check_picture
 from seewhy.models.torch.model import TorchModel
 from support.networks import build
 
@@ -230,6 +232,41 @@ def test_metrics_and_others_say_that_they_are_for_pictures() -> None:
         "got (2, 2, 6, 8, 8). This is defined for pictures; volumes and clips (N, C, D, H, W) are explained by "
         "seewhy.explain."
     )
+
+
+def test_frames_before_the_channels_are_said() -> None:
+    clips = torch.rand(1, 16, 3, 8, 8)  # as many processors give them
+    notes = seewhy.RISE(lambda x: x.mean((3, 4))[:, :2, 0], num_masks=8, grid=2).run(clips, 0).warnings
+    assert [one for one in notes if "frames" in one] == [
+        "The input has 16 channels and 3 slices. Volumes and clips are (N, C, D, H, W); if these are 16 frames, "
+        "explain a network that takes x.transpose(1, 2)."
+    ]
+    network = build(Stack)
+    network.config = SimpleNamespace(num_frames=16, num_channels=3)
+    with pytest.raises(InvalidInput, match=r"^Stack takes clips \(N, frames, C, H, W\)"):
+        seewhy.Gradient(network)(clips, 0)
+
+
+def test_files_of_pictures_say_so() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        check_picture(volumes(), "net.onnx")
+    assert str(raised.value) == (
+        "net.onnx takes pictures (N, C, H, W), got (2, 2, 6, 8, 8). Volumes and clips are explained of torch modules "
+        "and of callables."
+    )
+
+
+def test_what_a_network_refuses_is_said_with_all_three_axes() -> None:
+    with pytest.raises(InputRefused) as raised:
+        seewhy.Gradient(build(Stack))(torch.rand(1, 3, 4, 5, 6), 0)
+    assert str(raised.value).startswith(
+        "Stack refuses an input of 1 x 3 channels x 4 x 5 x 6 pixels. Its first convolution takes 2 channels."
+    )
+
+
+def test_scores_of_every_voxel_need_a_region() -> None:
+    with pytest.raises(BadOutput, match=r"say of which part of the volume they are meant: seewhy\.load"):
+        seewhy.GradCAM(build(nn.Conv3d, 2, 3, 1))(volumes(), 0)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from seewhy.draw import overlay
+from seewhy.draw import overlay, slices
 from seewhy.draw.scale import scale_of
 from seewhy.errors import MissingDependency
-from seewhy.images.preprocessing import stretched
+from seewhy.images.preprocessing import stretched, stretched_slices
+from seewhy.maps import PICTURE, size_of, upsample
 from seewhy.plain import Meaning
 from seewhy.types import Note
 
@@ -48,6 +51,8 @@ def show(pictures: list[Image.Image], titles: list[str]) -> None:
 def show_maps(inputs: Tensor, raw: Tensor, values: Meaning, nothing: Sequence[Note] = ()) -> None:
     """Draws raw maps (N, T, h, w) over (N, C, H, W) inputs, whose values are stretched to the visible range.
 
+    Of volumes and clips (N, C, D, H, W) a sheet of slices.
+
     Args:
         inputs: what was explained.
         raw: the maps.
@@ -58,6 +63,17 @@ def show_maps(inputs: Tensor, raw: Tensor, values: Meaning, nothing: Sequence[No
     for i, image in enumerate(inputs.detach().float().cpu()):
         for t, one in enumerate(raw[i].float().cpu().numpy()):
             scale = scale_of(one, values, faint=(i, t) in faint)
-            pictures.append(overlay.overlay(stretched(image), scale.places(one), signed=scale.signed))
+            pictures.append(_drawn(image, scale.places(one), scale.signed))
             titles.append(f"image {i}, target {t}" + (" (shows nothing)" if (i, t) in faint else ""))
     show(pictures, titles)
+
+
+def _drawn(image: Tensor, values: NDArray[Any], signed: bool) -> Image.Image:
+    """A map over an input (C, H, W), or over slices of (C, D, H, W); the values lie in [0, 1]."""
+    if image.ndim == PICTURE - 1:
+        return overlay.overlay(stretched(image), values, signed=signed)
+    whole = upsample(torch.from_numpy(values)[None, None].float(), size_of(image.unsqueeze(0)))[0, 0].numpy()
+    strength = 2 * whole - 1 if signed else whole
+    shown, numbers = stretched_slices(image), slices.which(strength)
+    drawn = [overlay.overlay(shown[d], whole[d], signed=signed) for d in numbers]
+    return slices.contact(drawn, numbers, slices.peak(strength))

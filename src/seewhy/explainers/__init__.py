@@ -21,10 +21,10 @@ from seewhy import registry
 from seewhy.attribution import Attribution, about_all, faint
 from seewhy.draw.figure import show_maps
 from seewhy.errors import BadOutput, InvalidInput, MissingCapability, UnknownParameter, nearest
-from seewhy.explainers._checks import beyond, lost, review, unmatched
+from seewhy.explainers._checks import beyond, lost, order_of_axes, review, unmatched
 from seewhy.explainers._worth import negligible
 from seewhy.foreign import as_torch
-from seewhy.maps import PICTURE, VOLUME, scale, size_of, upsample
+from seewhy.maps import VOLUME, scale, size_of, upsample
 from seewhy.models import FeatureModel, GradientModel, Model, Noticing, bound
 from seewhy.models.adapters import as_model
 from seewhy.models.turns import Clash, alone, busy, network_of
@@ -93,7 +93,7 @@ class Explainer:
         inputs = as_torch(inputs)
         found = self.run(inputs, targets)
         raw = upsample(found.raw, size_of(inputs))
-        if show and inputs.ndim == PICTURE:
+        if show:
             show_maps(inputs, found.raw, self.values, faint(found.notes))
         return raw if self.values == "score" else scale(raw)
 
@@ -135,7 +135,7 @@ class Explainer:
             _check_finite(found.raw, type(self).__name__)
             notes = (
                 *about_all(noticed), *found.notes, *review(found, request.kind, self.class_agnostic),
-                *beyond(request, inputs),
+                *beyond(request, inputs), *order_of_axes(inputs),
                 *lost(found), *unmatched(request, found), *negligible(found, self.values),
             )  # fmt: skip
             return replace(found, notes=notes)

@@ -13,7 +13,7 @@ from seewhy.maps import FLAT, VOLUME, size_of
 from seewhy.targets import BoxTarget, Detection, DRISETarget, MaskTarget, Request
 from seewhy.types import Note
 
-__all__ = ["at_places", "beyond", "lost", "review", "stepped", "unmatched", "unmoved"]
+__all__ = ["at_places", "beyond", "lost", "order_of_axes", "review", "stepped", "unmatched", "unmoved"]
 
 OUTSIDE = 0.1  # share of a box's area; detectors' own boxes often end a few pixels outside
 STEPS, SOME = 3, 32  # so few values of a score are said, of so many masks or more
@@ -140,6 +140,18 @@ def beyond(request: Request, inputs: Tensor) -> list[Note]:
         )
         for t, box in out
     ]
+
+
+def order_of_axes(inputs: Tensor) -> list[Note]:
+    """Says so where a volume (N, C, D, H, W) has as many slices as pictures have colours: frames may stand first."""
+    if inputs.ndim != VOLUME or inputs.shape[2] not in (1, 3) or inputs.shape[1] <= 3:
+        return []
+    channels, slices = inputs.shape[1:3]
+    text = (
+        f"The input has {channels} channels and {slices} slices. Volumes and clips are (N, C, D, H, W); if these are "
+        f"{channels} frames, explain a network that takes x.transpose(1, 2)."
+    )
+    return [Note(text=text, kind="order of axes")]
 
 
 def _degenerate(raw: Tensor) -> Tensor:

@@ -275,10 +275,16 @@ def stretched(tensor: Tensor) -> Image.Image:
 
     One and three channels are shown as they are, of any other number their mean.
     """
+    return stretched_slices(tensor.unsqueeze(1))[0]
+
+
+def stretched_slices(tensor: Tensor) -> list[Image.Image]:
+    """The slices of a volume or clip (C, D, H, W) in the same way, all with one black and one white."""
     pixels = tensor.detach().to("cpu", torch.float32)
     pixels = pixels if len(pixels) in (1, 3) else pixels.mean(0, keepdim=True)
     low, high = pixels.amin(), pixels.amax()
-    return _shown((pixels - low) / (high - low).clamp_min(1e-12))
+    unit = (pixels - low) / (high - low).clamp_min(1e-12)
+    return [_shown(one) for one in unit.unbind(1)]
 
 
 def _shown(unit: Tensor) -> Image.Image:

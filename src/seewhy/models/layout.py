@@ -193,7 +193,9 @@ def read_layout(
         )
     if order != "both":
         return FIRST if order == "first" else LAST, ()
-    first, last = _divides(output.shape[2:], inputs), _divides(output.shape[1:-1], inputs)
+    first, last = (_divides(size, inputs) for size in (output.shape[2:], output.shape[1:-1]))
+    if first and last:
+        first, last = (_even(size, inputs) for size in (output.shape[2:], output.shape[1:-1]))
     if first and not last:
         return FIRST, ()
     last = last and not first
@@ -204,6 +206,11 @@ def read_layout(
 def _read(inputs: Tensor, *, last: bool) -> str:
     axes = "d, h, w" if inputs.ndim == VOLUME else "h, w"
     return f"(N, {axes}, C)" if last else f"(N, C, {axes})"
+
+
+def _even(size: tuple[int, ...], inputs: Tensor) -> bool:
+    """Whether all axes of a map have one factor."""
+    return all(_one_factor(size[k : k + 2], size_of(inputs)[k : k + 2]) for k in range(len(size) - 1))
 
 
 def _divides(size: tuple[int, ...], inputs: Tensor) -> bool:

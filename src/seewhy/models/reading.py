@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import BadOutput, InvalidInput
+from seewhy.maps import PICTURE, VOLUME
 from seewhy.types import Outputs
 
-__all__ = ["Selector", "check_size", "maps_in", "select", "to_outputs"]
+__all__ = ["Selector", "check_picture", "check_size", "maps_in", "select", "to_outputs"]
 
 DENSE = (
     " If it is a map of scores for each class, pass seewhy.load(network, output=seewhy.heads.Segmentation()); for key "
     "points seewhy.heads.Heatmaps()."
+)
+DENSE_VOLUME = (
+    " If it is a map of scores for each class, say of which part of the volume they are meant: seewhy.load(network, "
+    "output=lambda raw: raw[:, :, 4:8].mean((2, 3, 4)))."
 )
 Selector = str | int | Callable[[Any], Any] | None
 
@@ -85,6 +90,15 @@ def check_size(inputs: Tensor, selector: Selector) -> None:
         )
 
 
+def check_picture(inputs: Tensor, name: str) -> None:
+    """Raises where a model that takes pictures alone is given volumes or clips."""
+    if inputs.ndim == VOLUME:
+        raise InvalidInput(
+            f"{name} takes pictures (N, C, H, W), got {tuple(inputs.shape)}. Volumes and clips are explained of torch "
+            "modules and of callables."
+        )
+
+
 def select(raw: Any, selector: Selector) -> Any:
     """What the selector picks of the network's output; None looks for the scores."""
     if callable(selector):
@@ -133,7 +147,7 @@ def _checked(scores: Any, n: int) -> Tensor:
         raise BadOutput(f"The network must return a tensor of scores (N, K), got {_describe(scores)}.")
     if scores.ndim != 2 or scores.shape[0] != n or scores.shape[1] == 0:
         hint = " One score an image: return scores.unsqueeze(1)." if tuple(scores.shape) == (n,) else ""
-        dense = DENSE if scores.ndim == 4 else ""
+        dense = {PICTURE: DENSE, VOLUME: DENSE_VOLUME}.get(scores.ndim, "")
         raise BadOutput(f"The network must return scores of shape ({n}, K), got {tuple(scores.shape)}.{hint}{dense}")
     if not scores.dtype.is_floating_point:
         raise BadOutput(f"The network must return floating-point scores, got {scores.dtype}.")

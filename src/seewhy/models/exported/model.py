@@ -29,7 +29,7 @@ from seewhy.models.ending import Ending, applied
 from seewhy.models.exported.ending import ending
 from seewhy.models.exported.threads import one_thread
 from seewhy.models.graph import Graph, Size
-from seewhy.models.reading import Selector, check_size, select, to_outputs
+from seewhy.models.reading import Selector, check_picture, check_size, select, to_outputs
 from seewhy.models.turns import alone
 from seewhy.types import Outputs, Passes
 
@@ -259,6 +259,7 @@ class ExportedModel:
 
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype, device or shape is not the graph's."""
+        check_picture(inputs, self.name)
         check_size(inputs, self.output)
         if inputs.device.type != "cpu":
             raise InvalidInput(

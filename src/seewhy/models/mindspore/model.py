@@ -31,7 +31,7 @@ from seewhy.models.mindspore import rules
 from seewhy.models.mindspore.bridge import CellModule
 from seewhy.models.mindspore.library import eager, hooked, pull_back, read_weights, tensors
 from seewhy.models.mindspore.look import COPIES, Change, Known, Look, layout_of, record
-from seewhy.models.reading import Selector, check_size, select, to_outputs
+from seewhy.models.reading import Selector, check_picture, check_size, select, to_outputs
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.state import kept_random
 from seewhy.models.turns import alone
@@ -78,6 +78,7 @@ class MindSporeModel:
 
     def check(self, inputs: Tensor) -> None:
         """Raises where the input's type is not the cell's."""
+        check_picture(inputs, self.name)
         check_size(inputs, self.output)
         own = next((str(one.dtype).lower() for one in self.cell.get_parameters() if "loat" in str(one.dtype)), None)
         given = str(inputs.dtype).removeprefix("torch.")

@@ -162,6 +162,7 @@ class TorchModel:
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype or device is not the network's."""
         check_size(inputs, self.output)
+        self._check_frames(inputs)
         first = like(self.module)
         if first is None:
             return
@@ -174,6 +175,16 @@ class TorchModel:
         if first.dtype != inputs.dtype:
             want, got = (str(d).removeprefix("torch.") for d in (first.dtype, inputs.dtype))
             raise InvalidInput(f"The network is {want}, the input {got}. Use inputs.to(torch.{want}).")
+
+    def _check_frames(self, inputs: Tensor) -> None:
+        """Raises where a network's configuration shows that its clips have their frames before their channels."""
+        config = getattr(self.module, "config", None)
+        known = getattr(config, "num_frames", None), getattr(config, "num_channels", None)
+        if inputs.ndim == VOLUME and None not in known and tuple(inputs.shape[1:3]) == known != known[::-1]:
+            raise InvalidInput(
+                f"{self.name} takes clips (N, frames, C, H, W), and those that are explained are (N, C, frames, H, W). "
+                "Explain a module whose forward passes x.transpose(1, 2) on."
+            )
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """One forward pass without gradients, in evaluation mode also where nobody has opened the model."""

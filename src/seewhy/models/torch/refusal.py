@@ -9,9 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from seewhy.errors import one_line
+from seewhy.maps import size_of
 from seewhy.models.torch.further_inputs import shapes
 
 __all__ = ["refusal"]
+
+_CONVOLUTIONS = nn.Conv2d | nn.Conv3d
 
 
 def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str, Any], error: Exception) -> str:
@@ -20,7 +23,7 @@ def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str
     Args:
         network: the module.
         title: how it is called.
-        inputs: (N, C, H, W) what it was given.
+        inputs: (N, C, H, W) or (N, C, D, H, W), what it was given.
         further: what it was given besides.
         error: what it raised.
     """
@@ -30,11 +33,12 @@ def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str
             f"{title} calls modules within modules deeper than Python's recursion limit allows, which is {limit}. "
             f"Raise it: sys.setrecursionlimit({4 * limit})."
         )
-    n, c, h, w = inputs.shape
+    n, c = inputs.shape[:2]
+    size = " x ".join(map(str, size_of(inputs)))
     beside = f" with {shapes(further)}" if further else ""
     said = one_line(error)
     return (
-        f"{title} refuses an input of {n} x {c} channels x {h} x {w} pixels{beside}.{_channels(network, c, error)}"
+        f"{title} refuses an input of {n} x {c} channels x {size} pixels{beside}.{_channels(network, c, error)}"
         f"{_place(network, error)} It says: {said}"
     )
 
@@ -42,7 +46,7 @@ def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str
 def _channels(network: nn.Module, channels: int, error: Exception) -> str:
     """What the first convolution takes, where that is not what came."""
     where = _raised(network, error)
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    first = next((m for m in network.modules() if isinstance(m, _CONVOLUTIONS)), None)
     at_fault = first is not None and first.in_channels != channels and (where is None or where[1] is first)
     return f" Its first convolution takes {first.in_channels} channels." if at_fault and first is not None else ""
 
@@ -50,7 +54,7 @@ def _channels(network: nn.Module, channels: int, error: Exception) -> str:
 def _place(network: nn.Module, error: Exception) -> str:
     """Returns the layer that raised the error, unless it is the network itself."""
     found = _raised(network, error)
-    if found is None or not found[0] or (isinstance(found[1], nn.Conv2d) and "channels" in str(error)):
+    if found is None or not found[0] or (isinstance(found[1], _CONVOLUTIONS) and "channels" in str(error)):
         return ""
     return f" It failed in {found[0]!r} ({type(found[1]).__name__})."
 
