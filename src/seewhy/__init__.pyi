@@ -91,6 +91,7 @@ from . import gates as gates
 from . import images as images
 from . import inputs as inputs
 from . import insights as insights
+from . import joining as joining
 from . import judging as judging
 from . import maps as maps
 from . import memory as memory
