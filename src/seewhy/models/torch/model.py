@@ -30,7 +30,7 @@ from seewhy.models.torch.head import Head
 from seewhy.models.torch.parts import like, tensors, walk
 from seewhy.models.torch.passes import Block, signature
 from seewhy.models.torch.pooled_head import Tape
-from seewhy.models.torch.refusal import refusal
+from seewhy.models.torch.refusal import check_frames, refusal
 from seewhy.models.torch.state import frozen, hooked, untouched, untouched_by_pass
 from seewhy.models.torch.transformer import TorchTransformer, transformer
 from seewhy.models.torch.watching import Watch, checkpointed, several
@@ -139,12 +139,7 @@ class TorchModel:
         Raises:
             InvalidInput: none is named so.
         """
-        others = {
-            name
-            for name, value in given.items()
-            if not isinstance(value, Tensor) or value.ndim not in (PICTURE, VOLUME)
-        }
-        pictures = [name for name in given if name not in others]
+        pictures = [n for n, one in given.items() if isinstance(one, Tensor) and one.ndim in (PICTURE, VOLUME)]
         if self.input_name is not None or len(pictures) != 1:
             pictures = [name for name in given if name == (self.input_name or "pixel_values")]
         if not pictures:
@@ -162,7 +157,7 @@ class TorchModel:
     def check(self, inputs: Tensor) -> None:
         """Raises InvalidInput where the inputs' dtype or device is not the network's."""
         check_size(inputs, self.output)
-        self._check_frames(inputs)
+        check_frames(self.module, self.name, inputs)
         first = like(self.module)
         if first is None:
             return
@@ -175,16 +170,6 @@ class TorchModel:
         if first.dtype != inputs.dtype:
             want, got = (str(d).removeprefix("torch.") for d in (first.dtype, inputs.dtype))
             raise InvalidInput(f"The network is {want}, the input {got}. Use inputs.to(torch.{want}).")
-
-    def _check_frames(self, inputs: Tensor) -> None:
-        """Raises where a network's configuration shows that its clips have their frames before their channels."""
-        config = getattr(self.module, "config", None)
-        known = getattr(config, "num_frames", None), getattr(config, "num_channels", None)
-        if inputs.ndim == VOLUME and None not in known and tuple(inputs.shape[1:3]) == known != known[::-1]:
-            raise InvalidInput(
-                f"{self.name} takes clips (N, frames, C, H, W), and those that are explained are (N, C, frames, H, W). "
-                "Explain a module whose forward passes x.transpose(1, 2) on."
-            )
 
     def __call__(self, inputs: Tensor) -> Outputs:
         """One forward pass without gradients, in evaluation mode also where nobody has opened the model."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seewhy.errors import one_line
-from seewhy.maps import size_of
+from seewhy.errors import InvalidInput, one_line
+from seewhy.maps import VOLUME, size_of
 from seewhy.models.torch.further_inputs import shapes
 
-__all__ = ["refusal"]
+__all__ = ["check_frames", "refusal"]
 
 _CONVOLUTIONS = nn.Conv2d | nn.Conv3d
 
@@ -70,3 +70,14 @@ def _raised(network: nn.Module, error: Exception) -> tuple[str, nn.Module] | Non
             found = names[id(own)], own
         trace = trace.tb_next
     return found
+
+
+def check_frames(network: nn.Module, title: str, inputs: Tensor) -> None:
+    """Raises where a network's configuration shows that its clips have their frames before their channels."""
+    config = getattr(network, "config", None)
+    known = getattr(config, "num_frames", None), getattr(config, "num_channels", None)
+    if inputs.ndim == VOLUME and None not in known and tuple(inputs.shape[1:3]) == known != known[::-1]:
+        raise InvalidInput(
+            f"{title} takes clips (N, frames, C, H, W), and those that are explained are (N, C, frames, H, W). "
+            "Explain a module whose forward passes x.transpose(1, 2) on."
+        )
