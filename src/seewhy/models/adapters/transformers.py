@@ -17,14 +17,15 @@ from seewhy.errors import CheckpointError, InvalidInput, InvalidType, MissingDep
 from seewhy.images.preprocessing import Preprocessing
 from seewhy.images.transform import as_preprocessing
 from seewhy.models import Model
+from seewhy.models.box_formats import corners, in_pixels
 from seewhy.models.dense_readers import Heatmaps, MaskQueries, Segmentation
 from seewhy.models.head_readers import DETR
 from seewhy.models.reading import Selector
 from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.towers import Towers
-from seewhy.types import Outputs
+from seewhy.types import Grid, Outputs
 
-__all__ = ["Boxes", "ImagesAndTexts", "Transformers", "opened"]
+__all__ = ["Boxes", "ImagesAndTexts", "QueriedBoxes", "Transformers", "opened"]
 
 _EVERYWHERE: dict[str, Selector] = {  # networks that answer at every place
     "ForSemanticSegmentation": Segmentation(scores="logits"),
@@ -101,6 +102,44 @@ class ImagesAndTexts(Towers):
         )
 
 
+class QueriedBoxes(Towers):
+    """OWL-ViT and OWLv2, whose classes are texts (Minderer et al. 2022, arXiv 2205.06230).
+
+    Each patch of the image is a candidate with a box, and its score for a text is a sigmoid. Texts go through the
+    network once, when they are named.
+    """
+
+    def image(self, images: Tensor) -> Tensor:
+        """Raises InvalidInput: without texts there is nothing that such a network looks for."""
+        raise InvalidInput(f"{self.title} looks for texts. Pass them: seewhy.load(network, ..., texts=['a cat']).")
+
+    def text(self, texts: list[str]) -> Tensor:
+        """See `Towers`."""
+        network: Any = self.whole
+        inner = getattr(network, network.base_model_prefix)
+        words = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").to(self.scale.device)
+        return _pooled(inner.get_text_features(words["input_ids"], words["attention_mask"]))
+
+    def forward(self, images: Tensor) -> Outputs:
+        """(N, C, H, W) -> every patch with its box and its scores of the texts."""
+        if not len(self.embeddings):
+            self.image(images)
+        network: Any = self.whole
+        places = network.image_embedder(pixel_values=images)[0]
+        n, height, width, _ = places.shape
+        patches, queries = places.flatten(1, 2), self.embeddings.to(places).expand(n, -1, -1)
+        logits = network.class_predictor(patches, queries)[0]
+        boxes = network.box_predictor(patches, places)
+        objects = network.objectness_predictor(patches).sigmoid() if hasattr(network, "objectness_predictor") else None
+        return Outputs(
+            scores=logits.float().sigmoid(),
+            boxes=in_pixels(corners(boxes.float(), "cxcywh"), (images.shape[2], images.shape[3])),
+            activated=True,
+            grids=(Grid(height, width),),
+            objectness=objects,
+        )
+
+
 def _pooled(found: Any) -> Tensor:
     """Returns the embeddings; before version 5 they came alone."""
     pooled: Tensor = getattr(found, "pooler_output", found)
@@ -138,8 +177,7 @@ def opened(name: str, pretrained: bool, trust: bool) -> Model:
             f"transformers cannot load {where}: {reason}. Expected config.json and model.safetensors"
             f"{'' if trust else ' (weights of other kinds need trust=True, --trust)'}."
         ) from error
-    reads = hasattr(known, "get_text_features")
-    return _model(network.eval(), _beside(name, options), _tokenizer(name, options) if reads else None)
+    return _model(network.eval(), _beside(name, options), _tokenizer(name, options) if _reads(network) else None)
 
 
 def _architecture(transformers: Any, config: Any, name: str) -> Any:
@@ -156,13 +194,25 @@ def _architecture(transformers: Any, config: Any, name: str) -> Any:
 
 def _model(network: nn.Module, preprocessing: Preprocessing | None, tokenizer: Any = None) -> TorchModel:
     title, known = type(network).__name__, network
-    if title.endswith("ForObjectDetection") and _from_images_alone(network):
+    if _takes_queries(network):
+        known = QueriedBoxes(network, tokenizer)
+    elif title.endswith("ForObjectDetection") and _from_images_alone(network):
         known = Boxes(network)
     elif hasattr(network, "get_image_features") and hasattr(network, "get_text_features"):
         known = ImagesAndTexts(network, tokenizer)
     labels = None if isinstance(known, Towers) else _names(network)
     output = next((reader for ending, reader in _EVERYWHERE.items() if title.endswith(ending)), None)
     return TorchModel(known, labels=labels, preprocessing=preprocessing, title=title, output=output)
+
+
+def _takes_queries(network: Any) -> bool:
+    """Says whether it is a detector for texts that go through the network on their own (OWL-ViT, OWLv2)."""
+    return all(hasattr(network, name) for name in ("image_embedder", "class_predictor", "box_predictor"))
+
+
+def _reads(network: Any) -> bool:
+    """Says whether texts can be its classes."""
+    return hasattr(network, "get_text_features") or _takes_queries(network)
 
 
 def _from_images_alone(network: Any) -> bool:
@@ -200,7 +250,7 @@ def _beside(name: str, options: dict[str, Any]) -> Preprocessing | None:
 def _kept_tokenizer(network: Any) -> Any:
     """Returns the tokenizer that lies where the network was loaded from, on this machine."""
     place = getattr(network.config, "_name_or_path", "")
-    return _tokenizer(place, {"local_files_only": True}) if place and hasattr(network, "get_text_features") else None
+    return _tokenizer(place, {"local_files_only": True}) if place and _reads(network) else None
 
 
 def _tokenizer(name: str, options: dict[str, Any]) -> Any:
