@@ -135,6 +135,7 @@ def test_average_precision_of_boxes_takes_the_highest_precision_from_there_on():
         ({"right": True}, ["a", "b"]), ({"right": False}, ["c", "d"]), ({"missed": 0}, ["c"]), ({"missed": 2}, ["d"]),
         ({"mistaken": 1}, ["c", "d"]), ({"missed": 0, "mistaken": 1}, ["c"]), ({"missed": 1}, []),
         ({"failed": True}, ["f"]), ({"right": False, "text": "d"}, ["d"]), ({"right": True, "labels": [1]}, ["b"]),
+        ({"there": 0}, ["a", "b", "c"]), ({"there": 0, "right": True}, ["a", "b"]), ({"positions": [4, 1]}, ["b", "e"]),
         ({"failed": False, "sort": "probability", "descending": True}, ["c", "a", "e", "d", "b"]),
     ],
 )  # fmt: skip
@@ -160,3 +161,17 @@ def test_warnings_and_notes_of_a_kind_are_filters(folder):
     kind = run.warnings()[0].kind
     assert names(run.samples(warning=kind)) == names(run.samples(note="one: border only")) == ["a"]
     assert names(run.samples(note="two: border only")) == []
+
+
+@pytest.mark.parametrize("made", [softmax, several])
+def test_each_bin_and_step_leads_to_its_own_answers(tmp_path, made):
+    run = made(Folder(tmp_path) if made is softmax else tmp_path)
+    found = run.overview()
+    for low, high, *counts in found.bins:
+        hits = run.samples(confidence=(low, high), limit=100) if found.exclusive else run.labels(confidence=(low, high))
+        assert hits.total == sum(counts)
+    for one in found.steps:
+        about = {"flags": ["TP", "FP"]} if not found.exclusive else {}
+        asked = run.samples if found.exclusive else run.labels
+        known = [hit for hit in asked(confidence=(one.low, one.high), **about) if hit.record.truth is not None]
+        assert len(known) == one.answers

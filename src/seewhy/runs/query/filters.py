@@ -31,7 +31,10 @@ class Asked(TypedDict, total=False):
     min_probability: float | None
     max_probability: float | None
     counterfactual: bool | None
+    positions: Iterable[int] | None
+    confidence: tuple[float, float] | None
     right: bool | None
+    there: int | None
     missed: int | None
     mistaken: int | None
     failed: bool | None
@@ -58,7 +61,11 @@ class Query:
         min_probability: that the network gives at least this much.
         max_probability: that the network gives at most this much.
         counterfactual: True: whose hierarchical occlusion found something; False: whose found nothing.
+        positions: whose picture stands at one of these places in the data.
+        confidence: whose answer is at least as sure as the first of these, and less than the second: of exclusive
+            classes the likeliest one of the picture, else what was found (TP, FP).
         right: True: whose picture the network is right about; False: wrong. See `SampleRecord.right`.
+        there: whose picture truly has this class.
         missed: whose picture truly has this class, and the network does not say so.
         mistaken: of whose picture the network says this class, and it is not there.
         failed: True: whose picture has something that could not be done; False: whose has not.
@@ -83,7 +90,10 @@ class Query:
     min_probability: float | None = None
     max_probability: float | None = None
     counterfactual: bool | None = None
+    positions: tuple[int, ...] | None = None
+    confidence: tuple[float, float] | None = None
     right: bool | None = None
+    there: int | None = None
     missed: int | None = None
     mistaken: int | None = None
     failed: bool | None = None
@@ -98,7 +108,8 @@ class Query:
     limit: int = 12
 
     def __post_init__(self) -> None:
-        for label in (*(self.labels or ()), *(one for one in (self.missed, self.mistaken) if one is not None)):
+        single = (one for one in (self.there, self.missed, self.mistaken) if one is not None)
+        for label in (*(self.labels or ()), *single):
             if not is_count(label, 0) or label >= 1 << 31:
                 raise InvalidInput(f"labels must be class indices, got {label!r}.")
         for flag in self.flags or ():
@@ -114,16 +125,16 @@ class Query:
     def of(cls, asked: Asked) -> Query:
         """Returns the query, with any iterables for its tuples."""
         given: dict[str, Any] = dict(asked)
-        for name in ("labels", "flags", "explainers", "verdicts"):
+        for name in ("labels", "flags", "explainers", "verdicts", "positions"):
             if given.get(name) is not None:
                 given[name] = tuple(dict.fromkeys(given[name]))
         return cls(**given)
 
-    @property
-    def of_labels(self) -> bool:
-        """True where a filter asks something of a label; a picture without labels can meet the others."""
+    def of_labels(self, plan: Plan) -> bool:
+        """Says whether a filter asks something of a label; a picture without labels can meet the others."""
         asked = (self.labels, self.flags, self.explainers, self.min_probability, self.max_probability, self.queue)
-        return any(value is not None for value in (*asked, self.counterfactual))
+        confidence = None if plan.exclusive else self.confidence
+        return any(value is not None for value in (*asked, self.counterfactual, confidence))
 
     def where(self, plan: Plan) -> tuple[str, list[Any]]:
         """Returns the condition on the table "labels", and its parameters.
@@ -138,6 +149,8 @@ class Query:
             ("probability <= ?::FLOAT", self.max_probability),
             ("tree = ?", self.counterfactual),
         ]
+        if self.confidence is not None and not plan.exclusive:
+            known += [*_between(self.confidence), ("(flag IS NULL OR flag IN ('TP', 'FP')) = ?", True)]
         parts, values = _present(known)
         there, more = self.pictures(plan)
         parts += [f"s IN (SELECT s FROM pictures WHERE {there})"] if there != "true" else []
@@ -153,10 +166,12 @@ class Query:
         Raises:
             UnknownName: the explainer of a note that the run does not have.
         """
-        missed, mistaken = _CONFUSED[plan.exclusive]
+        there, missed, mistaken = _CONFUSED[plan.exclusive]
         known: list[tuple[str, Any]] = [
             (PICTURE_HAS_TEXT, self.text or None),
+            ("position IN (SELECT unnest(?::BIGINT[]))", _listed(self.positions)),
             ('"right" = ?', self.right),
+            (there, self.there),
             (missed, self.missed),
             (mistaken, self.mistaken),
             ("(failures > 0) = ?", self.failed),
@@ -164,6 +179,8 @@ class Query:
             (f"sample IN (SELECT sample FROM reviews WHERE {_VERDICT})", _listed(self.verdicts)),
             ("(sample IN (SELECT sample FROM reviews)) = ?", self.reviewed),
         ]
+        if self.confidence is not None and plan.exclusive:
+            known += _between(self.confidence)
         parts, values = _present(known)
         if self.note is not None:
             explainer, _, kind = self.note.rpartition(": ")
@@ -194,7 +211,12 @@ def _check_whole(name: str, value: Any, least: int) -> None:
         raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
-def _listed(values: Iterable[str] | None) -> list[str] | None:
+def _between(ends: tuple[float, float]) -> list[tuple[str, Any]]:
+    low, high = ends
+    return [("probability::DOUBLE >= ?", low), ("probability::DOUBLE < ?", high if high < math.inf else None)]
+
+
+def _listed(values: Iterable[Any] | None) -> list[Any] | None:
     return None if values is None else list(values)
 
 
@@ -206,12 +228,14 @@ def _present(known: Iterable[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
 
 PICTURE_HAS_TEXT = "contains(search, lower(?))"
 _VERDICT = "verdict IN (SELECT unnest(?::VARCHAR[]))"
-_CONFUSED = {  # a class that was missed, one that is not there: of one class a picture, of several
+_CONFUSED = {  # a class that is there, that was missed, that is said and not there: of one class a picture, of several
     True: (
-        'list_contains(truth, ?::INTEGER) AND NOT "right"',
-        'predicted = ?::INTEGER AND NOT "right"',
+        "list_contains(truth, ?::INTEGER)",
+        "list_contains(truth, ?::INTEGER) AND NOT \"right\"",
+        "predicted = ?::INTEGER AND NOT \"right\"",
     ),
     False: (
+        "s IN (SELECT s FROM labels WHERE flag IN ('TP', 'FN') AND class_index = ?::INTEGER)",
         "s IN (SELECT s FROM labels WHERE flag = 'FN' AND class_index = ?::INTEGER)",
         "s IN (SELECT s FROM labels WHERE flag = 'FP' AND class_index = ?::INTEGER)",
     ),

@@ -174,8 +174,8 @@ def _worst(one: ClassAnswer) -> tuple[float, int, int]:
 def _answers(plan: Plan) -> str:
     """The network's answers: how sure it is (p), and whether it is right (r)."""
     if plan.exclusive:
-        return 'SELECT probability AS p, "right" AS r FROM pictures WHERE probability IS NOT NULL'
-    return "SELECT probability AS p, flag = 'TP' AS r FROM labels WHERE flag IS NULL OR flag IN ('TP', 'FP')"
+        return 'SELECT probability::DOUBLE AS p, "right" AS r FROM pictures WHERE probability IS NOT NULL'
+    return "SELECT probability::DOUBLE AS p, flag = 'TP' AS r FROM labels WHERE flag IS NULL OR flag IN ('TP', 'FP')"
 
 
 def _bins(now: Moment, plan: Plan, quantity: str) -> tuple[Bin, ...]:

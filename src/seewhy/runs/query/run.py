@@ -417,14 +417,15 @@ def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
     where, values = query.where(now.state.plan)
     best = f"{'max' if query.descending else 'min'}({query.key(now.state.plan)})"
     there = "true"
-    if query.of_labels:
+    of_labels = query.of_labels(now.state.plan)
+    if of_labels:
         total = now.number(f"SELECT count(DISTINCT s) FROM labels WHERE {where}", values)
         join = "JOIN"
     else:
         there, values = query.pictures(now.state.plan)
         total = now.number(f"SELECT count(*) FROM pictures WHERE {there}", values)
         join, where = "LEFT JOIN", "true"
-    if query.sort == "position" and not query.of_labels:
+    if query.sort == "position" and not of_labels:
         source, key = "pictures", "position"
     else:
         source = f"pictures {join} (SELECT s, {best} AS k FROM labels WHERE {where} GROUP BY s) USING (s)"
