@@ -12,8 +12,14 @@ __all__ = [
     "ClassesQuery",
     "CounterfactualQuery",
     "FailuresQuery",
+    "Filters",
+    "GridQuery",
+    "Looked",
+    "OverviewQuery",
+    "QueuesQuery",
     "RunsQuery",
     "SaliencyQuery",
+    "SampleQuery",
     "ScoresQuery",
     "SuggestQuery",
     "address",
@@ -39,6 +45,12 @@ Number = Annotated[_Finite | None, BeforeValidator(_or_none)]
 Labels = Annotated[list[Label], BeforeValidator(_without_empty), Field(max_length=100)]
 Flags = Annotated[list[Flag], BeforeValidator(_without_empty), Field(max_length=4)]
 Direction = Annotated[bool | None, BeforeValidator(_or_none)]  # None: worst first
+Maybe = Annotated[bool | None, BeforeValidator(_or_none)]
+MaybeLabel = Annotated[Label | None, BeforeValidator(_or_none)]
+Verdict = Literal["looks right", "wrong evidence", "bad label", "look again"]
+_Position = Annotated[int, Field(ge=0, lt=1 << 62)]
+Picks = Annotated[list[_Position], BeforeValidator(_without_empty), Field(max_length=500)]
+Explainers = Annotated[list[Name] | None, Field(max_length=100)]
 PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -46,14 +58,14 @@ class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SaliencyQuery(_Query):
-    """Which samples, in which order, and how their maps look.
+class Filters(_Query):
+    """Which samples, in which order.
 
-    ``explainers``: shown; all where not said; none where it is empty. ``on``: POSITION.LABEL, the label that is shown
-    of a sample. ``open``: POSITION.EXPLAINER (its number), the map that is shown large, or POSITION.original.
+    ``right``, ``failed``, ``reviewed``: true, false, or not asked. ``there``, ``missed``, ``mistaken``: a class.
+    ``confidence``: FROM,TO of the network's answer, without TO for no end. ``picks``: positions in the data. ``queue``
+    brings its own order, which ``sort`` "position" stands for.
     """
 
-    explainers: Annotated[list[Name] | None, Field(max_length=100)] = None
     labels: Labels = []
     flags: Flags = []
     text: Text = ""
@@ -61,16 +73,77 @@ class SaliencyQuery(_Query):
     most: Number = None
     sort: Name = "position"
     descending: Direction = None
+    right: Maybe = None
+    there: MaybeLabel = None
+    missed: MaybeLabel = None
+    mistaken: MaybeLabel = None
+    confidence: Annotated[str, Field(max_length=60, pattern=r"^(-?[\d.]+(e[+-]?\d+)?,(-?[\d.]+(e[+-]?\d+)?)?)?$")] = ""
+    failed: Maybe = None
+    warning: Name = ""
+    note: Annotated[str, Field(max_length=1000)] = ""
+    queue: Name = ""
+    verdicts: Annotated[list[Verdict], BeforeValidator(_without_empty), Field(max_length=4)] = []
+    reviewed: Maybe = None
+    picks: Picks = []
     page: PageNumber = 1
-    limit: Annotated[int, Field(ge=1, le=96)] = 12
-    every: bool = False
-    on: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,18}\.\d{1,10}$")]], Field(max_length=96)] = []
-    open: Annotated[str, Field(pattern=r"^(\d{1,18}\.(\d{1,4}|original))?$")] = ""
+    limit: Annotated[int, Field(ge=1, le=200)] = 12
+
+
+class Looked(Filters):
+    """Which samples, and how their maps look."""
+
     overlay: bool = True
     opacity: Annotated[int, Field(ge=0, le=100)] = 75
     threshold: Annotated[int, Field(ge=0, le=100)] = 0
     colours: Colours = "inferno"
     boxes: bool = False
+
+
+class SaliencyQuery(Looked):
+    """Which samples, in which order, and how their maps look.
+
+    ``explainers``: shown; all where not said; none where it is empty. ``on``: POSITION.LABEL, the label that is shown
+    of a sample. ``open``: POSITION.EXPLAINER (its number), the map that is shown large, or POSITION.original.
+    """
+
+    explainers: Explainers = None
+    limit: Annotated[int, Field(ge=1, le=96)] = 12
+    every: bool = False
+    on: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,18}\.\d{1,10}$")]], Field(max_length=96)] = []
+    open: Annotated[str, Field(pattern=r"^(\d{1,18}\.(\d{1,4}|original))?$")] = ""
+
+
+class GridQuery(Looked):
+    """Many small samples with one map each. ``each``: one for each sample, or for each of its labels that meets."""
+
+    explainer: Name = ""
+    each: Literal["sample", "label"] = "sample"
+    size: Literal["small", "medium", "large"] = "medium"
+    limit: Annotated[int, Field(ge=1, le=200)] = 48
+
+
+class SampleQuery(Looked):
+    """One sample: the ``page``-th of those that meet the filters, with a map of each explainer.
+
+    ``label``: whose maps are shown. ``zoom``: X,Y,TIMES, the middle as shares of width and height.
+    """
+
+    explainers: Explainers = None
+    each: Literal["sample", "label"] = "sample"
+    limit: Literal[1] = 1
+    label: MaybeLabel = None
+    zoom: Annotated[str, Field(max_length=60, pattern=r"^([\d.]+,[\d.]+,[\d.]+)?$")] = ""
+
+
+class OverviewQuery(_Query):
+    """The whole run. ``rows``, ``columns``: which part of the confusion matrix, from 1."""
+
+    rows: PageNumber = 1
+    columns: PageNumber = 1
+
+
+class QueuesQuery(_Query):
+    """All queues."""
 
 
 class ScoresQuery(_Query):
@@ -104,7 +177,7 @@ class CounterfactualQuery(_Query):
     page: PageNumber = 1
     limit: Annotated[int, Field(ge=1, le=96)] = 24
     sample: Annotated[str, Field(pattern=r"^(\d{1,18})?$")] = ""
-    label: Annotated[Label | None, BeforeValidator(_or_none)] = None
+    label: MaybeLabel = None
     layer: Annotated[int, Field(ge=0, le=1000)] = 0
 
 

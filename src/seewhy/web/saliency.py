@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
 from seewhy.draw.scale import Scale
-from seewhy.errors import UnknownName
-from seewhy.runs.query.run import Hit, SampleRecord
+from seewhy.errors import InvalidInput, UnknownName
+from seewhy.runs.folder.reviews import Review
+from seewhy.runs.query.filters import Asked
+from seewhy.runs.query.run import Hit, Page, SampleRecord
 from seewhy.web.colours import SIGNED
 from seewhy.web.directions import falls
 from seewhy.web.library import Opened
 from seewhy.web.pictures import flat
-from seewhy.web.queries import SaliencyQuery
+from seewhy.web.queries import Filters, Looked, SaliencyQuery
 
 __all__ = [
     "Choice",
@@ -23,10 +26,13 @@ __all__ = [
     "SaliencyPage",
     "SampleCard",
     "Value",
+    "asked",
+    "card",
     "frame",
     "picture_urls",
     "saliency",
     "single",
+    "sorts",
 ]
 
 
@@ -142,6 +148,7 @@ class SampleCard:
         labels: all of them, those that meet the filters first.
         notes: warnings of the run about this sample.
         failures: what could not be done.
+        reviews: what reviewers say of it.
     """
 
     sample: str
@@ -157,6 +164,7 @@ class SampleCard:
     labels: list[LabelCard]
     notes: list[str]
     failures: list[str]
+    reviews: list[Review]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +235,7 @@ def saliency(opened: Opened, query: SaliencyQuery) -> SaliencyPage:
         pages=max(1, -(-found.total // query.limit)), explainers=list(run.drawn), shown=names,
         flags=[Choice(value=f, name=f, count=n) for f, n in counts.flags.items() if n or f != "TN"],
         chosen=[Choice(value=str(label), name=run.class_name(label)) for label in query.labels],
-        sorts=_sorts(opened), falls=falls(run.settings, query.sort, query.descending),
+        sorts=sorts(opened), falls=asked(opened, query)["descending"],
         worst=falls(run.settings, query.sort, None), threshold=run.settings.get("threshold"),
         uncertain=bool(run.settings.get("uncertainty")), detects=run.detects,
         quantity=run.quantity,
@@ -262,14 +270,39 @@ def shown(opened: Opened, query: SaliencyQuery) -> list[str]:
     return list(every) if query.explainers is None else [name for name in every if name in query.explainers]
 
 
-def hits(opened: Opened, query: SaliencyQuery) -> Any:
-    """Returns the samples of the page."""
-    return opened.run.samples(
-        labels=query.labels or None, flags=query.flags or None, text=query.text or None,
-        min_probability=query.least, max_probability=query.most, sort=query.sort,
-        descending=falls(opened.run.settings, query.sort, query.descending),
+def asked(opened: Opened, query: Filters) -> Asked:
+    """Returns the filters and the order of an address, as the run takes them."""
+    run = opened.run
+    sort = "queue" if query.queue and query.sort == "position" else query.sort
+    falling = run.queues[query.queue].descending if sort == "queue" and query.queue in run.queues else None
+    lists: dict[str, Any] = {
+        "labels": query.labels, "flags": query.flags, "text": query.text, "warning": query.warning,
+        "note": query.note, "queue": query.queue, "verdicts": query.verdicts, "positions": query.picks,
+        "confidence": _ends(query.confidence),
+    }  # fmt: skip
+    return Asked(
+        **{name: value or None for name, value in lists.items()},
+        right=query.right, there=query.there, missed=query.missed, mistaken=query.mistaken, failed=query.failed,
+        reviewed=query.reviewed, min_probability=query.least, max_probability=query.most, sort=sort,
+        descending=falling if falling is not None and query.descending is None
+        else falls(run.settings, query.sort, query.descending),
         offset=(query.page - 1) * query.limit, limit=query.limit,
     )  # fmt: skip
+
+
+def _ends(text: str) -> tuple[float, float] | None:
+    if not text:
+        return None
+    try:
+        low, high = text.split(",")
+        return float(low), float(high or math.inf)
+    except ValueError as error:
+        raise InvalidInput(f"confidence must be FROM,TO, got {text!r}.") from error
+
+
+def hits(opened: Opened, query: SaliencyQuery) -> Page[Hit]:
+    """Returns the samples of the page."""
+    return opened.run.samples(**asked(opened, query))
 
 
 def frame(record: SampleRecord) -> tuple[int, int] | None:
@@ -296,7 +329,8 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _sorts(opened: Opened) -> list[Choice]:
+def sorts(opened: Opened) -> list[Choice]:
+    """Returns the orders that can be chosen."""
     unsure = bool(opened.run.settings.get("uncertainty"))
     names = _NAMES | {"probability": opened.run.quantity.capitalize()}
     found = []
@@ -317,9 +351,27 @@ def _spoken(opened: Opened, name: str) -> str:
 
 
 def _sample(opened: Opened, query: SaliencyQuery, hit: Hit, names: list[str], on: dict[str, str]) -> SampleCard:
+    wanted = int(on.get(str(hit.record.position), -1))
+    return card(opened, query, hit, names, wanted, every=query.every)
+
+
+def card(
+    opened: Opened, query: Looked, hit: Hit, names: list[str], wanted: int | None = None, *, every: bool = False,
+    notes: bool = True,
+) -> SampleCard:  # fmt: skip
+    """Returns a sample.
+
+    Args:
+        opened: the run.
+        query: the order of the labels, and the colours.
+        hit: the sample, and its labels that meet the filters.
+        names: the explainers whose maps are shown.
+        wanted: the label whose maps are shown, if the sample has it.
+        every: whether the maps of all labels are.
+        notes: whether it has its notes, for which its original is looked at.
+    """
     record = hit.record
     order = _order(hit, query.sort)
-    wanted = int(on.get(str(record.position), -1))
     active = wanted if wanted in record.labels else next(iter(order), None)
     small, large = picture_urls(record)
     return SampleCard(
@@ -327,10 +379,11 @@ def _sample(opened: Opened, query: SaliencyQuery, hit: Hit, names: list[str], on
         boxes=list(record.boxes), picture=small, large=large, entropy=record.entropy,
         mutual_information=record.mutual_information,
         labels=[
-            _label(opened, query, record, one, one in hit.labels, names if query.every or one == active else None)
+            _label(opened, query, record, one, one in hit.labels, names if every or one == active else None)
             for one in order
         ],
-        notes=_notes(opened, record, names), failures=_failures(opened, record.failures),
+        notes=_notes(opened, record, names) if notes else [],
+        failures=_failures(opened, record.failures), reviews=list(record.reviews),
     )  # fmt: skip
 
 
@@ -343,7 +396,7 @@ def _order(hit: Hit, sort: str) -> list[int]:
 
 
 def _label(
-    opened: Opened, query: SaliencyQuery, record: SampleRecord, label: int, meets: bool, names: list[str] | None
+    opened: Opened, query: Looked, record: SampleRecord, label: int, meets: bool, names: list[str] | None
 ) -> LabelCard:
     """Returns a label; without names it is not the active one, and has no maps."""
     own, unsure = record.labels[label], record.uncertainty.get(label)
@@ -367,7 +420,7 @@ def _answer(opened: Opened, record: SampleRecord, label: int) -> str | None:
     return "predicted" if there is None else f"predicted, {'right' if there else 'wrong'}"
 
 
-def _map(opened: Opened, query: SaliencyQuery, record: SampleRecord, label: int, name: str) -> MapCard:
+def _map(opened: Opened, query: Looked, record: SampleRecord, label: int, name: str) -> MapCard:
     stored = record.maps.get((label, name))
     number = opened.run.explainers.index(name)
     values = _values(opened, record, label, name)

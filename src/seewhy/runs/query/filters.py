@@ -231,8 +231,8 @@ _VERDICT = "verdict IN (SELECT unnest(?::VARCHAR[]))"
 _CONFUSED = {  # a class that is there, that was missed, that is said and not there: of one class a picture, of several
     True: (
         "list_contains(truth, ?::INTEGER)",
-        "list_contains(truth, ?::INTEGER) AND NOT \"right\"",
-        "predicted = ?::INTEGER AND NOT \"right\"",
+        'list_contains(truth, ?::INTEGER) AND NOT "right"',
+        'predicted = ?::INTEGER AND NOT "right"',
     ),
     False: (
         "s IN (SELECT s FROM labels WHERE flag IN ('TP', 'FN') AND class_index = ?::INTEGER)",
