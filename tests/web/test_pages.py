@@ -329,7 +329,7 @@ def test_a_folder_of_runs(tmp_path: Path) -> None:
 def test_addresses_have_what_differs_only() -> None:
     assert address(SaliencyQuery()) == ""
     query = SaliencyQuery(flags=["FN"], sort="probability", descending=True, explainers=[])
-    assert address(query, page=3) == "?explainers=&flags=FN&sort=probability&descending=true&page=3"
+    assert address(query, page=3) == "?flags=FN&sort=probability&descending=true&page=3&explainers="
 
 
 def test_behind_a_proxy_every_address_has_its_path(tmp_path: Path) -> None:

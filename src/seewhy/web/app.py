@@ -21,11 +21,16 @@ from seewhy.web.charts import radar
 from seewhy.web.classes import ClassesPage, classes
 from seewhy.web.counterfactual import CounterfactualPage, counterfactual
 from seewhy.web.downloads import csv_of, html_of, png_of
+from seewhy.web.grid import GridPage, QueuesPage, grid, queues
 from seewhy.web.library import Library, Opened
+from seewhy.web.overview import OverviewPage, overview, queue_lines
 from seewhy.web.queries import (
     ClassesQuery,
     CounterfactualQuery,
     FailuresQuery,
+    GridQuery,
+    OverviewQuery,
+    QueuesQuery,
     RunsQuery,
     SaliencyQuery,
     ScoresQuery,
@@ -116,6 +121,26 @@ def runs_page(request: Request, library: Shelf, query: Annotated[RunsQuery, Quer
     return _page(request, "runs.html", page=runs(library, query), query=query, tab="runs")
 
 
+@_pages.get("/runs/{run}/overview")
+def overview_page(request: Request, opened: Asked, query: Annotated[OverviewQuery, Query()]) -> HTMLResponse:
+    """What the run says about the network."""
+    return _page(request, "overview.html", opened, page=overview(opened, query), query=query, tab="overview")
+
+
+@_pages.get("/runs/{run}/queues")
+def queues_page(request: Request, opened: Asked, query: Annotated[QueuesQuery, Query()]) -> HTMLResponse:
+    """Samples that are worth a look."""
+    page, exclusive = queues(opened, query), opened.run.exclusive
+    return _page(request, "queues.html", opened, page=page, exclusive=exclusive, query=GridQuery(), tab="queues")
+
+
+@_pages.get("/runs/{run}/grid")
+def grid_page(request: Request, opened: Asked, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
+    """Many samples, with one map each."""
+    page, lines = grid(opened, query), queue_lines(opened)
+    return _page(request, "grid.html", opened, page=page, queue_lines=lines, query=query, tab="grid")
+
+
 @_pages.get("/runs/{run}/saliency")
 def saliency_page(request: Request, opened: Asked, query: Annotated[SaliencyQuery, Query()]) -> HTMLResponse:
     """Samples and their maps."""
@@ -163,6 +188,24 @@ def runs_json(library: Shelf, query: Annotated[RunsQuery, Query()]) -> RunsPage:
 def run_json(opened: Asked) -> RunCard:
     """How far a run is."""
     return about(opened)
+
+
+@_twins.get("/runs/{run}/overview")
+def overview_json(opened: Asked, query: Annotated[OverviewQuery, Query()]) -> OverviewPage:
+    """What the run says about the network."""
+    return overview(opened, query)
+
+
+@_twins.get("/runs/{run}/queues")
+def queues_json(opened: Asked, query: Annotated[QueuesQuery, Query()]) -> QueuesPage:
+    """Samples that are worth a look."""
+    return queues(opened, query)
+
+
+@_twins.get("/runs/{run}/grid")
+def grid_json(opened: Asked, query: Annotated[GridQuery, Query()]) -> GridPage:
+    """Many samples, with one map each."""
+    return grid(opened, query)
 
 
 @_twins.get("/runs/{run}/saliency")

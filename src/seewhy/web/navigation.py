@@ -23,6 +23,9 @@ class RunPage:
 
 
 PAGES = (
+    RunPage(name="overview", title="Overview"),
+    RunPage(name="queues", title="Queues"),
+    RunPage(name="grid", title="Grid"),
     RunPage(name="saliency", title="Saliency"),
     RunPage(name="scores", title="Scores"),
     RunPage(name="classes", title="By class"),

@@ -17,13 +17,15 @@ from pydantic import BaseModel
 from seewhy.web.colours import SIGNED, alpha, tables
 from seewhy.web.navigation import PAGES
 from seewhy.web.pictures import Picture
-from seewhy.web.queries import address
+from seewhy.web.queries import GridQuery, address
+from seewhy.web.queue_words import QUEUES
 from seewhy.web.runs import RunCard
 
 __all__ = ["STATIC", "Inline", "asset_version", "render"]
 
 STATIC = {
-    "app.css": "text/css", "pages.css": "text/css", "theme.js": "text/javascript", "main.js": "text/javascript",
+    "app.css": "text/css", "pages.css": "text/css", "desk.css": "text/css",
+    "theme.js": "text/javascript", "main.js": "text/javascript",
     "look.js": "text/javascript", "swap.js": "text/javascript", "viewer.js": "text/javascript",
     "keys.js": "text/javascript", "combo.js": "text/javascript", "follow.js": "text/javascript",
     "play.js": "text/javascript", "icon.svg": "image/svg+xml",
@@ -85,10 +87,12 @@ def _environment() -> Environment:
     made.filters |= {
         "number": number, "percent": percent, "size": size, "when": when, "clean": clean, "place": place, "time": time,
         "digits": digits, "fixed": fixed, "soft": soft, "span": lambda sides: Markup(span(sides)),
+        "share": share,
     }  # fmt: skip
     made.tests["match_position"] = lambda one, position: one.split(".")[0] == str(position)
     made.globals |= {"colour_maps": tables(), "alpha": alpha, "style": _style, "signed": SIGNED}
-    made.globals["navigation"] = PAGES
+    made.globals |= {"navigation": PAGES, "ends": ends, "ask": lambda **asked: address(GridQuery(**asked))}
+    made.globals["queue_words"] = QUEUES
     made.globals |= {"exported_script": _exported_script, "exported_policy": _exported_policy}
     return made
 
@@ -158,6 +162,18 @@ def percent(value: float | None) -> str:
     if 0 < value < 0.001 or 0.999 < value < 1:
         return "< 0.1 %" if value < 0.5 else "> 99.9 %"
     return f"{100 * value:.1f} %"
+
+
+def share(value: float | None, n: int) -> str:
+    """Returns a share of n in percent, with the digits that n allows; no data where there are none."""
+    if value is None or value != value:
+        return "no data"
+    return f"{100 * value:.{0 if n < 100 else 1 if n < 10_000 else 2}f} %"
+
+
+def ends(low: float, high: float, last: bool) -> str:
+    """Returns a range of confidence as an address has it; the last one has no end."""
+    return f"{low:g},{'' if last else f'{high:g}'}"
 
 
 def size(value: int | None) -> str:

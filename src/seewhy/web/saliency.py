@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from seewhy.draw.scale import Scale
@@ -280,14 +280,14 @@ def asked(opened: Opened, query: Filters) -> Asked:
         "note": query.note, "queue": query.queue, "verdicts": query.verdicts, "positions": query.picks,
         "confidence": _ends(query.confidence),
     }  # fmt: skip
-    return Asked(
-        **{name: value or None for name, value in lists.items()},
-        right=query.right, there=query.there, missed=query.missed, mistaken=query.mistaken, failed=query.failed,
-        reviewed=query.reviewed, min_probability=query.least, max_probability=query.most, sort=sort,
-        descending=falling if falling is not None and query.descending is None
-        else falls(run.settings, query.sort, query.descending),
-        offset=(query.page - 1) * query.limit, limit=query.limit,
-    )  # fmt: skip
+    single: dict[str, Any] = {
+        "right": query.right, "there": query.there, "missed": query.missed, "mistaken": query.mistaken,
+        "failed": query.failed, "reviewed": query.reviewed, "min_probability": query.least,
+        "max_probability": query.most, "sort": sort, "offset": (query.page - 1) * query.limit, "limit": query.limit,
+    }  # fmt: skip
+    down = falls(run.settings, query.sort, query.descending)
+    single["descending"] = down if falling is None or query.descending is not None else falling
+    return cast(Asked, {**{name: value or None for name, value in lists.items()}, **single})
 
 
 def _ends(text: str) -> tuple[float, float] | None:

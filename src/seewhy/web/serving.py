@@ -71,7 +71,7 @@ def _address(host: str, port: int, library: Library, rules: Rules, root_path: st
     known = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}
     name = known.get(host, f"[{host}]" if ":" in host else host)
     only = library.single
-    page = f"/runs/{only.key}/saliency" if only else "/"
+    page = f"/runs/{only.key}/overview" if only else "/"
     token = f"?token={rules.token}" if rules.token else ""
     return f"http://{name}:{port}{root_path.rstrip('/')}{page}{token}"
 

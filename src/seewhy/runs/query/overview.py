@@ -162,10 +162,11 @@ def _share(hits: int, n: int) -> Interval:
     return interval(np.repeat([1.0, 0.0], [hits, n - hits]), ends=(0.0, 1.0))
 
 
-def _worst(one: ClassAnswer) -> tuple[float, int, int]:
-    """Classes that are nowhere truly there come last."""
+def _worst(one: ClassAnswer) -> tuple[bool, float, int, int]:
+    """Classes that occur too seldom to tell come after the others, and those that are nowhere truly there last."""
     share = one.right.mean if one.precision is None else one.precision
-    return (math.inf if math.isnan(share) else share, -one.missed - one.mistaken, one.label)
+    few = math.isnan(one.right.low)
+    return few, math.inf if math.isnan(share) else share, -one.missed - one.mistaken, one.label
 
 
 # ------------------------------------------------------------------------------------------------------- confidence

@@ -107,7 +107,7 @@ def _disagree(plan: Plan) -> Iterator[Queue]:
     numbers = {pair: f"m{number}" for number, pair in enumerate(plan.score)}
     for metric in plan.metrics:
         columns = [numbers[name, metric] for _, name in _judging(plan)]
-        if metric in plan.concise or len(columns) < 2:
+        if metric in plan.concise or plan.named[metric] == GRADE or len(columns) < 2:
             continue
         key = spread(columns)
         most = f"(SELECT quantile_cont({key}, {TENTH}) FROM labels)"
