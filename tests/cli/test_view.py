@@ -29,13 +29,13 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path, host: str, status: in
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
-        found = re.search(r"http://[^:/]+:(\d+)(/runs/[0-9a-f]{8}/saliency)(\?token=\S+)?  ", line)
+        found = re.search(r"http://[^:/]+:(\d+)(/runs/[0-9a-f]{8}/overview)(\?token=\S+)?  ", line)
         port, page, token = present(found).groups()
         address = f"http://127.0.0.1:{port}"
         assert httpx.get(f"{address}{page}").status_code == status
         with httpx.Client() as known:
             assert known.get(f"{address}{page}{token or ''}").status_code == 200
-            assert "<article" in known.get(f"{address}{page}").text
+            assert "<h1>Overview</h1>" in known.get(f"{address}{page}").text
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(20)

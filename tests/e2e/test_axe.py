@@ -14,6 +14,10 @@ pytestmark = [needs_chromium, pytest.mark.slow]
 AXE = Path(AXE_FILE_PATH).read_text(encoding="utf-8")
 PAGES = {
     "runs": ("", ""),
+    "overview": ("hostile", "overview"),
+    "several": ("real", "overview"),
+    "queues": ("real", "queues"),
+    "grid": ("hostile", "grid?flags=FN"),
     "saliency": ("hostile", "saliency"),
     "real": ("real", "saliency?every=true"),
     "large": ("hostile", "saliency?open=0.0"),
