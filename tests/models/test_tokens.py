@@ -202,6 +202,19 @@ def test_tokens_that_do_not_matter_are_an_error_not_an_empty_map() -> None:
             method(build(token_networks.Pooled), layer="blocks.1")(pictures())
 
 
+class Sure(token_networks.Pooled):
+    """Gives probabilities that are exactly 0 or 1, which have no slope."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.sigmoid(1e4 * super().forward(x))
+
+
+def test_scores_without_a_slope_are_no_question_of_tokens() -> None:
+    found = GradCAM(build(Sure, mean=True), layer="blocks.1").run(pictures())
+    assert not found.raw.any()
+    assert [w for w in found.warnings if w.endswith("the map is constant, nothing stands out.")]
+
+
 def test_recipro_cam_points_to_the_method_for_tokens() -> None:
     said = "ReciproCAM is defined for a spatial map; layer 'blocks.1.norm1' gives tokens. Use ViTReciproCAM."
     with pytest.raises(NoSpatialOutput, match=f"^{re.escape(said)}$"):

@@ -297,8 +297,8 @@ class TorchModel:
             with torch.enable_grad():
                 value = values[:, t].sum()  # images do not see each other, so one backward pass serves them all
             with self._differentiable():
-                maps = to_maps(gradients(value, [leaf], keep=t + 1 < values.shape[1])[0])
-            if tokens and not bool(maps.any()):
+                maps = to_maps(whole := gradients(value, [leaf], keep=t + 1 < values.shape[1])[0])
+            if tokens and not bool(maps.any()) and bool(whole.any()):  # a score of exactly 0 or 1 has no slope at all
                 raise NoSpatialOutput(
                     f"The scores do not depend on the picture's tokens after layer {name!r}: what follows reads other "
                     "tokens alone, such as the class token. Use layer='auto' or an earlier layer."
