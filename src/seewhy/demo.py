@@ -53,6 +53,7 @@ _TRUTH: dict[str, dict[int, tuple[float, float, float, float]]] = {
 _METHODS = (
     "grad_cam", "recipro_cam", "activation_map", "occlusion", "rise", "gradient", "guided_backprop", "deconvolution",
 )  # fmt: skip
+_SLOW = ("occlusion", "rise")  # take hundreds of passes: made when the others' maps are there to be looked at
 _METRICS = ("deletion_auc(steps=16)", "insertion_auc(steps=16)", "pointing_game", "sparseness")
 THRESHOLD = 0.25  # ImageNet has many names for what is on these photographs: none is far above the others
 
@@ -74,12 +75,14 @@ def photographs() -> dict[str, Path]:
     return {title: _in_package(*place) for title, place in _PHOTOGRAPHS.items()}
 
 
-def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
+def run(out: Path, *, masks: int | None = None, say: Callable[[str], None]) -> Path:
     """Explains every photograph with eight explainers of different kinds, and judges them, into a run folder.
+
+    The maps that take few passes are there first; then everything else, photograph by photograph.
 
     Args:
         out: a folder for the run folder (``run``) and the contact sheet.
-        masks: of RISE.
+        masks: of RISE; None for as many as each map needs.
         say: takes each line of the report.
 
     Returns:
@@ -87,8 +90,10 @@ def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
     """
     network, started = model(), time.perf_counter()
     say(f"{network.name}: {getattr(network, 'preprocessing', None)}")
-    summary = _runner(out / "run", network, masks).run()
-    say(str(summary))
+    first = _runner(out / "run", network, masks, whole=False).run()
+    say(f"{first.maps} maps of {len(_METHODS) - len(_SLOW)} explainers after {time.perf_counter() - started:.1f} s")
+    if not first.interrupted:
+        say(str(_runner(out / "run", network, masks, whole=True).run()))
     found = Run(out / "run")
     records = list(found.records())
     for record in records:
@@ -96,12 +101,13 @@ def run(out: Path, *, masks: int = 600, say: Callable[[str], None]) -> Path:
         say(f"{record.name}: {where}")
     sheet = out / "contact-sheet.png"
     _sheet(found, records).save(sheet)
-    counts = f"{len(records)} photographs x {len(found.drawn)} explainers"
+    counts = f"{len(records)} photographs x {len(_shown(found))} explainers"
     say(f"{sheet}: {counts} in {time.perf_counter() - started:.0f} s")
     return sheet
 
 
-def _runner(place: Path, network: Model, masks: int) -> ImageClassificationRunner:
+def _runner(place: Path, network: Model, masks: int | None, whole: bool) -> ImageClassificationRunner:
+    """Returns what makes the quick maps, or everything; a photograph is written as soon as it is done."""
     samples = [
         Sample(
             image=path,
@@ -111,8 +117,14 @@ def _runner(place: Path, network: Model, masks: int) -> ImageClassificationRunne
         )
         for title, path in photographs().items()
     ]
-    runner = ImageClassificationRunner(place, network, "softmax", samples, threshold=THRESHOLD, batch=6)
-    runner.register_saliency({name: _explainer(network, name, masks) for name in _METHODS}, list(_METRICS))
+    names = _METHODS if whole else [name for name in _METHODS if name not in _SLOW]
+    runner = ImageClassificationRunner(
+        place, network, "softmax", samples, threshold=THRESHOLD, chunk=1, accelerate="auto" if whole else None
+    )
+    explainers = {name: _explainer(network, name, masks) for name in names}
+    runner.register_saliency(explainers, list(_METRICS) if whole else [])
+    if not whole:
+        return runner
     runner.register_uncertainty()
     runner.register_hierarchical_occlusion(num_layers=2, perturbation_per_eval=16)
     return runner
@@ -124,21 +136,26 @@ def _sample(title: str, path: Path) -> Sample:
     return Sample(image=path, name=title, labels=tuple(truth), boxes=boxes)
 
 
-def _explainer(network: Model, name: str, masks: int) -> Explainer:
-    return build(name, network, "softmax", {"num_masks": masks} if name == "rise" else {})
+def _explainer(network: Model, name: str, masks: int | None) -> Explainer:
+    return build(name, network, "softmax", {"num_masks": masks} if name == "rise" and masks is not None else {})
+
+
+def _shown(found: Run) -> list[str]:
+    """Returns the explainers in the order in which they are spoken of."""
+    return [name for name in _METHODS if name in found.drawn]
 
 
 def _sheet(found: Run, records: list[SampleRecord]) -> Image.Image:
     """Photographs down, explainers across, each for what the network says is on the photograph."""
     rows, titles, why = [], [], []
     for record in records:
-        explained = [explanation(found, record.sample, name, record.predicted) for name in found.drawn]
+        explained = [explanation(found, record.sample, name, record.predicted) for name in _shown(found)]
         rows.append([explained[0].seen(), *map(_column, explained)])
         title = f"{found.class_name(record.predicted or 0)} {record.probability or 0:.2f}"
         titles.append(title)
-        nothing = {name: record.nothing(record.predicted or 0, name) for name in found.drawn}
+        nothing = {name: record.nothing(record.predicted or 0, name) for name in _shown(found)}
         why += [f"Faint: {name} of {title}. {text}" for name, text in nothing.items() if text]
-    columns = ["photograph", *(found.settings["explainers"][name]["class"] for name in found.drawn)]
+    columns = ["photograph", *(found.settings["explainers"][name]["class"] for name in _shown(found))]
     return sheets.grid(
         [[*row] for row in rows],
         column_titles=columns,

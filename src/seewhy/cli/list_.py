@@ -26,8 +26,10 @@ class Demo(Command):
     out: Path = Path("demo-out")
     """Where the results are written."""
     view: bool = True
-    """The review pages are served when it is done, until Ctrl-C; --no-view leaves that out."""
+    """The review pages are served from the beginning, until Ctrl-C; --no-view leaves that out."""
     port: int = 8484
     """Of the pages."""
-    masks: int = 600
-    """Masks of RISE."""
+    browser: bool = True
+    """The browser is opened, as soon as there is something to see; --no-browser leaves it."""
+    masks: int | None = None
+    """Masks of RISE. Default: as many as each map needs."""

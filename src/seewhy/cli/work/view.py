@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import warnings
+from pathlib import Path
 
 from seewhy.cli.flags import emit, say
 from seewhy.cli.view import View
-from seewhy.errors import InvalidInput, MissingDependency
+from seewhy.errors import InvalidInput, MissingDependency, SeewhyError
 
 try:
     from seewhy.web.serving import export, serve
 except ModuleNotFoundError as error:
     raise MissingDependency(f"The pages need {error.name}. Install it: pip install 'seewhy[web]'.") from error
 
-__all__ = ["run"]
+__all__ = ["follow", "run"]
+
+_LOOK = 0.1  # seconds between two looks whether there is a run
 
 
 def run(command: View) -> int:
@@ -30,3 +35,16 @@ def run(command: View) -> int:
         allow_hosts=command.allow_host, say=say,
     )  # fmt: skip
     return 0
+
+
+def follow(folder: Path, port: int, browser: bool) -> None:
+    """Waits until there is a run in a folder, serves it until Ctrl-C and ends the process; for a process of its own."""
+    try:
+        while not (folder / "run.json").exists():
+            time.sleep(_LOOK)
+        sys.exit(run(View(folder=str(folder), port=port, browser=browser)))
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except SeewhyError as error:
+        say(f"seewhy: {error}")
+        sys.exit(2)
