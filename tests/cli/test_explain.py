@@ -182,7 +182,8 @@ def test_demo_on_one_photograph(
     found = Run(tmp_path / "run")
     counts = found.counts()
     assert (counts.samples, counts.failed, len(found.drawn), len(found.metrics)) == (1, 0, 8, 4)
-    assert found.explainers[8:] == ("random", "centre")
+    assert found.drawn[6:] == ("occlusion", "rise")
+    assert found.explainers[8:] == ("centre", "random")
     record = next(found.records())
     assert set(record.labels) == {967}
     assert record.labels[967].flag == "TP"

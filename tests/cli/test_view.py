@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -56,3 +57,28 @@ def test_it_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_port_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"^--port must be from 0 to 65535, got 70000.$"):
         View(folder=str(tmp_path), port=70000).run()
+
+
+FOLLOW = "from pathlib import Path; from seewhy.cli.work.view import follow; follow(Path({!r}), {}, False)"
+
+
+def test_pages_that_wait_for_their_run(tmp_path: Path) -> None:
+    code = FOLLOW.format(str(tmp_path / "run"), 0)
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        time.sleep(0.5)
+        assert process.poll() is None
+        folder(tmp_path / "run")
+        port = present(re.search(r"http://127.0.0.1:(\d+)/", process.stderr.readline())).group(1)
+        assert "<article" in httpx.get(f"http://127.0.0.1:{port}/", follow_redirects=True).text
+        again = subprocess.run(
+            [sys.executable, "-c", FOLLOW.format(str(tmp_path / "run"), port)], capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert again.returncode == 2
+        assert again.stderr.startswith(f"seewhy: Cannot listen to 127.0.0.1 port {port}: ")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        process.stderr.close()

@@ -263,8 +263,9 @@ def merged(first: Mapping[str, Any], additions: Iterable[tuple[str, Any]]) -> di
 
 
 def _ordered(first: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What was there first stands first, then what was added, by label: the same for every reader."""
+    """What was there first stands first, then what was added, by label, baselines last: the same for every reader."""
     for kind in ADDED:
-        added = sorted(label for label in found[kind] if label not in first[kind])
+        others = {label: about for label, about in found[kind].items() if label not in first[kind]}
+        added = sorted(others, key=lambda label, others=others: (others[label].get("maps") is False, label))
         found[kind] = {label: found[kind][label] for label in [*first[kind], *added]}
     return found
