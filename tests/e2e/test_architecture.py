@@ -159,6 +159,7 @@ def test_a_journey_goes_as_it_is_told(title: str, photo: Path, tmp_path: Path) -
 LATER = {
     "web/notebook.py": "the pages' libraries are an extra, and a missing one is told",
     "cli/work/report.py": "likewise",
+    "cli/work/demo.py": "likewise, and the pages begin while torch is loaded",
     "cli/work/view.py": "likewise",
     "pytest_plugin.py": "pytest loads it in every project, and most do not use it",
 }

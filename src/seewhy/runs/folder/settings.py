@@ -265,7 +265,8 @@ def merged(first: Mapping[str, Any], additions: Iterable[tuple[str, Any]]) -> di
 def _ordered(first: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """What was there first stands first, then what was added, by label, baselines last: the same for every reader."""
     for kind in ADDED:
-        others = {label: about for label, about in found[kind].items() if label not in first[kind]}
-        added = sorted(others, key=lambda label, others=others: (others[label].get("maps") is False, label))
-        found[kind] = {label: found[kind][label] for label in [*first[kind], *added]}
+        added = sorted(
+            (about.get("maps") is False, label) for label, about in found[kind].items() if label not in first[kind]
+        )
+        found[kind] = {label: found[kind][label] for label in [*first[kind], *(label for _, label in added)]}
     return found
