@@ -116,6 +116,11 @@ class Bar:
             )
         self._bar.update(done - self._bar.n)
 
+    def tell(self, line: str) -> None:
+        """Writes a line above the bar, also where the bar is not to be seen because nobody watches a terminal."""
+        if self._drawn:
+            tqdm.write(line, file=sys.stderr)
+
     def say(self, title: str, remark: str = "") -> None:
         """Writes another title, and a remark behind the bar."""
         self._title = title

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +19,7 @@ from seewhy.runs.folder.rows import FailureRow, told
 from seewhy.runs.folder.settings import SINGLE
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.means import summed
+from seewhy.runs.stopping import stoppable
 from seewhy.runs.work.job import Job, Tools
 from seewhy.runs.work.plan import Plan, check_shard, plan
 from seewhy.runs.work.worker import ChunkWorker, Done
@@ -145,14 +143,19 @@ class Runner:
         if not todo.chunks:
             return finished, False
         ready = todo.total - todo.chunks.pictures
-        with _stoppable() as stopped, Bar("run", self.progress, "picture", before=ready, total=todo.total) as bar:
-            for done in (self.engine or Local()).map(factory, todo.chunks, stopped.is_set):
+        engine = self.engine or Local()
+        lanes = getattr(engine, "workers", 1)
+        with (
+            Bar("run", self.progress, "picture", before=ready, total=todo.total) as bar,
+            stoppable(lanes if isinstance(lanes, int) else 1, bar.tell) as stop,
+        ):
+            for done in engine.map(factory, todo.chunks, stop):
                 finished.append(done)
                 ready += done.pictures
                 bar(ready, todo.total)
                 if len(finished) % COMPACTED == 0:
                     _compacted(store)
-            return finished, stopped.is_set()
+            return finished, stop.pressed.is_set()
 
 
 def _compacted(store: Store) -> list[str]:
@@ -272,26 +275,6 @@ def _summary(
 
 def _line(values: Mapping[str, float | None]) -> str:
     return ", ".join(f"{metric} {'no data' if value is None else f'{value:.3f}'}" for metric, value in values.items())
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may listen to signals
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def pressed(_number: int, _frame: Any) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, pressed)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class ImageClassificationRunner:
