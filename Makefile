@@ -49,7 +49,7 @@ test-mindspore: $(VENV)/.test  ## cells of MindSpore against torch, in an enviro
 
 # Libraries that bring many others: trackers, a notebook's kernel; and Ultralytics (AGPL: for tests alone).
 OTHERS_ALONE := ultralytics ultralytics-thop opencv-python-headless polars polars-runtime-32 psutil
-OTHERS := tensorboard mlflow wandb fiftyone ipykernel ipywidgets nbclient
+OTHERS := tensorboard mlflow wandb fiftyone ipykernel ipywidgets nbclient pandas webdataset albumentations==2.0.8
 test-others: $(VENV)/.test  ## what is exported to other libraries, read back by them; downloads 1 GB
 	test -x $(VENV)-others/bin/python || $(PYTHON) -m venv $(VENV)-others
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
@@ -57,7 +57,10 @@ test-others: $(VENV)/.test  ## what is exported to other libraries, read back by
 	$(VENV)-others/bin/pip install --quiet --disable-pip-version-check $(OTHERS)
 	$(VENV)-others/bin/pip install --quiet --disable-pip-version-check --no-deps $(OTHERS_ALONE)
 	PYTHONPATH=src $(VENV)-others/bin/python -m pytest -rs tests/exports/test_trackers.py tests/clients/test_fiftyone.py \
-		tests/clients/test_notebook.py tests/clients/test_ultralytics.py \
+		tests/clients/test_notebook.py tests/clients/test_ultralytics.py tests/clients/test_albumentations.py \
+		tests/datasets/test_shards.py "tests/e2e/test_docs.py::test_code_runs[using-with/frames.md]" \
+		"tests/e2e/test_docs.py::test_code_runs[using-with/webdataset.md]" \
+		"tests/e2e/test_docs.py::test_code_runs[using-with/albumentations.md]" \
 		"tests/e2e/test_docs.py::test_code_runs[using-with/ultralytics.md]" "tests/e2e/test_docs.py::test_code_runs[using-with/trackers.md]"
 
 lint: $(VENV)/.test  ## style, types and the direction of imports

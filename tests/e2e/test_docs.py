@@ -169,15 +169,16 @@ RUN = [
 
 
 NEEDS = {  # what is not among the test extras
-    "using-with/mindspore.md": "mindspore", "using-with/trackers.md": "tensorboard",
-    "using-with/ultralytics.md": "ultralytics",
+    "using-with/mindspore.md": ("mindspore",), "using-with/trackers.md": ("tensorboard",),
+    "using-with/ultralytics.md": ("ultralytics",), "using-with/albumentations.md": ("albumentations",),
+    "using-with/frames.md": ("pandas", "polars"), "using-with/webdataset.md": ("webdataset",),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("page", RUN)
 def test_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page in NEEDS:
-        pytest.importorskip(NEEDS[page])
+    for library in NEEDS.get(page, ()):
+        pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     code = blocks((DOCS / page).read_text(encoding="utf-8"), "python")
     assert code
