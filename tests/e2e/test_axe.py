@@ -18,6 +18,8 @@ PAGES = {
     "several": ("real", "overview"),
     "queues": ("real", "queues"),
     "grid": ("hostile", "grid?flags=FN"),
+    "sample": ("hostile", "sample?page=2"),
+    "one": ("real", "sample?page=2"),
     "saliency": ("hostile", "saliency"),
     "real": ("real", "saliency?every=true"),
     "large": ("hostile", "saliency?open=0.0"),

@@ -31,6 +31,8 @@ class View(PixelFlags):
     """What a proxy takes away from the front of every path: /why."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A name by which the server may be called, beside its address. May be repeated."""
+    review: str | None = None
+    """Your name, under which verdicts and notes are kept in the run folder. Without it nothing can be written."""
     export: Path | None = None
     """Writes the saliency page into this one HTML file instead, for a mail or a report."""
     run_name: str | None = None

@@ -1,4 +1,4 @@
-"""The application: pages, their JSON twins, pictures and static files. Nothing here writes.
+"""The application: pages, their JSON twins, pictures and static files. Nothing here writes, but `review`.
 
 A page stands at /runs/KEY/NAME, its twin at /api/runs/KEY/NAME with the same query string. The OpenAPI description is
 at /api/openapi.json.
@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
@@ -33,12 +34,15 @@ from seewhy.web.queries import (
     QueuesQuery,
     RunsQuery,
     SaliencyQuery,
+    SampleQuery,
     ScoresQuery,
     SuggestQuery,
 )
 from seewhy.web.rendering import STATIC, asset, asset_version, render
+from seewhy.web.reviewing import Refused, back, body, keep
 from seewhy.web.runs import FailuresPage, RunCard, RunsPage, about, failures, runs, suggest
 from seewhy.web.saliency import Choice, SaliencyPage, saliency
+from seewhy.web.sample import SamplePage, sample
 from seewhy.web.scores import ScoresPage, scores
 from seewhy.web.security import Guard, Rules
 
@@ -61,7 +65,7 @@ def application(library: Library, rules: Rules, *, root_path: str = "") -> Any:
         title="seewhy", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
         description="What the pages show, as JSON. The query strings are those of the pages.",
     )  # fmt: skip
-    app.state.library = library
+    app.state.library, app.state.rules = library, rules
     app.include_router(_pages)
     app.include_router(_twins)
     app.include_router(_files)
@@ -109,7 +113,9 @@ _files = APIRouter(responses=_ERRORS)
 def _page(request: Request, template: str, opened: Opened | None = None, **values: Any) -> HTMLResponse:
     run = about(opened) if opened else None
     base = request.scope.get("root_path", "")
-    return HTMLResponse(render(template, base=base, run=run, **values))
+    rules: Rules = request.app.state.rules
+    review = None if rules.reviewer is None else {"name": rules.reviewer, "token": rules.form_token}
+    return HTMLResponse(render(template, base=base, run=run, review=review, **values))
 
 
 # ----------------------------------------------------------------------------------------------------------- pages
@@ -139,6 +145,12 @@ def grid_page(request: Request, opened: Asked, query: Annotated[GridQuery, Query
     """Many samples, with one map each."""
     page, lines = grid(opened, query), queue_lines(opened)
     return _page(request, "grid.html", opened, page=page, queue_lines=lines, query=query, tab="grid")
+
+
+@_pages.get("/runs/{run}/sample")
+def sample_page(request: Request, opened: Asked, query: Annotated[SampleQuery, Query()]) -> HTMLResponse:
+    """One sample, original and maps side by side."""
+    return _page(request, "sample_page.html", opened, page=sample(opened, query), query=query, tab="grid")
 
 
 @_pages.get("/runs/{run}/saliency")
@@ -206,6 +218,12 @@ def queues_json(opened: Asked, query: Annotated[QueuesQuery, Query()]) -> Queues
 def grid_json(opened: Asked, query: Annotated[GridQuery, Query()]) -> GridPage:
     """Many samples, with one map each."""
     return grid(opened, query)
+
+
+@_twins.get("/runs/{run}/sample")
+def sample_json(opened: Asked, query: Annotated[SampleQuery, Query()]) -> SamplePage:
+    """One sample."""
+    return sample(opened, query)
 
 
 @_twins.get("/runs/{run}/saliency")
@@ -316,6 +334,21 @@ def static_file(version: str, name: str) -> Response:
     if name not in STATIC or version != asset_version():
         raise HTTPException(404, "There is no such file.")
     return Response(asset(name), media_type=STATIC[name], headers=FOREVER)
+
+
+# --------------------------------------------------------------------------------------------------------- reviews
+
+
+@_pages.post("/runs/{run}/review", response_class=Response)
+async def review(request: Request, run: Key) -> Response:
+    """Keeps what a reviewer says; `Guard` lets nobody through unless the server was started for it."""
+    try:
+        form = await body(request)
+        opened = await run_in_threadpool(_opened, request, run)
+        await run_in_threadpool(keep, opened, request.app.state.rules, form)
+    except Refused as error:
+        raise HTTPException(error.status, str(error)) from error
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/runs/{run}/{back(form)}", 303)
 
 
 # ---------------------------------------------------------------------------------------------------------- errors

@@ -66,14 +66,19 @@ class Opened:
         if time.monotonic() - self._read < FRESH or not self._lock.acquire(blocking=False):
             return
         try:
-            before = self.run.settings
+            before, said = self.run.settings, self.run.reviews
             new = self.run.refresh()
-            if new or self.run.settings is not before:
+            if new or self.run.settings is not before or self.run.reviews is not said:
                 self.version += 1
                 self._known.clear()
             self._read = time.monotonic()
         finally:
             self._lock.release()
+
+    def renew(self) -> None:
+        """Forgets what was counted: something was written into the run by this process."""
+        self.version += 1
+        self._known.clear()
 
     def counts(self) -> Counts:
         """How much there is; counted once for each version."""

@@ -28,7 +28,7 @@ STATIC = {
     "theme.js": "text/javascript", "main.js": "text/javascript",
     "look.js": "text/javascript", "swap.js": "text/javascript", "viewer.js": "text/javascript",
     "keys.js": "text/javascript", "combo.js": "text/javascript", "follow.js": "text/javascript",
-    "play.js": "text/javascript", "icon.svg": "image/svg+xml",
+    "play.js": "text/javascript", "stage.js": "text/javascript", "icon.svg": "image/svg+xml",
 }  # fmt: skip
 NAME = 300  # characters of a name on a page
 Inline = Callable[[str], Picture | None]

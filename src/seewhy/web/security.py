@@ -3,6 +3,7 @@
 - Host: only addresses and the names that were allowed, so that a foreign name which is pointed at this machine (DNS
   rebinding) reaches nothing.
 - Origin and Sec-Fetch-Site: no other page may read from here.
+- Forms: taken only where the server was started for a reviewer, at one address, from a page of this server.
 - Token: needed when the server listens to more than this machine; compared in constant time, kept in a cookie.
 - Headers of every answer: no script, style, picture or frame from anywhere else, and none written into a page.
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import html
 import ipaddress
+import re
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["Guard", "Rules"]
 
 LONGEST = 8192  # bytes of a query string
+_FORM = re.compile(r"/runs/[0-9a-f]{8}/review")
 COOKIE = "seewhy"  # the cookie's name begins so
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -43,16 +46,21 @@ class Rules:
     Attributes:
         names: host names that are allowed beside "localhost" and plain addresses, in lower case.
         token: what has to be known, or None on this machine alone.
+        reviewer: in whose name forms are taken; None where nothing may be written.
+        form_token: what a form has to bring, which only pages of this server know.
     """
 
     names: frozenset[str] = frozenset()
     token: str | None = None
+    reviewer: str | None = None
+    form_token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     @classmethod
-    def of(cls, host: str, names: Iterable[str] = ()) -> Rules:
+    def of(cls, host: str, names: Iterable[str] = (), reviewer: str | None = None) -> Rules:
         """Makes the rules for a server that binds this host, with a token unless only this machine can reach it."""
         allowed = {name.lower() for name in names} | ({host.lower()} if host else set())
-        return cls(names=frozenset(allowed), token=None if loopback(host) else secrets.token_urlsafe(32))
+        token = None if loopback(host) else secrets.token_urlsafe(32)
+        return cls(names=frozenset(allowed), token=token, reviewer=reviewer)
 
     def host_allowed(self, host: str) -> bool:
         """Says whether the Host header names this server."""
@@ -67,6 +75,10 @@ class Rules:
     def knows(self, given: str) -> bool:
         """Says whether a token is the right one."""
         return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
+
+    def made(self, given: str) -> bool:
+        """Says whether the token of a form is that of this server."""
+        return secrets.compare_digest(given.encode(errors="replace"), self.form_token.encode())
 
 
 class Guard:
@@ -91,6 +103,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
+                if self.rules.reviewer is not None:  # with no-referrer browsers do not say which page a form is from
+                    headers["Referrer-Policy"] = "same-origin"
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -104,9 +118,19 @@ class Guard:
             return _plain(400, "This server does not go by that name. Allow it with --allow-host NAME.")
         if self._foreign(headers):
             return _plain(403, "Other pages may not read from here.")
-        if scope["method"] not in ("GET", "HEAD"):
-            return _plain(405, "These pages only read: GET and HEAD.", {"Allow": "GET, HEAD"})
+        if scope["method"] not in ("GET", "HEAD") and (refused := self._writing(scope, headers)):
+            return refused
         return self._stranger(scope, headers) if self.rules.token else None
+
+    def _writing(self, scope: Scope, headers: Headers) -> Response | None:
+        """None for a form of a page of this server, where reviews are taken."""
+        if self.rules.reviewer is None or scope["method"] != "POST" or not _FORM.fullmatch(_path(scope)):
+            return _plain(405, "These pages only read: GET and HEAD.", {"Allow": "GET, HEAD"})
+        if headers.get("origin") is None:
+            return _plain(403, "A form must say which page it is from.")
+        if headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+            return _plain(415, "A review is sent as a form.")
+        return None
 
     def _foreign(self, headers: Headers) -> bool:
         origin = headers.get("origin")

@@ -15,6 +15,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from seewhy.errors import InvalidInput
+from seewhy.runs.folder.reviews import Review
 from seewhy.web.app import application
 from seewhy.web.downloads import html_of
 from seewhy.web.library import Library, Opened
@@ -26,7 +27,8 @@ __all__ = ["export", "opened", "parsed", "serve"]
 
 def serve(
     root: str | os.PathLike[str], *, host: str = "127.0.0.1", port: int = 8484, browser: bool = True,
-    root_path: str = "", allow_hosts: Iterable[str] = (), say: Callable[[str], None] = lambda line: None,
+    root_path: str = "", allow_hosts: Iterable[str] = (), reviewer: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:  # fmt: skip
     """Serves the pages until it is interrupted.
 
@@ -37,6 +39,7 @@ def serve(
         browser: opens the pages in the browser.
         root_path: what a proxy takes away from the front of every path, "/why".
         allow_hosts: names by which the server may be called, beside its address.
+        reviewer: in whose name verdicts are kept in the run folder; None where nothing may be written.
         say: takes what people should know.
 
     Raises:
@@ -44,7 +47,9 @@ def serve(
     """
     if root_path and (not root_path.startswith("/") or root_path.startswith("//")):
         raise InvalidInput(f"root_path must begin with one slash, as in '/why', got {root_path!r}.")
-    library, rules = Library(root), Rules.of(host, allow_hosts)
+    if reviewer is not None:
+        Review(sample="-", author=reviewer, written=0.0)  # a name that cannot be kept is said before anybody writes
+    library, rules = Library(root), Rules.of(host, allow_hosts, reviewer)
     listening = _listening(host, port)
     app = application(library, rules, root_path=root_path.rstrip("/"))
     address = _address(host, listening.getsockname()[1], library, rules, root_path)

@@ -32,7 +32,7 @@ def run(command: View) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     serve(
         command.folder, host=command.host, port=command.port, browser=command.browser, root_path=command.root_path,
-        allow_hosts=command.allow_host, say=say,
+        allow_hosts=command.allow_host, reviewer=command.review, say=say,
     )  # fmt: skip
     return 0
 
