@@ -46,6 +46,7 @@ _PLACES = {
     "keep_memory": "memory",
     "load": "models.loading",
     "neighbours": "insights.neighbours",
+    "patterns": "insights.patterns",
     "slices": "insights.slices",
     "spoken": "models.torch.towers",
     "report": "web.report",

@@ -42,6 +42,7 @@ from seewhy.gates import assert_looks_at as assert_looks_at
 from seewhy.images.preprocessing import Preprocessing as Preprocessing
 from seewhy.insights.diff import diff as diff
 from seewhy.insights.neighbours import neighbours as neighbours
+from seewhy.insights.patterns import patterns as patterns
 from seewhy.insights.slices import slices as slices
 from seewhy.memory import keep_memory as keep_memory
 from seewhy.models import heads as heads
@@ -174,6 +175,7 @@ __all__ = [
     "keep_memory",
     "load",
     "neighbours",
+    "patterns",
     "report",
     "saliency_to_image",
     "show",

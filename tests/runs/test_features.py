@@ -17,6 +17,7 @@ from seewhy.models.depth import at_depths
 from seewhy.runs.query.run import Run
 from seewhy.runs.runner import ImageClassificationRunner, Runner
 from seewhy.runs.work.job import Job
+from seewhy.runs.work.vectors import DEPTHS
 from support import networks
 from support.networks import build, pictures
 
@@ -41,7 +42,7 @@ def test_means_are_those_of_the_layers_maps(tmp_path: Path) -> None:
     plain = run.vectors()
     with model.opened():
         every = model.features(images(), "auto")
-        middle = at_depths(model, images(), (1 / 3, 1 / 2))
+        middle = at_depths(model, images(), DEPTHS)
     assert plain.layer == every.layer
     assert plain.labels is None
     assert plain.samples == [record.sample for record in run.records()]

@@ -21,7 +21,7 @@ import tyro
 from seewhy.cli.compare import Compare
 from seewhy.cli.explain import Explain
 from seewhy.cli.flags import Command, emit, say
-from seewhy.cli.insights import Diff, NeighboursCommand, Report, SlicesCommand
+from seewhy.cli.insights import Diff, NeighboursCommand, PatternsCommand, Report, SlicesCommand
 from seewhy.cli.list_ import Demo, List
 from seewhy.cli.resume import Resume
 from seewhy.cli.runs import Export, RunCommand, Status, with_config
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "export": Export,
     "diff": Diff,
     "slices": SlicesCommand,
+    "patterns": PatternsCommand,
     "neighbours": NeighboursCommand,
     "report": Report,
     "list": List,

@@ -1,4 +1,4 @@
-"""``seewhy diff``, ``slices``, ``neighbours`` and ``report``: what stands out over whole runs."""
+"""``seewhy diff``, ``slices``, ``patterns``, ``neighbours`` and ``report``: what stands out over whole runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from seewhy.cli.flags import Command, PixelFlags
+from seewhy.cli.flags import Command, NetworkFlags, PixelFlags
 
-__all__ = ["Diff", "NeighboursCommand", "Report", "SlicesCommand"]
+__all__ = ["Diff", "NeighboursCommand", "PatternsCommand", "Report", "SlicesCommand"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,30 @@ class SlicesCommand(Command):
     """Below which an adjusted p-value counts as reliable."""
     json: bool = False
     """Everything as JSON, with the keys of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternsCommand(NetworkFlags):
+    """Find what the network uses in some images of a class and not in the others: shortcuts above all."""
+
+    work = "patterns"
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """The run folder; the run keeps maps and features (seewhy run --explainers grad_cam --features)."""
+    data: str | None = None
+    """The run's data, as seewhy run takes them. With --model and --data patterns are tried out on the network."""
+    data_set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the data, NAME=VALUE. May be repeated."""
+    table: Path | None = None
+    """A CSV file of metadata with a column sample, name or image: what goes with a pattern is told."""
+    smallest: int = 8
+    """Images that a pattern has at least."""
+    most: int = 2000
+    """Images of a class that are looked at."""
+    seed: int = 0
+    """Of all that is drawn at random."""
+    json: bool = False
+    """Everything as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)

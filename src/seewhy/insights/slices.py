@@ -25,7 +25,7 @@ from seewhy.insights.properties import Value, chosen, metadata, of_metadata, pro
 from seewhy.runs.query.run import Run
 from seewhy.statistics import interval
 
-__all__ = ["Slice", "Slices", "slices"]
+__all__ = ["Slice", "Slices", "associated", "slices"]
 
 Bools = NDArray[np.bool_]
 FEWEST = 20  # images of which a group can be told
@@ -177,6 +177,28 @@ def _quarters(numbers: NDArray[np.float64]) -> Iterator[tuple[str, Bools]]:
         inside = (places == number) & np.isfinite(numbers)
         if inside.any():
             yield f"in its {words} ({numbers[inside].min():.3g} to {numbers[inside].max():.3g})", inside
+
+
+def associated(rows: list[dict[str, Value]], members: Bools, level: float = 0.05) -> tuple[str, ...]:
+    """Returns the properties that some images have reliably more often than the others, in words, the surest first.
+
+    Args:
+        rows: property -> value of each image.
+        members: (n,) which images.
+        level: below which a p-value (Fisher, one-sided, adjusted over all values) is reliable.
+    """
+    parts = [(name, words, inside) for (name, words), inside in _parts(rows) if 0 < inside.sum() < len(inside)]
+    if not parts or not members.any() or members.all():
+        return ()
+    both = np.array([int((inside & members).sum()) for *_, inside in parts])
+    sizes = np.array([int(inside.sum()) for *_, inside in parts])
+    adjusted = _holm(hypergeom.sf(both - 1, len(members), int(members.sum()), sizes))
+    count, others = int(members.sum()), int((~members).sum())
+    return tuple(
+        f"{parts[i][0]} {parts[i][1]}: {both[i]} of {count}, of the others {sizes[i] - both[i]} of {others}"
+        for i in np.argsort(adjusted, kind="stable")
+        if adjusted[i] <= level
+    )
 
 
 def _fit(inside: Bools, least: int) -> bool:

@@ -1,8 +1,8 @@
 """Vectors of a picture for questions about a whole data set: what a layer sees in all of it, and where a map points.
 
 For each picture the mean of the automatic layer's features over all places; for each map the mean of a middle layer's
-features with the map's positive part as weights, at a third and at half of the way to the automatic layer: in the last
-layers pictures of one class look alike whatever made the network say so.
+features with the map's positive part as weights, at a third, half and two thirds of the way to the automatic layer: in
+the last layers pictures of one class look alike whatever made the network say so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from seewhy.models.depth import at_depths
 
 __all__ = ["DEPTHS", "Vector", "Vectors", "chosen", "of"]
 
-DEPTHS = (1 / 3, 1 / 2)  # of the way to the automatic layer
+DEPTHS = (1 / 3, 1 / 2, 2 / 3)  # of the way to the automatic layer
 
 
 class Vector(NamedTuple):
