@@ -49,7 +49,8 @@ def test_pictures_stay_pictures_and_ready_inputs_stay_ready() -> None:
     assert of("a.png").image == of(Path("a.png")).image == of({"path": "a.png", "bytes": None}).image == Path("a.png")
     assert of(torch.zeros(4, 5, dtype=torch.uint8)).image.shape == (4, 5)
     assert error_of(of, torch.zeros(1, 3, 4, 5)) == (
-        "Sample '000000': A tensor must be one image (C, H, W), got shape (1, 3, 4, 5)."
+        "Sample '000000': A tensor must be one image (C, H, W), got shape (1, 3, 4, 5). Volumes and clips are "
+        "explained one by one, by seewhy.explain."
     )
     assert error_of(of, 3.0) == (
         "Sample '000000': An image must be a path, a PIL image, an array (H, W, C) or a tensor (C, H, W), got float."

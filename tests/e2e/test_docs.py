@@ -149,6 +149,13 @@ def test_commands_of_generated_pages_parse() -> None:
             parse(shlex.split(line))
 
 
+def test_pictures_of_kinds_are_shown_and_small() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    there = {path.name: path.stat().st_size for path in (DOCS / "images" / "kinds").iterdir()}
+    assert set(there) == set(re.findall(r"images/kinds/([\w.-]+)", text))
+    assert max(there.values()) < 50_000
+
+
 # --------------------------------------------------------------------------------------------------------- code
 
 

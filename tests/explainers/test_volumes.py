@@ -264,6 +264,11 @@ def test_what_a_network_refuses_is_said_with_all_three_axes() -> None:
     )
 
 
+def test_one_volume_without_its_batch_is_said() -> None:
+    with pytest.raises(InputRefused, match=r"volumes or clips \(N, C, D, H, W\); for one of them use x\.unsqueeze"):
+        seewhy.explain(build(Stack), volumes(1)[0], 0, progress=False)
+
+
 def test_scores_of_every_voxel_need_a_region() -> None:
     with pytest.raises(BadOutput, match=r"say of which part of the volume they are meant: seewhy\.load"):
         seewhy.GradCAM(build(nn.Conv3d, 2, 3, 1))(volumes(), 0)

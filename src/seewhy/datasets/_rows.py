@@ -199,7 +199,8 @@ def _picture(value: Any) -> Any:
 def _of_tensor(value: Tensor) -> Any:
     value = value.detach()
     if value.ndim != 3 and not (value.ndim == 2 and not value.dtype.is_floating_point):
-        raise InvalidInput(f"A tensor must be one image (C, H, W), got shape {tuple(value.shape)}.")
+        more = " Volumes and clips are explained one by one, by seewhy.explain." if value.ndim == 4 else ""
+        raise InvalidInput(f"A tensor must be one image (C, H, W), got shape {tuple(value.shape)}.{more}")
     if value.dtype.is_floating_point:
         return value
     array = value.cpu().numpy()

@@ -48,12 +48,12 @@ def contact(pictures: Sequence[Image.Image], numbers: Sequence[int], strongest: 
     Args:
         pictures: one for each number.
         numbers: of the slices, from 0 on.
-        strongest: the one that is said to be it.
+        strongest: the one whose title stands in brackets.
     """
     across = min(_ACROSS, len(pictures))
     cell = max(64, min(224, max(max(one.size) for one in pictures)))
     titled = [
-        sheet.grid([[one]], column_titles=[f"slice {n}" + ", strongest" * (n == strongest)], cell=cell)
+        sheet.grid([[one]], column_titles=[f"[ slice {n} ]" if n == strongest else f"slice {n}"], cell=cell)
         for one, n in zip(pictures, numbers, strict=True)
     ]
     rows = [titled[start : start + across] for start in range(0, len(titled), across)]

@@ -38,16 +38,18 @@ def refusal(network: nn.Module, title: str, inputs: Tensor, further: Mapping[str
     beside = f" with {shapes(further)}" if further else ""
     said = one_line(error)
     return (
-        f"{title} refuses an input of {n} x {c} channels x {size} pixels{beside}.{_channels(network, c, error)}"
+        f"{title} refuses an input of {n} x {c} channels x {size} pixels{beside}.{_channels(network, inputs, error)}"
         f"{_place(network, error)} It says: {said}"
     )
 
 
-def _channels(network: nn.Module, channels: int, error: Exception) -> str:
+def _channels(network: nn.Module, inputs: Tensor, error: Exception) -> str:
     """What the first convolution takes, where that is not what came."""
     where = _raised(network, error)
     first = next((m for m in network.modules() if isinstance(m, _CONVOLUTIONS)), None)
-    at_fault = first is not None and first.in_channels != channels and (where is None or where[1] is first)
+    if isinstance(first, nn.Conv3d) and inputs.ndim != VOLUME:
+        return " Its first convolution takes volumes or clips (N, C, D, H, W); for one of them use x.unsqueeze(0)."
+    at_fault = first is not None and first.in_channels != inputs.shape[1] and (where is None or where[1] is first)
     return f" Its first convolution takes {first.in_channels} channels." if at_fault and first is not None else ""
 
 
