@@ -46,10 +46,15 @@ PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFra
 
 def settings(length: int) -> dict[str, object]:
     return {
-        "format": 1, "id": "0123456789ab", "classes": [f"class {n}" for n in range(CLASSES)], "threshold": 0.5,
-        "explainers": {e: {"id": e} for e in EXPLAINERS},
-        "metrics": {m: {"id": m, "better": "higher", "range": [0.0, 1.0]} for m in METRICS},
-        "uncertainty": {"id": "u0"}, "counterfactual": None, "data": {"length": length}, "model": {"name": "synthetic"},
+        "format": 1, "id": "0123456789ab", "created": "2026-01-01T00:00:00+00:00", "seewhy": "0", "torch": "2",
+        "classes": [f"class {n}" for n in range(CLASSES)], "activation": "softmax", "threshold": 0.5,
+        "explainers": {e: {"id": e, "name": e, "parameters": {}} for e in EXPLAINERS},
+        "metrics": {
+            m: {"id": m, "name": m, "parameters": {}, "better": "higher", "range": [0.0, 1.0]} for m in METRICS
+        },
+        "uncertainty": {"id": "u0", "parameters": {}}, "counterfactual": None,
+        "data": {"kind": "folder", "length": length}, "model": {"name": "synthetic", "digest": "0"},
+        "chunk": 32, "batch": 16, "precision": "auto", "command": None,
     }  # fmt: skip
 
 
@@ -79,7 +84,7 @@ def row(position: int, labels: int, random: np.random.Generator, photographs: An
     places = [maps[(position * len(cells) + at) % len(maps)] for at in range(len(cells))]
     return Row(
         sample=f"{position:07d}", position=position, stamp="1", name=f"picture {position}.jpg", size=(375, 500),
-        input=(224, 224), box=(62.5, 0.0, 437.5, 375.0), truth=tuple(classes[:1]), predicted=classes[0],
+        input=(224, 224), box=(62.5, 0.0, 437.5, 375.0), truth=tuple(classes[:1]), predicted=classes[position % 5 == 0],
         probability=numbers[0][0], entropy=numbers[0][1], mutual_information=numbers[0][2],
         thumbnail=photographs[position % len(photographs)],
         labels=[LabelRow(c, n[0], f != "FP", f) for c, n, f in zip(classes, numbers, flags, strict=True)],
@@ -100,12 +105,12 @@ def row(position: int, labels: int, random: np.random.Generator, photographs: An
 
 def write(place: Path, parts: int, pictures: int, labels: int) -> None:
     store, random = Store(place), np.random.default_rng(0)
+    store.create(settings(parts * pictures))
     pieces, photographs, maps = pack(random)
     began = time.perf_counter()
     for part in range(parts):
         rows = [row(part * pictures + n, labels, random, photographs, maps) for n in range(pictures)]
         store.write("0123456789ab", f"{part:08x}", rows, pieces)
-    store.update(settings(parts * pictures))
     print(f"written: {parts} parts, {parts * pictures} pictures in {time.perf_counter() - began:.0f} s", flush=True)
 
 
@@ -117,7 +122,7 @@ def told(what: str, values: list[float]) -> None:
     print(f"{what:66} {middle:8.0f}  ({low:.0f} to {high:.0f}, {len(values)} rounds)", flush=True)
 
 
-def first_paint(browser: Any, address: str, rounds: int, what: str) -> None:
+def first_paint(browser: Any, address: str, rounds: int, what: str, image: str = ".sample .view image") -> None:
     """A new context each time: nothing is in the cache."""
     first, screen, every = [], [], []
     for _ in range(rounds):
@@ -125,9 +130,9 @@ def first_paint(browser: Any, address: str, rounds: int, what: str) -> None:
         tab = context.new_page()
         began = time.perf_counter()
         tab.goto(address, wait_until="commit")
-        tab.wait_for_selector(".sample .view image", state="attached")
+        tab.wait_for_selector(image, state="attached")
         tab.evaluate(
-            "() => new Promise((done) => { const image = document.querySelector('.sample .view image');"
+            f"() => new Promise((done) => {{ const image = document.querySelector('{image}');"
             f" const there = () => {PAINTED}.then(done);"
             " const probe = new Image(); probe.onload = there; probe.src = image.href.baseVal; })"
         )
@@ -143,10 +148,35 @@ def first_paint(browser: Any, address: str, rounds: int, what: str) -> None:
     told(f"{what}: last request answered", every)
 
 
-def filters(browser: Any, address: str, rounds: int) -> None:
+def loaded(browser: Any, address: str, rounds: int, what: str, there: str) -> None:
+    """Until the load event, with something in the page."""
+    spent = []
+    for _ in range(rounds):
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        tab = context.new_page()
+        began = time.perf_counter()
+        tab.goto(address, wait_until="load", timeout=60_000)
+        tab.wait_for_selector(there, state="attached")
+        tab.evaluate(f"() => {PAINTED}")
+        spent.append(1000 * (time.perf_counter() - began))
+        context.close()
+    told(f"{what}: load event and painted", spent)
+
+
+GRID = {
+    "another queue and back": "(() => { const s = document.querySelector('#queue');"
+    " s.value = s.value === '' ? 'wrong' : ''; s.dispatchEvent(new Event('change', {bubbles: true})); })()",
+    "sort by a metric and back": "(() => { const s = document.querySelector('#sort');"
+    " s.value = s.value === 'position' ? 'score:rise:insertion_auc' : 'position';"
+    " s.dispatchEvent(new Event('change', {bubbles: true})); })()",
+    "next page": "document.querySelector('.pager [rel=next]').click()",
+}
+
+
+def filters(browser: Any, address: str, rounds: int, what: str = "12 samples", changes: Any = None) -> None:
     """From the change of a control until the new results are painted; pictures are asked for after that."""
     tab = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
-    changes = {
+    changes = changes or {
         "flag FN on and off": "document.querySelector('[name=flags][value=FN]').click()",
         "sort by probability and back": "(() => { const s = document.querySelector('#sort');"
         " s.value = s.value === 'position' ? 'probability' : 'position';"
@@ -156,7 +186,7 @@ def filters(browser: Any, address: str, rounds: int) -> None:
         " s.dispatchEvent(new Event('change', {bubbles: true})); })()",
         "next page": "document.querySelector('.pager [rel=next]').click()",
     }
-    for what, change in changes.items():
+    for name, change in changes.items():
         tab.goto(address)
         tab.wait_for_load_state("networkidle")
         seconds = []
@@ -169,7 +199,7 @@ def filters(browser: Any, address: str, rounds: int) -> None:
             )
             seconds.append(spent)
             tab.wait_for_timeout(700)
-        told(f"12 samples, {what}", seconds)
+        told(f"{what}, {name}", seconds)
 
 
 def frames(browser: Any, address: str) -> None:
@@ -235,6 +265,15 @@ def measure(address: str, rounds: int) -> None:
         first_paint(browser, f"{address}{page}", rounds, "12 samples x 4 maps")
         filters(browser, f"{address}{page}", rounds)
         frames(browser, f"{address}{page}?limit=48")
+        run, tile = f"{address}{page.rpartition('/')[0]}", ".tile svg image"
+        for name, image in (("overview", ".histogram rect"), ("queues", tile)):
+            loaded(browser, f"{run}/{name}", rounds, name, image)
+        for limit in (48, 200):
+            first_paint(browser, f"{run}/grid?limit={limit}", rounds, f"grid of {limit}", tile)
+        filters(browser, f"{run}/grid", rounds, "grid of 48", GRID)
+        loaded(
+            browser, f"{run}/sample?queue=wrong&page=1000", rounds, "one sample, the 1000th of a queue", ".stage-view"
+        )
         browser.close()
 
 

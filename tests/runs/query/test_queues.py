@@ -110,3 +110,12 @@ def test_what_a_run_has_no_data_for_is_not_offered_and_said(folder):
         run.labels(queue="trust:one")
     with pytest.raises(UnknownName, match="There is no order 'queue'"):
         run.labels(sort="queue")
+
+
+def test_limits_of_queues_follow_what_is_read(folder):
+    folder.add("p", softmax("a", 0, 0.9, 0), softmax("b", 1, 0.6, 1))
+    run = Run(folder.place)
+    assert queue(run, "wrong") == []
+    folder.add("q", softmax("c", 2, 0.5, 0), softmax("d", 3, 0.5, 0))
+    run.refresh()
+    assert queue(run, "wrong") == [("b", 0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -136,8 +136,12 @@ class Query:
         confidence = None if plan.exclusive else self.confidence
         return any(value is not None for value in (*asked, self.counterfactual, confidence))
 
-    def where(self, plan: Plan) -> tuple[str, list[Any]]:
+    def where(self, plan: Plan, number: Callable[[str], Any]) -> tuple[str, list[Any]]:
         """Returns the condition on the table "labels", and its parameters.
+
+        Args:
+            plan: what run.json asks for.
+            number: answers SQL for a number of the whole run.
 
         Raises:
             UnknownName: an explainer that the run does not have.
@@ -157,7 +161,9 @@ class Query:
         parts += [f"x{_place(name, plan.explainers, 'explainer')}" for name in self.explainers or ()]
         if self.queue is not None:
             every = queues(plan)
-            parts.append(f"({every[_known(self.queue, every, 'queue')].where})")
+            queue = every[_known(self.queue, every, "queue")]
+            parts.append(f"({queue.where})")
+            more += [number(queue.limit)] if queue.limit else []
         return " AND ".join(parts) or "true", [*values, *more]
 
     def pictures(self, plan: Plan) -> tuple[str, list[Any]]:

@@ -35,6 +35,7 @@ class Queue:
         kind: of `KINDS`.
         about: the explainer or the metric that it is about, or "".
         where: the condition on the table "labels"; no names stand in it, but numbers of columns.
+        limit: what the parameter in it, if there is one, is to be: SQL for a number of the whole run.
         key: what is sorted by, in terms of that table.
         descending: whether the largest comes first.
     """
@@ -43,6 +44,7 @@ class Queue:
     kind: str
     about: str = ""
     where: str
+    limit: str = ""
     key: str
     descending: bool
 
@@ -66,8 +68,9 @@ def missing(plan: Plan) -> dict[str, str]:
 def _wrong(plan: Plan) -> Queue:
     wrong = "best AND truth = false" if plan.exclusive else "flag = 'FP'"
     right = "best AND truth = true" if plan.exclusive else "flag = 'TP'"
-    sure = f"probability >= coalesce((SELECT median(probability) FROM labels WHERE {right}), '-inf'::DOUBLE)"
-    return Queue(name="wrong", kind="wrong", where=f"{wrong} AND {sure}", key="probability", descending=True)
+    sure = f"SELECT coalesce(median(probability), '-inf'::DOUBLE) FROM labels WHERE {right}"
+    where = f"{wrong} AND probability >= ?"
+    return Queue(name="wrong", kind="wrong", where=where, limit=sure, key="probability", descending=True)
 
 
 def _judging(plan: Plan) -> list[tuple[int, str]]:
@@ -110,10 +113,10 @@ def _disagree(plan: Plan) -> Iterator[Queue]:
         if metric in plan.concise or plan.named[metric] == GRADE or len(columns) < 2:
             continue
         key = spread(columns)
-        most = f"(SELECT quantile_cont({key}, {TENTH}) FROM labels)"
+        most = f"SELECT quantile_cont({key}, {TENTH}) FROM labels"
         yield Queue(
             name=f"disagree:{metric}", kind="disagree", about=metric, key=key, descending=True,
-            where=f"({key}) > 0 AND ({key}) >= {most}",
+            where=f"({key}) > 0 AND ({key}) >= ?", limit=most,
         )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ class Run(Desk):
         """
         query = Query.of(asked)
         with self._base.moment() as now:
-            where, values = query.where(now.state.plan)
+            where, values = query.where(now.state.plan, now.known)
             order = f"{query.key(now.state.plan)} {query.direction}, position, sample, label"
             total = now.number(f"SELECT count(*) FROM labels WHERE {where}", values)
             lines = now.fetch(
@@ -414,7 +414,7 @@ class Run(Desk):
 
 def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
     """How many pictures meet the filters, and the numbers of those on the page."""
-    where, values = query.where(now.state.plan)
+    where, values = query.where(now.state.plan, now.known)
     best = f"{'max' if query.descending else 'min'}({query.key(now.state.plan)})"
     there = "true"
     of_labels = query.of_labels(now.state.plan)
@@ -439,7 +439,7 @@ def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
 
 def _meeting(now: Moment, query: Query, pictures: list[int]) -> dict[int, list[int]]:
     """Returns of each image the labels that meet the filters, in the order asked for."""
-    where, values = query.where(now.state.plan)
+    where, values = query.where(now.state.plan, now.known)
     lines = now.fetch(
         f"SELECT s, label FROM labels WHERE s IN (SELECT unnest(?::BIGINT[])) AND {where} "
         f"ORDER BY {query.key(now.state.plan)} {query.direction}, label",

@@ -47,6 +47,7 @@ class State:
         pictures: how many numbers of pictures are taken.
         reviews: sample -> what reviewers say of it.
         unread: files of reviews that cannot be read, and why.
+        numbers: SQL -> the number of the whole run that it asks for, once somebody asked.
     """
 
     settings: dict[str, Any]
@@ -59,6 +60,7 @@ class State:
     pictures: int = 0
     reviews: dict[str, tuple[Review, ...]] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +77,12 @@ class Moment:
     def number(self, sql: str, values: Iterable[Any] = ()) -> int:
         """Returns the one number of an answer."""
         return int(self.fetch(sql, values)[0][0])
+
+    def known(self, sql: str) -> float | None:
+        """Returns the one number of an answer about the whole run, which is asked for once for each state."""
+        if sql not in self.state.numbers:
+            self.state.numbers[sql] = self.fetch(sql)[0][0]
+        return self.state.numbers[sql]
 
     def records(self, pictures: Iterable[int]) -> dict[int, SampleRecord]:
         """Returns the pictures of these numbers."""
@@ -234,7 +242,7 @@ class Base:
                 cursor.execute(sql)
             with self._lock:
                 cursor.commit()
-                self._state = replace(state, pictures=first + len(tables["pictures"]))
+                self._state = replace(state, pictures=first + len(tables["pictures"]), numbers={})
                 self._remembered.clear()
         finally:
             cursor.close()

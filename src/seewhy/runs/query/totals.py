@@ -112,7 +112,8 @@ def queue_counts(now: Moment) -> dict[str, QueueCount]:
     """How much there is in each queue, by its name."""
     each = queues(now.state.plan)
     asked = "SELECT count(*), count(DISTINCT s) FROM labels WHERE "
-    return {name: QueueCount(*now.fetch(asked + queue.where)[0]) for name, queue in each.items()}
+    limits = {name: [now.known(queue.limit)] if queue.limit else [] for name, queue in each.items()}
+    return {name: QueueCount(*now.fetch(asked + queue.where, limits[name])[0]) for name, queue in each.items()}
 
 
 def notes(now: Moment) -> list[NoteCount]:
