@@ -261,19 +261,19 @@ def measure(address: str, rounds: int) -> None:
         tab.goto(address, timeout=300_000)
         page = tab.locator(".run h2 a").get_attribute("href", timeout=300_000)
         tab.close()
-        first_paint(browser, f"{address}{page}?limit=48", rounds, "48 samples x 4 maps")
-        first_paint(browser, f"{address}{page}", rounds, "12 samples x 4 maps")
-        filters(browser, f"{address}{page}", rounds)
-        frames(browser, f"{address}{page}?limit=48")
         run, tile = f"{address}{page.rpartition('/')[0]}", ".tile svg image"
+        saliency = f"{run}/saliency"
+        first_paint(browser, f"{saliency}?limit=48", rounds, "48 samples x 4 maps")
+        first_paint(browser, saliency, rounds, "12 samples x 4 maps")
+        filters(browser, saliency, rounds)
+        frames(browser, f"{saliency}?limit=48")
         for name, image in (("overview", ".histogram rect"), ("queues", tile)):
             loaded(browser, f"{run}/{name}", rounds, name, image)
         for limit in (48, 200):
             first_paint(browser, f"{run}/grid?limit={limit}", rounds, f"grid of {limit}", tile)
         filters(browser, f"{run}/grid", rounds, "grid of 48", GRID)
-        loaded(
-            browser, f"{run}/sample?queue=wrong&page=1000", rounds, "one sample, the 1000th of a queue", ".stage-view"
-        )
+        deep = f"{run}/sample?queue=wrong&page=1000"
+        loaded(browser, deep, rounds, "one sample, the 1000th of a queue", ".stage-view")
         browser.close()
 
 

@@ -177,3 +177,8 @@ def test_no_name_is_cut_and_the_radar_has_its_names_inside(browser: Any, tmp_pat
         assert tab.locator(".values dt").first.text_content() == long
         assert tab.evaluate(f"{cut}.length") == 0
         tab.close()
+
+
+def test_the_first_picture_stands_within_200_pixels(desk: Any) -> None:
+    desk.set_viewport_size({"width": 1440, "height": 900})
+    assert desk.locator(".sample .view").first.bounding_box()["y"] < 200

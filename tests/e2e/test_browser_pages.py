@@ -155,8 +155,8 @@ def test_the_list_of_runs(tab: Any, served: Any) -> None:
     settled(tab, "document.querySelectorAll('.run').length === 1")
     assert query(tab) == {"text": ["rea"]}
     tab.locator(".run h2 a").click()
-    tab.wait_for_url("**/saliency")
-    for name in ("scores", "classes", "counterfactual", "failures", "saliency"):
+    tab.wait_for_url("**/overview")
+    for name in ("queues", "grid", "scores", "classes", "counterfactual", "failures", "saliency"):
         tab.locator(f".tabs a[href$='/{name}']").click()
         tab.wait_for_url(f"**/{name}")
         assert tab.locator(".tabs [aria-current]").get_attribute("href").endswith(name)
@@ -183,6 +183,7 @@ def test_a_run_that_is_being_written_is_followed(browser: Any, tmp_path: Path) -
         found = browser.new_page()
         found.goto(address)
         found.locator(".run h2 a").click()
+        found.locator(".tabs a[href$='/saliency']").click()
         settled(found, "document.querySelectorAll('.sample').length === 4")
         growing.add("d" * 8, *(one(number) for number in range(10, 13)))
         settled(found, "document.querySelectorAll('.sample').length === 7")

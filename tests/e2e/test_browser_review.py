@@ -107,3 +107,22 @@ def test_chosen_samples_of_the_grid_get_a_verdict(page: Any, place: Path) -> Non
     assert {key: [one.verdict for one in said] for key, said in Run(place).reviews.items()} == {
         "s000": ["look again"], "s001": ["look again"],
     }  # fmt: skip
+
+
+def test_what_is_being_written_is_not_lost_when_the_run_grows(page: Any, place: Path) -> None:
+    page.goto(f"{page.there}/sample")
+    page.locator("#review-text").fill("not sent yet")
+    page.locator("h1").click()
+    Run(place).review("s003", "Ben", "look again")
+    page.get_by_role("button", name="There are new results").wait_for()
+    assert page.locator("#review-text").input_value() == "not sent yet"
+
+
+def test_original_scores_and_labels_are_on_the_first_screen(page: Any) -> None:
+    page.goto(f"{page.there}/sample")
+    assert page.locator(".stage-view").count() == 3
+    for name in ("Labels", "Scores of the maps"):
+        assert page.get_by_role("heading", name=name).bounding_box()["y"] < 900
+    heads = page.locator(".sample-scores tbody th")
+    for number in range(heads.count()):
+        assert heads.nth(number).evaluate("one => one.scrollWidth <= one.clientWidth")

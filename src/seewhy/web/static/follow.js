@@ -7,8 +7,14 @@ const page = document.documentElement;
 const QUICK = 2000, SLOW = 15000, LONG = 60000;
 let calm = 0;
 
+// What was chosen or written and not sent yet would be lost.
+function begun() {
+  const written = [...document.querySelectorAll("#results textarea")].some((one) => one.value !== one.defaultValue);
+  return written || document.querySelector("#results .pick-one :checked");
+}
+
 function idle() {
-  return !viewer.isOpen() && !document.querySelector("#results :focus, .combo-box:focus-within, dialog[open]");
+  return !viewer.isOpen() && !begun() && !document.querySelector("#results :focus, .combo-box:focus-within, dialog[open]");
 }
 
 function renew() {
