@@ -126,7 +126,7 @@ def _runner(place: Path, network: Model, masks: int | None, whole: bool) -> Imag
     if not whole:
         return runner
     runner.register_uncertainty()
-    runner.register_hierarchical_occlusion(num_layers=2, perturbation_per_eval=16)
+    runner.register_hierarchical_occlusion(num_layers=2)
     return runner
 
 

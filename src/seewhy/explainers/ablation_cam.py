@@ -27,7 +27,7 @@ from seewhy.explainers import Explainer
 from seewhy.explainers._cam import channel_scores, combine, rectified
 from seewhy.explainers._checks import unmoved
 from seewhy.maps import FLAT, places
-from seewhy.models import FeatureModel, Features
+from seewhy.models import FeatureModel, Features, without
 from seewhy.perturbation import batch_size
 from seewhy.plain import Meaning
 from seewhy.targets import Request, TargetSet
@@ -87,9 +87,7 @@ def rerun(model: FeatureModel, found: Features, targets: TargetSet, before: Tens
     live = (found.maps != 0).flatten(2).any(2)
 
     def run(rows: Tensor, channels: Tensor) -> Outputs:
-        without = found.maps[rows]
-        without[torch.arange(len(rows), device=rows.device), channels] = 0
-        return model.from_features(found, without, rows)
+        return without(model, found, rows, channels)
 
     after = channel_scores(targets, live, run, per_eval)
     falls = torch.where(live.unsqueeze(1), before.unsqueeze(2) - after, 0.0)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor, cat
+from torch import Tensor, arange, cat
 
 from seewhy.types import Outputs, Passes
 
@@ -37,6 +37,7 @@ __all__ = [
     "bound",
     "paired",
     "varies",
+    "without",
 ]
 
 M = TypeVar("M")
@@ -364,6 +365,24 @@ def bound(model: M, inputs: Tensor, total: int = 0) -> M:
     bind = getattr(model, "bound", None)
     found: M = bind(inputs, total) if callable(bind) else model
     return found
+
+
+def without(model: FeatureModel, features: Features, rows: Tensor, channels: Tensor) -> Outputs:
+    """What the model says when one channel of a layer is set to 0, from the layer on.
+
+    Args:
+        model: which gave the features.
+        features: of a layer.
+        rows: (R,) images.
+        channels: (R,) which channel of each.
+    """
+    make = getattr(features.state, "without", None)  # a backend may know a shorter way
+    if callable(make):
+        found: Outputs = make(features, rows, channels)
+        return found
+    maps = features.maps[rows]
+    maps[arange(len(rows), device=maps.device), channels] = 0
+    return model.from_features(features, maps, rows)
 
 
 def at(model: M, rows: Tensor) -> M:

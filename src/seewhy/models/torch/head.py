@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from seewhy.errors import BadOutput, out_of_memory
 from seewhy.models import Features, PooledLinear
 from seewhy.models.layout import Layout
+from seewhy.models.torch.ablated import Ablated
 from seewhy.models.torch.cutting import Cut, cut
 from seewhy.models.torch.detectors import Candidates
 from seewhy.models.torch.replay import Plan, Recorder, Recording, Unfit, discover, replay, slim
@@ -29,6 +30,7 @@ __all__ = ["WRITTEN", "Head", "Memory"]
 
 WRITTEN = 8  # the most images of whose pass everything is written down: of a ResNet-50 that is 13 MB each
 _OTHERWISE = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, KeyError, Unfit, BadOutput)
+_NEAR = 1e-5  # of the largest score
 _TRIED = 2  # images with which it is found out how a network is replayed, where there are more
 
 
@@ -91,6 +93,8 @@ class Head:
     _rest: tuple[Any, ...] = field(default=(), init=False)
     _ready: bool = field(default=False, init=False)
     _sure: bool = field(default=False, init=False)
+    _linear: bool | None = field(default=None, init=False)
+    _known: dict[int, Any] = field(default_factory=dict, init=False)
 
     def __call__(self, features: Features, maps: Tensor, rows: Tensor) -> Outputs:
         """Returns the outputs for ``maps`` (R, C, h, w), row r in the place of image ``rows[r]``'s own map."""
@@ -103,6 +107,33 @@ class Head:
             return self._whole(features, own, rows)
         with running(self.network):
             return self.read(self._cut.run(own, rows, self._rest), len(own))
+
+    def without(self, features: Features, rows: Tensor, channels: Tensor) -> Outputs:
+        """The outputs with channel ``channels[r]`` of image ``rows[r]``'s maps set to 0; linear operations run once."""
+        if not self._ready:
+            self._prepare(features)
+        lazy = self.layout.kind == "first" and self._plan is not None and not self._plan.spoils
+        if lazy and self._linear is None:
+            self._linear = self._begins_linearly(features, rows[:_TRIED], channels[:_TRIED])
+        maps = Ablated.of(features.maps, rows, channels, self._known)
+        if lazy and self._linear:
+            return self._replay(features.layer, maps, rows)
+        return self(features, maps.written(), rows)
+
+    def _begins_linearly(self, features: Features, rows: Tensor, channels: Tensor) -> bool:
+        """Says whether stand-ins for changed maps are taken, and give what the maps themselves give."""
+        maps = Ablated.of(features.maps, rows, channels, self._known)
+        wanted = self(features, maps.written(), rows).scores
+        if self._plan is None:
+            return False
+        try:
+            found = self._replay(features.layer, maps, rows).scores
+        except _OTHERWISE as error:
+            if out_of_memory(error):
+                raise
+            return False
+        near = _NEAR * wanted.abs().amax().clamp_min(1e-30)
+        return found.shape == wanted.shape and bool((found - wanted).abs().amax() <= near)
 
     def anew(self) -> Head:
         """The same, to be made ready once more."""
