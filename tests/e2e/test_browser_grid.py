@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +86,17 @@ def test_colours_and_opacity_ask_nothing_of_the_server(page: Any, address: str) 
     settled(page, "location.search.includes('colours=viridis')")
     assert query(page) == {"opacity": ["30"], "colours": ["viridis"]}
     assert [url for url in asked if "/api/" not in url and "icon.svg" not in url] == []
+
+
+def test_pictures_of_a_long_grid_come_when_they_are_near(page: Any, tmp_path: Path) -> None:
+    place = softmax(tmp_path / "run", 120)
+    with client(place) as found:
+        run = key(found)
+    with server(place) as there:
+        page.goto(f"{there}/runs/{run}/grid?limit=200&size=large")
+        assert page.locator(".tile").count() == 120
+        waiting = page.locator(".tile [data-href]")
+        assert waiting.count() > 0
+        page.locator(".tile").last.scroll_into_view_if_needed()
+        settled(page, "!document.querySelector('.tile:last-child [data-href]')")
+        assert page.locator(".tile").last.locator(".map").get_attribute("href")

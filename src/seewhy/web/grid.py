@@ -9,7 +9,7 @@ from seewhy.errors import UnknownName, nearest
 from seewhy.runs.query.run import Hit, Page
 from seewhy.web.library import Opened
 from seewhy.web.overview import QueueLine, queue_lines
-from seewhy.web.queries import Filters, GridQuery, QueuesQuery, SampleQuery, address
+from seewhy.web.queries import Filters, GridQuery, QueuesQuery, SampleQuery, address, asking
 from seewhy.web.saliency import Choice, LabelCard, SampleCard, asked, card, sorts
 
 __all__ = ["GridPage", "QueuesPage", "Tile", "chips", "found", "grid", "queues", "sample_address"]
@@ -144,8 +144,7 @@ def _active(hit: Hit, query: GridQuery) -> int | None:
 def sample_address(query: GridQuery, number: int, label: int | None = None) -> str:
     """Returns the address of the page of the sample that is the number-th of those that meet the filters."""
     shared = {name: getattr(query, name) for name in SampleQuery.model_fields if name in GridQuery.model_fields}
-    shared |= {"page": number, "limit": 1}
-    return "sample" + address(SampleQuery(**shared, label=label))
+    return "sample" + asking(SampleQuery, **{**shared, "page": number, "limit": 1, "label": label})
 
 
 def _explainer(opened: Opened, name: str, queue: str) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "ScoresQuery",
     "SuggestQuery",
     "address",
+    "asking",
 ]
 
 Flag = Literal["TP", "FN", "FP", "TN"]
@@ -204,13 +205,18 @@ class SuggestQuery(_Query):
 
 
 def address(query: BaseModel, **changes: Any) -> str:
-    """The query string of a query with changes: only what differs from what is taken anyway, in a fixed order."""
-    changed = query.model_copy(update=changes)
-    pairs: list[tuple[str, str]] = []
-    for name, about in type(query).model_fields.items():
-        value = getattr(changed, name)
-        if value is not None and value != about.default:
-            pairs += [(name, one) for one in _texts(value)]
+    """Returns the query string of a query with changes: only what differs from what is taken anyway, in its order."""
+    return asking(type(query), **{**{name: getattr(query, name) for name in type(query).model_fields}, **changes})
+
+
+def asking(kind: type[BaseModel], **asked: Any) -> str:
+    """Returns the query string that asks these things of a page; what is taken anyway is left out."""
+    pairs = [
+        (name, one)
+        for name, about in kind.model_fields.items()
+        if name in asked and (value := asked[name]) is not None and value != about.default
+        for one in _texts(value)
+    ]
     return "?" + urlencode(pairs) if pairs else ""
 
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from seewhy.web.colours import SIGNED, alpha, tables
 from seewhy.web.navigation import PAGES
 from seewhy.web.pictures import Picture
-from seewhy.web.queries import GridQuery, address
+from seewhy.web.queries import GridQuery, address, asking
 from seewhy.web.queue_words import QUEUES
 from seewhy.web.runs import RunCard
 
@@ -28,7 +28,8 @@ STATIC = {
     "theme.js": "text/javascript", "main.js": "text/javascript",
     "look.js": "text/javascript", "swap.js": "text/javascript", "viewer.js": "text/javascript",
     "keys.js": "text/javascript", "combo.js": "text/javascript", "follow.js": "text/javascript",
-    "play.js": "text/javascript", "stage.js": "text/javascript", "icon.svg": "image/svg+xml",
+    "play.js": "text/javascript", "stage.js": "text/javascript", "lazy.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
 }  # fmt: skip
 NAME = 300  # characters of a name on a page
 Inline = Callable[[str], Picture | None]
@@ -91,7 +92,7 @@ def _environment() -> Environment:
     }  # fmt: skip
     made.tests["match_position"] = lambda one, position: one.split(".")[0] == str(position)
     made.globals |= {"colour_maps": tables(), "alpha": alpha, "style": _style, "signed": SIGNED}
-    made.globals |= {"navigation": PAGES, "ends": ends, "ask": lambda **asked: address(GridQuery(**asked))}
+    made.globals |= {"navigation": PAGES, "ends": ends, "ask": partial(asking, GridQuery)}
     made.globals["queue_words"] = QUEUES
     made.globals |= {"exported_script": _exported_script, "exported_policy": _exported_policy}
     return made
