@@ -100,3 +100,5 @@ def test_pictures_of_a_long_grid_come_when_they_are_near(page: Any, tmp_path: Pa
         page.locator(".tile").last.scroll_into_view_if_needed()
         settled(page, "!document.querySelector('.tile:last-child [data-href]')")
         assert page.locator(".tile").last.locator(".map").get_attribute("href")
+        page.wait_for_load_state("networkidle")
+        page.goto("about:blank")  # nothing is asked any more when the server goes
