@@ -73,6 +73,8 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     """The run folder, or an address that fsspec knows (s3://...)."""
     threshold: float = 0.5
     """Classes above this probability are explained, with those that truly are there."""
+    instances: Literal["boxes", "masks"] = "boxes"
+    """Of a detector: explain its boxes, or the instance masks of what it finds."""
     chunk: int = 32
     """Pictures that are committed together."""
     batch: int = 16

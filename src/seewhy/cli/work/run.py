@@ -36,7 +36,8 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
         metrics=_metrics(command), baselines=command.baselines, uncertainty={} if command.uncertainty else None,
         counterfactual={} if command.counterfactual else None, features={} if command.features else None,
         activation_fn=activation(command),
-        threshold=command.threshold, **sieve(command), chunk=command.chunk, batch=command.batch,
+        threshold=command.threshold, **sieve(command), instances=command.instances,
+        chunk=command.chunk, batch=command.batch,
         precision=command.precision, copy_originals=command.copy_originals, device=command.device, threads=how.threads,
         timeout=how.timeout, accelerate="auto" if how.accelerate else None,
     )  # fmt: skip

@@ -155,6 +155,7 @@ def _sieve(value: Any) -> bool:
         and _share(value.get("score_threshold"))
         and _maybe(_share)(value.get("nms_threshold"))
         and _whole(value.get("max_detections"))
+        and _flag(value.get("masks", False))
     )
 
 

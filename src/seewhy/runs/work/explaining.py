@@ -35,7 +35,7 @@ from seewhy.runs.work import vectors
 from seewhy.runs.work.batches import Batches
 from seewhy.runs.work.job import Tools
 from seewhy.runs.work.picture import Picture, choose
-from seewhy.targets import BoxTarget, Chosen
+from seewhy.targets import BoxTarget, Chosen, MaskTarget
 from seewhy.types import Note, Outputs, activation
 
 __all__ = ["everything"]
@@ -132,6 +132,9 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
             picture.detections = None if tools.sieve is None else list(picture.item.detections)
             if picture.classes is None:
                 picture.fail_all("What the network says about the picture is not known from before.", PREDICT)
+    if tools.sieve is not None and tools.sieve.masks:  # they are not kept, and seen again where they are needed
+        before = [p for p in pictures if PREDICT not in p.item.tasks and p.detections and p.loaded is not None]
+        batches.each(before, lambda batch: _seen_again(tools, batch), lambda p, error: p.fail_all(error, PREDICT))
 
     def work(batch: list[Picture]) -> None:
         inputs = _together(batch)
@@ -156,6 +159,25 @@ def _predict(tools: Tools, batches: Batches, pictures: list[Picture], first: str
     batches.each(fresh, work, failed)
     if again:  # the explainer failed, which says nothing about the network
         _predict(tools, batches, again, None)
+
+
+def _seen_again(tools: Tools, batch: list[Picture]) -> None:
+    """Finds the instance masks of boxes that are known from before.
+
+    Raises:
+        BadOutput: the network finds something else now.
+    """
+    assert tools.sieve is not None
+    with tools.model.opened():
+        outputs = _probable(tools, _model(tools, batch)(_together(batch)))
+    for i, picture in enumerate(batch):
+        one = picture.loaded
+        assert one is not None
+        size = (one.inputs.shape[2], one.inputs.shape[3])
+        found = detecting.found(outputs, i, one.sample, one.view, size, tools.sieve)
+        if not detecting.alike(picture.detections or [], found.rows):
+            raise BadOutput("The network finds other boxes than before, so it is not known whose masks these are.")
+        picture.masks = found.masks
 
 
 def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
@@ -187,7 +209,7 @@ def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
         assert one is not None
         size = (one.inputs.shape[2], one.inputs.shape[3])
         found = detecting.found(outputs, i, one.sample, one.view, size, tools.sieve)
-        picture.detections, picture.flagged = found.rows, found.labels
+        picture.detections, picture.flagged, picture.masks = found.rows, found.labels, found.masks
         picture.notes += [
             f"Box {n + 1} lies on a crowd or on a difficult object: it counts neither as right nor as wrong."
             for n in found.ignored
@@ -282,10 +304,10 @@ def _of_boxes(picture: Picture, explainer: Explainer) -> tuple[Attribution, floa
     return replace(of_classes, raw=of_classes.raw[:, rows], error=error, notes=(*notes, shared)), seconds
 
 
-def _targets(picture: Picture) -> list[BoxTarget]:
+def _targets(picture: Picture) -> list[BoxTarget | MaskTarget]:
     assert picture.loaded is not None
     size = (picture.loaded.inputs.shape[2], picture.loaded.inputs.shape[3])
-    return detecting.targets(picture.detections or [], picture.loaded.view, size)
+    return detecting.targets(picture.detections or [], picture.masks, picture.loaded.view, size)
 
 
 def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution, seconds: float) -> None:
@@ -398,6 +420,10 @@ def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None
         return judging.truth(sample, view, label, size)
     box = detecting.true_box(picture.detections[label], sample)
     found = None if box is None else judging.truth_of_boxes([box], view, size)
+    own = picture.detections[label].class_index
+    if found is not None and label in picture.masks and own in sample.masks:  # the class's mask, within the true box
+        known = judging.truth(sample, view, own, size)
+        found = found if known is None else found & known
     return found if found is not None and bool(found.any()) else None
 
 

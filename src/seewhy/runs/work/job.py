@@ -65,6 +65,8 @@ class Job:
         score_threshold: of a detector: boxes with a score above it are explained.
         nms_threshold: of a detector: boxes of one class that overlap a better one by more are dropped; None keeps them.
         max_detections: of a detector: at most so many boxes a picture.
+        instances: of a detector: "boxes" explains each box, "masks" each object's instance mask, where the network
+            gives them. A true box that was not found is explained as a box.
         chunk: pictures that are committed together.
         batch: pictures that go through the network together.
         precision: of the maps that are kept; see `seewhy.runs.folder.codec.encode`.
@@ -93,6 +95,7 @@ class Job:
     score_threshold: float = SCORE
     nms_threshold: float | None = OVERLAP
     max_detections: int = MOST
+    instances: Literal["boxes", "masks"] = "boxes"
     chunk: int = 32
     batch: int = 16
     precision: Precision = "auto"
@@ -110,6 +113,7 @@ class Job:
         if self.timeout is not None and not (isinstance(self.timeout, int | float) and 0 < self.timeout < 1e7):
             raise InvalidInput(f"timeout must be a positive number of seconds, got {self.timeout!r}.")
         check_sieve(self.score_threshold, self.nms_threshold, self.max_detections)
+        check_choice("instances", self.instances, ("boxes", "masks"))
         check_choice("accelerate", self.accelerate, (None, "auto"))
         check_choice("precision", self.precision, ("auto", "float32", "float16"))
         if isinstance(self.activation_fn, nn.Softmax | nn.Sigmoid):
@@ -197,7 +201,8 @@ class Tools:
         ids |= {(tasks.FEATURES, ""): identity(tasks.FEATURES, weights, features.depths)} if features else {}
         ids["model", ""] = digest
         chosen = (PLAIN, float(job.threshold)) if sieve is None else (FORMAT, sieve)
-        ids["run", ""] = identity(chosen[0], ids["model", ""], _named(function), chosen[1])
+        masks = ("masks",) if sieve is not None and sieve.masks else ()
+        ids["run", ""] = identity(chosen[0], ids["model", ""], _named(function), chosen[1], *masks)
         return cls(
             job=job, store=Store(job.place), model=model, data=data, classes=classes, explainers=explainers,
             metrics=metrics, uncertainty=sure, counterfactual=what_if, features=features, sieve=sieve,
@@ -263,7 +268,7 @@ class Tools:
             },
             "activation": _named(job.activation_fn), "threshold": self.threshold,
             "exclusive": self.exclusive, "quantity": self.quantity,
-            **({} if self.sieve is None else {"detection": dataclasses.asdict(self.sieve)}),
+            **({} if self.sieve is None else {"detection": _kept(self.sieve)}),
             "classes": list(self.classes) if self.classes else None,
             "explainers": {label: self._explainer(label) for label in self.explainers},
             "metrics": {label: self._metric(label) for label in self.metrics},
@@ -429,8 +434,13 @@ def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: 
         raise InvalidInput(f"{what} is about classes, and {model.name} is a detector. Leave it out.")
     return Sieve(
         score_threshold=float(job.score_threshold), max_detections=job.max_detections,
-        nms_threshold=None if job.nms_threshold is None else float(job.nms_threshold),
+        nms_threshold=None if job.nms_threshold is None else float(job.nms_threshold), masks=job.instances == "masks",
     )  # fmt: skip
+
+
+def _kept(sieve: Sieve) -> dict[str, Any]:
+    """What stands in run.json."""
+    return {name: value for name, value in dataclasses.asdict(sieve).items() if name != "masks" or value}
 
 
 def _finds_boxes(model: Model, data: Data, limit: Limit) -> bool:

@@ -9,18 +9,22 @@ Source: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from torch import Tensor
+
 from seewhy.boxes import Box, matched
-from seewhy.detection import BoxTarget, detect
+from seewhy.detection import BoxTarget, MaskTarget, detect
 from seewhy.errors import InvalidTarget
 from seewhy.images.view import View
 from seewhy.runs.folder.rows import DetectionRow, LabelRow
 from seewhy.types import Outputs, Sample
 
-__all__ = ["Found", "Sieve", "found", "targets", "true_box"]
+__all__ = ["Found", "Sieve", "alike", "found", "targets", "true_box"]
+
+_SAME = 0.1  # pixels of the original
 
 
 class Found(NamedTuple):
@@ -30,20 +34,27 @@ class Found(NamedTuple):
         rows: what was found, the best first, then the true boxes that nothing matched.
         labels: their scores and flags.
         ignored: numbers of those that lie on a crowd or a difficult object, which count neither way.
+        masks: number -> the instance mask of what was found, where masks are explained; an empty one counts as none.
     """
 
     rows: list[DetectionRow]
     labels: list[LabelRow]
     ignored: list[int]
+    masks: dict[int, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sieve:
-    """Which boxes of a detector are explained; see `seewhy.detection.detect`."""
+    """Which boxes of a detector are explained; see `seewhy.detection.detect`.
+
+    With ``masks`` each object's instance mask is, not its box. That is no part of the sieve's own identity, by which
+    runs over boxes have always been known.
+    """
 
     score_threshold: float
     nms_threshold: float | None
     max_detections: int
+    masks: bool = field(default=False, compare=False)
 
 
 def found(outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[int, int], sieve: Sieve) -> Found:
@@ -58,11 +69,14 @@ def found(outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[
         sieve: which boxes count as found.
 
     Raises:
-        InvalidTarget: a class of the truth is none of the network's.
+        InvalidTarget: a class of the truth is none of the network's, or masks are asked for and there are none.
     """
     assert outputs.boxes is not None
+    if sieve.masks and outputs.masks is None:
+        raise InvalidTarget("The network gives boxes without instance masks. Run with instances='boxes'.")
     here = slice(image, image + 1)
-    own = Outputs(scores=outputs.scores[here], boxes=outputs.boxes[here], activated=True)
+    masks = outputs.masks[here] if sieve.masks and outputs.masks is not None else None
+    own = Outputs(scores=outputs.scores[here], boxes=outputs.boxes[here], masks=masks, activated=True)
     there = detect(
         own, score_threshold=sieve.score_threshold, nms_threshold=sieve.nms_threshold,
         max_detections=sieve.max_detections,
@@ -85,12 +99,26 @@ def found(outputs: Outputs, image: int, sample: Sample, view: View, size: tuple[
             row = DetectionRow(len(rows), label, x0, y0, x1, y1, 1.0, n)
             rows.append(row)
             labels.append(LabelRow(row.number, float(_target(row, view, size)(own)[0]), True, "FN"))
-    return Found(rows, labels, [n for n, match in enumerate(truth) if match.ignored])
+    instances = {n: one.mask for n, one in enumerate(there) if one.mask is not None and bool((one.mask > 0).any())}
+    return Found(rows, labels, [n for n, match in enumerate(truth) if match.ignored], instances)
 
 
-def targets(rows: Sequence[DetectionRow], view: View, size: tuple[int, int]) -> list[BoxTarget]:
-    """Returns the boxes as targets, in pixels of the network's input."""
-    return [_target(row, view, size) for row in rows]
+def targets(
+    rows: Sequence[DetectionRow], masks: Mapping[int, Tensor], view: View, size: tuple[int, int]
+) -> list[BoxTarget | MaskTarget]:
+    """Returns what is explained: of each row its instance mask, where there is one, else its box in the input."""
+    return [
+        MaskTarget(mask=masks[row.number], label=row.class_index) if row.number in masks else _target(row, view, size)
+        for row in rows
+    ]
+
+
+def alike(known: Sequence[DetectionRow], again: Sequence[DetectionRow]) -> bool:
+    """Says whether what was found before is what is found again: the same classes, and boxes to a tenth of a pixel."""
+    return len(known) == len(again) and all(
+        a.class_index == b.class_index and max(abs(p - q) for p, q in zip(a.box, b.box, strict=True)) < _SAME
+        for a, b in zip(known, again, strict=True)
+    )
 
 
 def true_box(row: DetectionRow, sample: Sample) -> Box | None:

@@ -31,6 +31,7 @@ class Picture(Findings):
         probabilities: (K,) once the network has spoken.
         classes: what is explained, once that is known: class indices, or the numbers of a detector's boxes.
         detections: of a detector, once that is known; None for a classifier.
+        masks: instance masks by the number of their box, where masks are explained.
         flagged: what the detector and the truth say about them, when it has spoken.
         maps: (class or number, explainer) -> (h, w) raw.
         notes: what the reader should know, besides what reading it told.
@@ -43,6 +44,7 @@ class Picture(Findings):
     probabilities: Tensor | None = None
     classes: tuple[int, ...] | None = None
     detections: list[DetectionRow] | None = None
+    masks: dict[int, Tensor] = field(default_factory=dict)
     flagged: list[LabelRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     maps: dict[tuple[int, str], NDArray[np.float32]] = field(default_factory=dict)
