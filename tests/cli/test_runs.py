@@ -159,7 +159,8 @@ def test_exit_codes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         (["run", *MODEL, "--data", "photos", "--out", "o"],
-         "seewhy: There is nothing to do: name --explainers, or ask for --uncertainty or --counterfactual.\n"),
+         "seewhy: There is nothing to do: name --explainers, or ask for --uncertainty, --counterfactual or "
+         "--features.\n"),
         (["run", *MODEL, *TASK, "--out", "o", "--shard", "3/2"],
          "seewhy: --shard is i/n with i from 1 to n, got '3/2'.\n"),
         (["run", *MODEL, "--data", "nowhere", "--explainers", "rise", "--out", "o"], "'nowhere' does not exist."),

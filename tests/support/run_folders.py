@@ -67,6 +67,7 @@ def settings(
         },
         "uncertainty": {"parameters": {}, "id": UNCERTAINTY},
         "counterfactual": {"parameters": {}, "id": TREES},
+        "features": None,
         "data": {"kind": "folder", "length": 3},
         "chunk": 32,
         "batch": 16,
