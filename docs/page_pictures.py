@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -28,22 +30,28 @@ PAGES = {
 
 def main() -> None:
     """Serves the run and photographs its pages."""
-    command = [sys.executable, "-m", "seewhy", "view", sys.argv[1], "--port", str(PORT), "--no-browser"]
+    with served(Path(sys.argv[1])) as home, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        for name, (kind, query) in PAGES.items():
+            page.goto(home)
+            link = page.locator(f"a[href*='/{kind}']").first.get_attribute("href")
+            page.goto(f"http://127.0.0.1:{PORT}{link}?{query}")
+            page.wait_for_load_state("networkidle")
+            page.screenshot(path=HERE / f"{name}.png")
+        browser.close()
+
+
+@contextmanager
+def served(run: Path, *options: str) -> Iterator[str]:
+    """Serves a run; gives the address of its first page."""
+    command = [sys.executable, "-m", "seewhy", "view", str(run), "--port", str(PORT), "--no-browser", *options]
     server = subprocess.Popen(command)
     try:
-        home = wait(f"http://127.0.0.1:{PORT}/")
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-            page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            for name, (kind, query) in PAGES.items():
-                page.goto(home)
-                link = page.locator(f"a[href*='/{kind}']").first.get_attribute("href")
-                page.goto(f"http://127.0.0.1:{PORT}{link}?{query}")
-                page.wait_for_load_state("networkidle")
-                page.screenshot(path=HERE / f"{name}.png")
-            browser.close()
+        yield wait(f"http://127.0.0.1:{PORT}/")
     finally:
         server.terminate()
+        server.wait()
 
 
 def wait(address: str) -> str:
