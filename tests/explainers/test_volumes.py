@@ -157,7 +157,7 @@ def test_occlusion_is_the_mean_fall_over_the_windows() -> None:
 
 
 def test_masks_of_volumes_are_cells_enlarged_along_three_axes() -> None:
-    size, grid = (5, 9, 7), (2, 3, 4)
+    size, grid = (11, 9, 7), (4, 3, 4)
     masks = Masks.draw(40, grid, 0.4, 3, size, paired=True)
     cell = [-(-length // cells) for length, cells in zip(size, grid, strict=True)]
     full = [(cells + 1) * side for cells, side in zip(grid, cell, strict=True)]
