@@ -18,6 +18,7 @@ __all__ = ["Maps", "Trials", "no_stream", "nowhere"]
 
 _DEEP = 4  # steps in which it is looked whether a map lies in the picture
 _NAMED = 4  # layers that a message names
+_ASTRAY = "does not move with the places of the picture"
 
 
 class Trials(Protocol):
@@ -66,6 +67,11 @@ class Maps:
         fit = (s for s in reversed(carrying) if not self.objection(s))
         return next((s for s in fit if not (s.handed and self.trials.passed_by(s))), None)
 
+    def astray(self) -> str:
+        """Name of the last layer that everything passes and whose only fault is where its positions lie, or ""."""
+        fit = (s.name for s in reversed(self.seen) if s.carries and self.objection(s) == _ASTRAY)
+        return next(fit, "")
+
     def objection(self, one: Seen) -> str:
         """Why a map is not one of the picture, or ""."""
         key = (one.value, one.shape)
@@ -79,7 +85,7 @@ class Maps:
         if self.trials.answers(one, one.channels):
             return "is the network's answer itself, a channel for each class"
         if not self._lies(one, _DEEP):
-            return "does not move with the places of the picture"
+            return _ASTRAY
         return ""
 
     def _lies(self, one: Seen, depth: int) -> bool:
@@ -95,13 +101,20 @@ class Maps:
         return any(self.trials.moves(one, before[i]) and self._lies(before[i], depth - 1) for i in halves)
 
 
-def nowhere(maps: Sequence[Seen], graph: Graph) -> str:
+def nowhere(maps: Sequence[Seen], graph: Graph, astray: str = "") -> str:
     """Says that no map carries everything, and which layers come into question.
 
     Args:
         maps: those that the picture moves and on which the scores depend, in the order of execution.
         graph: the operations.
+        astray: the layer that everything passes, but whose positions lie elsewhere; see `Maps.astray`.
     """
+    if astray:
+        return (
+            f"All of the picture's influence on the scores passes layer {astray!r}, but its positions do not lie where "
+            "the picture's places are, as where a network mirrors, turns or crops the picture itself: its map would "
+            f"lie over other places. Do that before the network, or use {instead('scores')}."
+        )
     beside = _ends([one for one in maps if one.channels > 1], graph)
     if not beside:
         return (

@@ -153,3 +153,17 @@ def test_without_such_a_layer_the_message_names_those_beside_each_other(tmp_path
         assert names is None or set(named) == names
         for name in named:
             assert ReciproCAM(model, layer=name)(X).shape == (2, 1, 64, 64)
+
+
+class Reversed(own.Trunk):
+    """Mirrors the picture before it looks at it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.trunk(x.flip(3)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "xml"])
+def test_where_a_graph_mirrors_the_picture_itself_no_layer_is_named(kind: str, tmp_path: Path) -> None:
+    said = r"^All of the picture's influence on the scores passes layer '.+', but its positions do not lie where the "
+    with pytest.raises(NoSpatialOutput, match=said):
+        ReciproCAM(save(build(Reversed), kind, tmp_path, X))(X)

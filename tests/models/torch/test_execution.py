@@ -231,6 +231,38 @@ def test_two_pictures_in_one_input_have_no_layer_of_their_own() -> None:
     )
 
 
+class _Turning(Pooled):
+    def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.turn(x))
+
+
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mirrored": lambda x: x.flip(3),
+    "on its side": lambda x: x.transpose(2, 3),
+    "a quarter": lambda x: x.rot90(1, (2, 3)),
+    "its middle": lambda x: x[:, :, 16:48, 16:48],
+    "a corner": lambda x: x[:, :, :32, 32:],
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_where_a_network_turns_or_crops_the_picture_itself_no_layer_is_named(turn: str) -> None:
+    network, x = build(_Turning, TURNS[turn]), pictures(1, height=64, width=64)
+    said = (
+        "All of the picture's influence on the scores passes layer 'act2', but its positions do not lie where the "
+        "picture's places are, as where a network mirrors, turns or crops the picture itself: its map would lie over "
+        "other places. Do that before the network, or use RISE or Occlusion."
+    )
+    for method in (GradCAM, ReciproCAM):
+        with pytest.raises(NoSpatialOutput, match=f"^{re.escape(said)}$"):
+            method(network)(x)
+    assert RISE(network, num_masks=8).run(x, 0).raw.shape[:2] == (1, 1)
+
+
 class _Nested(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

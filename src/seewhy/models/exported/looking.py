@@ -149,7 +149,7 @@ class Look:
     def _last_map(self, plain: bool = False) -> str:
         last = self._maps.last()
         if last is None:
-            raise NoSpatialOutput(nowhere(self.anatomy.seen, self.anatomy.graph))
+            raise NoSpatialOutput(nowhere(self.anatomy.seen, self.anatomy.graph, self._maps.astray()))
         if plain:
             return (self._maps.last(lambda name: not self.anatomy.normalised(name)) or last).name
         return last.name

@@ -381,7 +381,7 @@ class Look:
                 f"The network's layers ({kinds}) are no part of it, as those in a plain list are, so none "
                 f"can be named. Keep them in a torch.nn.ModuleList, or use {instead('scores')}."
             )
-        return nowhere(maps, self.flow().graph)
+        return nowhere(maps, self.flow().graph, self._maps.astray())
 
     def _sides(self) -> list[Seen]:
         """Tokens in known places on which the scores depend, but not on these alone."""
