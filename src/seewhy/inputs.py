@@ -25,7 +25,7 @@ from seewhy.models.torch.model import TorchModel
 from seewhy.models.torch.parts import like
 from seewhy.types import check_inputs
 
-__all__ = ["Batch", "Opened", "count", "opened", "prepare", "together", "unpacked"]
+__all__ = ["Batch", "Opened", "count", "opened", "placed", "prepare", "together", "unpacked"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[B
     return [
         (
             Batch(
-                _placed(network, torch.cat([made[i][0] for i in places])), [shown[i] for i in places],
+                placed(network, torch.cat([made[i][0] for i in places])), [shown[i] for i in places],
                 [made[i][1] for i in places], [given.names[i] for i in places],
                 tuple(text for i in places if (text := said[i])),
             ),
@@ -210,7 +210,7 @@ def _slices(volume: Tensor, preprocessing: Preprocessing | None) -> list[Image.I
     return [preprocessing.denormalise(one) for one in volume.unbind(1)]
 
 
-def _placed(network: Model, inputs: Tensor) -> Tensor:
+def placed(network: Model, inputs: Tensor) -> Tensor:
     """Images go where the network is; tensors that the caller made are left alone."""
     module = getattr(network, "module", None)
     first = None if module is None else like(module)

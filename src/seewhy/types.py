@@ -19,8 +19,8 @@ from seewhy.foreign import callable_in_torch
 from seewhy.maps import PICTURE, VOLUME
 
 __all__ = [
-    "Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation", "as_they_are", "check_activation",
-    "check_inputs", "same",
+    "AS_THEY_ARE", "Activation", "Grid", "Note", "Outputs", "Passes", "Sample", "activation", "as_they_are",
+    "check_activation", "check_inputs", "same",
 ]  # fmt: skip
 
 Activation = Callable[[Tensor], Tensor]
@@ -216,6 +216,9 @@ class Note:
     kind: str = "remark"
     image: int | None = None
     target: int | None = None
+
+
+AS_THEY_ARE = "as they are"  # stands in run.json for the activation of scores that are probabilities already
 
 
 def as_they_are(scores: Tensor) -> Tensor:

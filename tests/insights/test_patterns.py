@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 
 from seewhy import cli
+from seewhy.datasets import open_data
 from seewhy.errors import InvalidInput, UnknownName
 from seewhy.insights.clusters import apart
 from seewhy.insights.intervening import evidence, put_in, taken_away
-from seewhy.insights.patterns import FILE, Pattern, patterns
+from seewhy.insights.patterns import FILE, Pattern, _activation, _Asking, patterns
+from seewhy.models.loading import load
+from seewhy.runs.query.run import Run
 from support.run_jobs import run
 
 SIDE, EACH = 32, 150
@@ -159,6 +163,58 @@ def test_the_command(planted: Planted, capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().out)["found"][0]["grade"] == "suspicion"
     assert cli.main(["patterns", str(planted[0]), "--model", "timm:resnet18"]) == 2
     assert "name both: --model and --data" in capsys.readouterr().err
+
+
+def test_another_network_and_other_data_are_refused(planted: Planted) -> None:
+    place, model, data, _ = planted
+    with pytest.raises(InvalidInput, match="Pass the network of the run"):
+        patterns(place, network(*images(0)[:2]).apply(_shuffled), data, keep=False)
+    with pytest.raises(InvalidInput, match="Pass the data of the run"):
+        patterns(place, model, data[:1], keep=False)
+
+
+def _shuffled(part: torch.nn.Module) -> None:
+    if isinstance(part, torch.nn.Linear):
+        with torch.no_grad():
+            part.weight.copy_(part.weight.flip(0))
+
+
+def test_scores_are_those_that_the_run_has(planted: Planted, tmp_path: Path) -> None:
+    """Whatever is put on scores: a sigmoid, nothing, or nothing because the network gives probabilities."""
+    _, model, data, _ = planted
+    some = data[:48]
+    forms = ((model, "sigmoid"), (model, None), (torch.nn.Sequential(model, torch.nn.Softmax(1)), "auto"))
+    for number, (form, function) in enumerate(forms):
+        place = tmp_path / str(number)
+        run(place, model=form, data=some, explainers=["grad_cam"], metrics=[], features={}, activation_fn=function)
+        opened = Run(place)
+        records = {record.sample: record for record in opened.records()}
+        ask = _Asking(load(form), open_data(some), records, 0)
+        for label in range(3):
+            names = [name for name, record in records.items() if label in record.labels]
+            told = ask.scores(opened, label)(ask.inputs(names)[1])
+            assert told == pytest.approx([records[name].labels[label].probability for name in names], abs=1e-5)
+
+
+def test_an_activation_of_ones_own_is_not_guessed(planted: Planted, tmp_path: Path) -> None:
+    _, model, data, _ = planted
+    run(tmp_path, model=model, data=data[:4], explainers=["grad_cam"], metrics=[], activation_fn=torch.nn.Softplus())
+    with pytest.raises(InvalidInput, match="activation of its own"):
+        _activation(Run(tmp_path))
+
+
+def test_images_of_another_size_do_not_shift_the_evidence(planted: Planted) -> None:
+    """Those of the commonest size stay, each with its own name."""
+    _, model, _, _ = planted
+    sizes = (40, 32, 32, 40, 32)
+    data = [(torch.full((3, side, side), n / 10), 0) for n, side in enumerate(sizes)]
+    records = {f"{n:06d}": SimpleNamespace(position=n) for n in range(5)}
+    ask = _Asking(load(model), open_data(data), cast("Any", records), 0)
+    names, inputs = ask.inputs(list(records))
+    assert names == ["000001", "000002", "000004"]
+    assert inputs[:, 0, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.4])
+    assert ask.inputs(list(records), (40, 40))[0] == ["000000", "000003"]
+    assert len(ask.inputs(list(records), (50, 50))[1]) == 0
 
 
 # ---------------------------------------------------------------------------------------------- parts of it

@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from seewhy.checks import check_count, check_seed
 from seewhy.datasets import open_data
 from seewhy.errors import InvalidInput
-from seewhy.inputs import prepare
+from seewhy.inputs import placed, prepare
 from seewhy.insights.clusters import SMALLEST, apart
 from seewhy.insights.intervening import Effect, evidence, put_in, taken_away
 from seewhy.insights.places import GRID, share, spread
@@ -35,6 +36,7 @@ from seewhy.models.loading import load
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.records import SampleRecord
 from seewhy.runs.query.run import Run
+from seewhy.types import AS_THEY_ARE, Activation, activation, as_they_are
 
 __all__ = ["Pattern", "Patterns", "patterns"]
 
@@ -43,6 +45,7 @@ MOST = 2000  # images of a class that are looked at
 TRIED = 32  # images that are changed, of the pattern and of others
 AGREE = 2  # views that a pattern is seen in at least; the map's place alone varies on clean data, too
 COMMON = 0.3  # share of images (of both together) that clusters of one pattern have in common
+OTHERWISE = 0.05  # difference from the numbers of the run (as a share of those above 1) that is another network
 MOVES = 0.05  # change of a probability from which on evidence matters
 EDGE = 3  # of GRID places, which are the border
 Floats = NDArray[np.float64]
@@ -153,7 +156,8 @@ def patterns(
         keep: writes what was found into the run folder (insights/patterns.json), where pages read it.
 
     Raises:
-        InvalidInput: the run keeps no maps' features, a model came without data, or the table cannot be read.
+        InvalidInput: the run keeps no maps' features, a model came without data, the model or the data are not those
+            of the run, the run has an activation of its own, or the table cannot be read.
         UnknownName: the run keeps no features.
         MissingDependency: scikit-learn is not installed.
 
@@ -325,23 +329,73 @@ class _Asking:
     records: Mapping[str, SampleRecord]
     seed: int
 
-    def inputs(self, samples: Sequence[str]) -> torch.Tensor:
-        """(N, C, H, W), those that have the first one's size."""
-        made = [prepare(self.model, self.data[self.records[s].position].image).inputs for s in samples]
-        return torch.cat([one for one in made if one.shape == made[0].shape])
+    def inputs(self, samples: Sequence[str], size: tuple[int, int] | None = None) -> tuple[list[str], torch.Tensor]:
+        """Returns the samples whose inputs have a size, or the one that most have, and these inputs (N, C, H, W).
 
-    def scores(self, label: int, quantity: str) -> Any:
+        Raises:
+            InvalidInput: the data have another image where the run has this one.
+        """
+        made = {name: prepare(self.model, self._image(name)).inputs.cpu() for name in samples}
+        sizes = Counter((one.shape[2], one.shape[3]) for one in made.values())
+        size = size or max(sizes, key=lambda one: sizes[one])
+        fit = [name for name, one in made.items() if (one.shape[2], one.shape[3]) == size]
+        return fit, torch.cat([made[name] for name in fit]) if fit else torch.zeros(0, 3, *size)
+
+    def _image(self, name: str) -> Any:
+        place = self.records[name].position
+        there = self.data.key(place) if place < len(self.data) else None
+        if there != name:
+            raise InvalidInput(
+                f"In place {place} the run has the image {name!r}, and the data have {there or 'nothing'!r}. Pass the "
+                "data of the run."
+            )
+        return self.data[place].image
+
+    def scores(self, run: Run, label: int) -> Callable[[torch.Tensor], Floats]:
         """Images -> the number of a class, as the run has it."""
+        function = _activation(run)
 
         def of(images: torch.Tensor) -> Floats:
-            found = []
             with self.model.opened():
-                for some in images.split(32):
-                    scores = self.model(some).classes.double()
-                    found.append((scores.softmax(1) if quantity == "probability" else scores)[:, label])
+                found = [
+                    self.model(placed(self.model, some)).activate(function).classes.double()[:, label]
+                    for some in images.split(32)
+                ]
             return np.asarray(torch.cat(found).cpu().numpy())
 
         return of
+
+
+def _activation(run: Run) -> Activation | None:
+    """Returns what the run puts on scores.
+
+    Raises:
+        InvalidInput: a function that is not known by its name.
+    """
+    name = run.settings.get("activation")
+    if name == AS_THEY_ARE:
+        return as_they_are
+    if name not in (None, "softmax", "sigmoid"):
+        raise InvalidInput(
+            f"The run in {run.address!r} has an activation of its own, {name!r}, which cannot be put on scores again. "
+            "Look for patterns without model and data, or make the run with 'softmax', 'sigmoid' or none."
+        )
+    return activation(name)
+
+
+def _same(run: Run, one: Pattern, told: Mapping[str, float], ask: _Asking) -> None:
+    """Raises InvalidInput unless the network says of most images what the run says of them."""
+    rows = {name: ask.records[name].labels.get(one.class_index) for name in told}
+    pairs = np.array([(told[name], row.probability) for name, row in rows.items() if row is not None], dtype=float)
+    pairs = pairs[np.isfinite(pairs).all(1)] if len(pairs) else np.zeros((0, 2))
+    if not len(pairs):
+        return
+    said, was = np.median(pairs, axis=0)
+    if np.median(np.abs(pairs[:, 0] - pairs[:, 1])) > OTHERWISE * max(1.0, abs(was)):
+        raise InvalidInput(
+            f"Of {len(pairs)} images of {one.class_name!r} the network says {said:.3f} (median), and the run in "
+            f"{run.address!r} has {was:.3f}. Pass the network of the run, with its weights and preprocessing."
+        )
 
 
 def _tried(
@@ -351,18 +405,18 @@ def _tried(
     if run.detects:
         return _graded(one, None, None)
     rng = np.random.default_rng(ask.seed)
-    members = list(rng.permutation(np.array(one.samples))[:TRIED])
+    drawn = list(rng.permutation(np.array(one.samples))[:TRIED])
     pool = [sample for label, keys in groups.items() if label != one.class_index for sample, _ in keys]
     others = [pool[i] for i in sorted(rng.choice(len(pool), min(TRIED, len(pool)), replace=False))] if pool else []
-    images = ask.inputs(members)
+    members, images = ask.inputs([str(name) for name in drawn])
     size = (images.shape[2], images.shape[3])
-    where = []
-    for sample in members[: len(images)]:
-        raw = run.map(sample, one.class_index, explainer)
-        where.append(evidence(raw, size) if raw is not None else np.zeros(size, dtype=bool))
-    scores = ask.scores(one.class_index, run.quantity)
+    raws = [run.map(sample, one.class_index, explainer) for sample in members]
+    where = [np.zeros(size, dtype=bool) if raw is None else evidence(raw, size) for raw in raws]
+    scores = ask.scores(run, one.class_index)
+    _same(run, one, dict(zip(members, scores(images).tolist(), strict=True)), ask)
     removal = taken_away(scores, images, where, ask.seed)
-    insertion = put_in(scores, images, where, ask.inputs(others), ask.seed) if others else None
+    without = ask.inputs(others, size)[1] if others else images[:0]
+    insertion = put_in(scores, images, where, without, ask.seed) if len(without) else None
     return _graded(one, removal, insertion)
 
 

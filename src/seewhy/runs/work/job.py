@@ -35,12 +35,10 @@ from seewhy.runs.work import vectors
 from seewhy.runs.work.labels import identify, labelled, parameters
 from seewhy.runs.work.limits import Limit
 from seewhy.runs.work.matching import Sieve
-from seewhy.types import Activation, as_they_are, check_activation
+from seewhy.types import AS_THEY_ARE, Activation, as_they_are, check_activation
 from seewhy.uncertainty.epistemic_uncertainty import EpistemicUncertainty
 
 __all__ = ["Job", "Tools"]
-
-AS_THEY_ARE = "as they are"  # stands in run.json where the scores are probabilities already
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
