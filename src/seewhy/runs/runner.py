@@ -27,7 +27,7 @@ from seewhy.runs.work.worker import ChunkWorker, Done
 __all__ = ["ImageClassificationRunner", "Runner", "Summary"]
 
 _SHOWN = 20  # failures that a summary lists
-_TRIES = 64  # to add explainers while others do
+_TRIES = 64  # tries to add explainers while other processes do the same
 COMPACTED = 64  # chunks after which the rows are put together
 _KEPT = ("chunk", "batch", "precision")  # a run goes on as it began
 
@@ -44,9 +44,9 @@ class Summary:
         left: pictures that are yet to be done: the run was interrupted, or it was one shard of several.
         failed: pictures of this call of which nothing could be done.
         failures: (picture, failure) of this call, all of them.
-        maps: made in this call.
+        maps: how many were made in this call.
         forward: images that went forward through the network in this call.
-        seconds: this call took.
+        seconds: how long this call took.
         interrupted: Ctrl-C was pressed.
         notes: what was decided on the way.
         scores: explainer -> metric -> mean over all maps of the folder; None where there are no data.
@@ -159,7 +159,7 @@ class Runner:
 
 
 def _compacted(store: Store) -> list[str]:
-    """Puts the rows together, so that reading stays fast; what stands against it is a note: all results are there."""
+    """Puts the rows together, so that reading stays fast; an error becomes a note, because all results are there."""
     try:
         store.compact()
     except StorageError as error:
@@ -168,7 +168,7 @@ def _compacted(store: Store) -> list[str]:
 
 
 class _Once:
-    """The planner's own tools, for a worker in the same process: a network is not loaded twice. Never sent anywhere."""
+    """The planner's own tools, handed to a worker in the same process, so that no network is loaded twice."""
 
     def __init__(self, tools: Tools | None) -> None:
         self.tools = tools
@@ -186,7 +186,7 @@ def _worker(job: Job, settings: Mapping[str, Any], here: _Once, lane: int) -> Ch
 
 
 def _on_device(job: Job, lane: int) -> Job:
-    """One device a lane, where the job asks for "cuda" and there are several."""
+    """Gives each lane a device of its own, where the job asks for "cuda" and there are several."""
     count = torch.cuda.device_count()
     return replace(job, device=f"cuda:{lane % count}") if job.device == "cuda" and count > 1 else job
 

@@ -28,8 +28,8 @@ __all__ = [
 
 Precision = Literal["auto", "float32", "float16"]
 SMALL = 1024  # cells: a map of up to 32 x 32 is kept as numbers
-MOST_CELLS = 1 << 26  # of a map that is read
-_SIDE = 256  # pixels of a thumbnail's long side, about
+MOST_CELLS = 1 << 26  # the most that a map may have to be read
+_SIDE = 256  # pixels: about the long side of a thumbnail
 _PLAIN = 96  # a picture of up to this long side is kept as it is
 
 
@@ -82,7 +82,7 @@ def check(data: bytes, encoding: str, shape: tuple[int, int]) -> None:
     """Compares a map's bytes with what its row says, before anything is unpacked.
 
     Raises:
-        InvalidInput: they are of another size, or the encoding is not known.
+        InvalidInput: the bytes are of another size, or the encoding is not known.
     """
     if encoding == "png":
         # Signature, length and kind of the first chunk, width, height, bits, colours: 8 grey bits, not interlaced.
@@ -106,7 +106,7 @@ def check_thumbnail(data: bytes, kind: str, shape: tuple[int, int]) -> None:
     """Compares a small picture's bytes with what its row says, before it is unpacked.
 
     Raises:
-        InvalidInput: they are of another format or size.
+        InvalidInput: the bytes are of another format or size.
     """
     try:
         with opened(io.BytesIO(data), formats=(kind.upper(),)) as image:
@@ -118,7 +118,7 @@ def check_thumbnail(data: bytes, kind: str, shape: tuple[int, int]) -> None:
 
 
 def lossless(encoding: str) -> bool:
-    """True where the kept map is the computed one."""
+    """Says whether a map that is kept in this encoding has exactly the computed values."""
     return encoding == "f4"
 
 

@@ -1,8 +1,8 @@
 """Which rows of a run folder count.
 
 An image may have rows in several parts: an explainer was added later, a task was tried again, two workers had the same
-chunk, the image was changed. Of its rows only those with the stamp of the newest one count; of two that were written at
-one moment the one of the later part, by name, is newer. So another order of reading changes nothing.
+chunk, the image was changed. Only those of its rows count that have the stamp of its newest row. Where two rows were
+written at the same moment, the row whose part comes later by name is newer: the order of reading changes nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Standing:
 
     Attributes:
         names: (S,) keys of the images.
-        picture: (R,) which of them each row is about.
-        newest: (S,) the row that says how the image is now.
+        picture: (R,) the image that each row is about, as its place in ``names``.
+        newest: (S,) the newest row of each image, which says how the image is now.
         current: (R,) whether the row is about the image as it is now.
         order: (R,) the rows sorted by image and part.
         starts: (S,) where an image's rows begin in ``order``.
@@ -62,7 +62,7 @@ def standing(rows: pa.Table) -> Standing:
 
 
 def _numbered(texts: pa.ChunkedArray) -> tuple[Whole, pa.Array]:
-    """Each text's number, and the texts."""
+    """Returns a number for each text, and the texts that the numbers stand for."""
     coded = one(texts).dictionary_encode()
     return coded.indices.to_numpy().astype(np.int64), coded.dictionary
 

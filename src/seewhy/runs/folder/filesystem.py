@@ -21,8 +21,8 @@ __all__ = ["Files", "LocalFiles", "RemoteFiles", "files"]
 TEMPORARY = ".tmp"
 _CLAIM = 10.0  # seconds after which a writer that claimed a name and did not make the file is taken for dead
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM}
-_NO_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"}  # asked for one, some make a bucket
-_CONNECT, _ANSWER = 15, 30  # seconds that an address may take until it is taken for dead
+_NO_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"}  # making a folder could make a bucket
+_CONNECT, _ANSWER = 15, 30  # seconds to connect and to answer, after which an address counts as dead
 
 
 class Files(Protocol):
@@ -30,7 +30,7 @@ class Files(Protocol):
 
     @property
     def address(self) -> str:
-        """How a person names the folder."""
+        """The path or address by which a person names the folder."""
         ...
 
     def check(self) -> None:
@@ -38,10 +38,10 @@ class Files(Protocol):
         ...
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
-        """Makes the file in one step; False where it is there and is not to be replaced.
+        """Makes the file in one step; returns False where there is such a file already and it is not to be replaced.
 
-        Only what is not to be replaced (the first file of a run) makes the folder itself: a folder that vanishes while
-        it is written is not made anew.
+        The run folder itself is made only with a file that is not to be replaced (the first one of a run): a folder
+        that vanishes while the run is written is not made again.
 
         Raises:
             StorageError: it cannot be written.
@@ -49,7 +49,7 @@ class Files(Protocol):
         ...
 
     def get(self, name: str) -> bytes:
-        """All of a file; FileNotFoundError where there is none.
+        """Returns all bytes of a file; raises FileNotFoundError where there is no such file.
 
         Raises:
             StorageError: it cannot be read.
@@ -85,7 +85,7 @@ class LocalFiles:
         check_folder(self.root)
 
     def put(self, name: str, data: Sequence[bytes], *, replace: bool = True) -> bool:
-        """Writes beside, waits for the disk, then renames."""
+        """Writes a file under another name, waits until it is on the disk, then gives it its own name."""
         path = self.root / name
         beside = path.parent / f".{_writer()}-{secrets.token_hex(4)}{TEMPORARY}"
         with self._told("written"):
@@ -108,7 +108,7 @@ class LocalFiles:
         return True
 
     def get(self, name: str) -> bytes:
-        """All of a file."""
+        """Returns all bytes of a file."""
         with self._told("read", (FileNotFoundError, NotADirectoryError)):
             return (self.root / name).read_bytes()
 
@@ -134,7 +134,7 @@ class LocalFiles:
 
     @contextmanager
     def _told(self, what: str, expected: tuple[type[OSError], ...] = ()) -> Iterator[None]:
-        """What the operating system refuses becomes an error that says what to do."""
+        """Turns an error of the operating system into one that says what to do."""
         try:
             yield
         except expected:
@@ -143,7 +143,7 @@ class LocalFiles:
             raise storage_error(error, self.address, what) from error
 
     def sweep(self, folder: str) -> int:
-        """Removes what writers of this machine that live no more left unfinished; says how many files it was."""
+        """Removes the unfinished files of processes of this machine that have ended; returns how many there were."""
         with self._told("read"):
             left = [p for p in (self.root / folder).glob(f".*{TEMPORARY}") if _abandoned(p.name)]
         self.remove(f"{folder}/{p.name}" for p in left)
@@ -157,9 +157,9 @@ class RemoteFiles:
         url: the address.
 
     Raises:
-        InvalidInput: nobody knows such addresses.
+        InvalidInput: no library knows addresses of this kind.
         MissingDependency: the library that knows them is not installed.
-        StorageError: it cannot be reached.
+        StorageError: the address cannot be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -201,14 +201,14 @@ class RemoteFiles:
             return True
 
     def _make(self, path: str, whole: bytes) -> bool:
-        """Uploads what is not there yet; stores that can refuse the second of two at once are asked to."""
+        """Uploads a file that is not there yet; where the store can, it refuses the second of two uploads at once."""
         if self.system.exists(path):
             return False
         try:
             self.system.pipe_file(path, whole, mode="create")
         except FileExistsError:
             return False
-        except Exception:  # a store that does not know such a request
+        except Exception:  # the store cannot refuse a second upload
             if self.system.exists(path):
                 return False
             self.system.pipe_file(path, whole)
@@ -243,7 +243,7 @@ class RemoteFiles:
 
     @contextmanager
     def _told(self, what: str, expected: tuple[type[OSError], ...] = ()) -> Iterator[None]:
-        """What an address refuses, by whatever its library raises, becomes an error that says what to do."""
+        """Turns whatever the library of an address raises into an error that says what to do."""
         try:
             yield
         except SeewhyError:
@@ -261,7 +261,7 @@ class RemoteFiles:
 
 
 def _patience(kind: str) -> dict[str, Any]:
-    """How long an address may be silent; what the user's own configuration of fsspec says goes before it."""
+    """Returns how long an address may be silent; the user's own configuration of fsspec takes precedence."""
     from fsspec.config import conf
 
     found: dict[str, Any] = {}
@@ -288,7 +288,7 @@ def files(place: str | os.PathLike[str]) -> LocalFiles | RemoteFiles:
     """Returns the folder at a path, or at an address with "://".
 
     Raises:
-        InvalidInput: it can be neither.
+        InvalidInput: the text can be neither a path nor an address.
         MissingDependency: a library for this kind of address is not installed.
         StorageError: the address cannot be reached.
     """
@@ -299,15 +299,16 @@ def files(place: str | os.PathLike[str]) -> LocalFiles | RemoteFiles:
         raise InvalidInput(f"A run folder is a path or an address, got {text!r}.")
     try:
         return LocalFiles(Path(text).expanduser().absolute())
-    except (OSError, RuntimeError) as error:  # the working directory is gone; nobody is called so
+    except (OSError, RuntimeError) as error:  # the working directory is gone, or there is no user of this name
         raise StorageError(f"{text!r} cannot be used: {error}. Name a folder by its whole path.") from error
 
 
 def _appear(beside: Path, path: Path) -> bool:
-    """Gives a finished file its name unless that is taken; False where it is.
+    """Gives a finished file its name; returns False where the name is taken.
 
-    A hard link does that in one step. Where there are none (exFAT, many network mounts), a name that is claimed first
-    does: who makes the claim makes the file. A claim that is left by a killed process is removed after some seconds.
+    A hard link does that in one step. Where there are no hard links (exFAT, many network mounts), a writer first makes
+    a second file that claims the name, and only the writer that made the claim makes the file. A claim that is left by
+    a killed process is removed after some seconds.
     """
     try:
         path.hardlink_to(beside)
@@ -334,7 +335,7 @@ def _appear_by_claim(beside: Path, path: Path) -> bool:
 
 
 def _claimed(claim: Path, path: Path) -> bool:
-    """Says whether the claim is ours; waits while another's is fresh and its file is not there."""
+    """Says whether this writer made the claim; waits while another's claim is fresh and its file is not there."""
     patience = time.monotonic() + _CLAIM * random.uniform(1, 1.5)
     while True:
         try:
@@ -356,7 +357,7 @@ def _host() -> str:
 
 
 def _abandoned(name: str) -> bool:
-    """Says whether a claim is of this machine and its process is gone."""
+    """Says whether a claim was made on this machine by a process that has ended."""
     host, _, rest = name[1:].rpartition(TEMPORARY)[0].partition("-")
     pid = rest.partition("-")[0]
     if host != _host() or not pid.isdecimal() or int(pid) == os.getpid():
@@ -371,7 +372,7 @@ def _abandoned(name: str) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """The rename itself must survive a loss of power; some file systems know no such request."""
+    """Waits until a rename is on the disk, so that it survives a loss of power, where the file system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:

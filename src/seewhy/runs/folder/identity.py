@@ -1,4 +1,4 @@
-"""Identities: twelve hexadecimal digits that say what a thing is; equal things have equal ones, on every machine."""
+"""Identities: twelve hexadecimal digits computed from a thing's content; equal things get equal digits everywhere."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def identity(*values: Any) -> str:
 
 
 def model_digest(model: Any) -> str:
-    """Returns the identity of a model's weights, structure and preprocessing; of another callable, of its name.
+    """Returns the identity of a model's weights, structure and preprocessing, or for another callable of its name.
 
-    A model from a file has its digest (``content``).
+    For a model that was loaded from a file, the digest of that file (``content``) stands for all that is in it.
     """
     about = [getattr(model, name, None) for name in ("preprocessing", "output", "forward_kwargs")]
     about += [own] if (own := getattr(model, "input_name", None)) else []
@@ -35,7 +35,7 @@ def model_digest(model: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Returns what stands for a parameter in run.json."""
+    """Returns a parameter as the plain value that is written to run.json."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, list | tuple):

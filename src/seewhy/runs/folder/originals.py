@@ -69,9 +69,9 @@ class Original:
     Attributes:
         data: its bytes; None where there is no original that can be believed.
         path: where it lies on this machine; None where it is not there, or behind an address.
-        changed: a sentence for a file that is there and is not what it was; "" for all others.
-        missing: a sentence for a picture that is not to be had; "" for all others.
-        unchecked: a sentence for a file that is believed although the run noted no sign of its bytes; "" for others.
+        changed: a sentence where the file is there but differs from what the run noted; else "".
+        missing: a sentence where the original cannot be read; else "".
+        unchecked: a sentence where the file is believed although the run noted no sign of its bytes; else "".
     """
 
     data: bytes | None = None
@@ -112,7 +112,7 @@ def original(files: Files, noted: Noted, most: int | None = None) -> Original:
     Args:
         files: the run folder.
         noted: what the run noted of the picture.
-        most: bytes that are read of it; None for any number. A larger one counts as missing.
+        most: the largest file that is read, in bytes; None for any size. A larger file counts as missing.
     """
     source = noted.source
     if source is None:
@@ -152,9 +152,9 @@ class _Wanted(NamedTuple):
 
 
 def remark(files: Files, noted: Noted, most: int | None = None) -> str:
-    """What a page says about the original beside the picture: that it was changed, or could not be checked; or "".
+    """Returns the sentence that a page shows beside an image: its original was changed or could not be checked; or "".
 
-    A file's bytes are compared once and then again when its size, place or times have changed: a page has many.
+    A file's bytes are compared once, and again only when its size, place or times have changed: a page has many images.
 
     Args:
         files: the run folder.
@@ -178,11 +178,11 @@ def _remembered(files: LocalFiles, noted: _Wanted, most: int | None, sign: tuple
 
 
 def _sign(files: LocalFiles, source: str | None) -> tuple[int, ...] | None:
-    """What changes with a file; None where there is none, or where it was changed just now."""
+    """Returns values that differ when a file was changed; None where there is no file, or it was changed just now."""
     if source is None:
         return None
     try:
-        status = os.stat(chosen(os.path.join(files.root, source))[0])  # of an absolute path: itself
+        status = os.stat(chosen(os.path.join(files.root, source))[0])  # an absolute path stays what it is
     except (OSError, ValueError):
         return None
     if abs(time.time_ns() - status.st_ctime_ns) < _SETTLED:
@@ -191,7 +191,7 @@ def _sign(files: LocalFiles, source: str | None) -> tuple[int, ...] | None:
 
 
 def _place(files: Files, source: str) -> str | None:
-    """Where a copied original lies, None behind an address.
+    """Returns the path of a copied original; None where the run folder is behind an address.
 
     Raises:
         ValueError: a symbolic link leads elsewhere.
@@ -215,22 +215,22 @@ def _read(path: str, most: int | None) -> _Read:
 
 
 def _same(read: _Read, noted: Noted, copied: bool) -> bool:
-    """Says whether size, and content or else time, are the noted ones; a copy of an old run has nothing noted."""
+    """Says whether the content is as noted; where none was noted, compares size and time, and believes any copy."""
     if noted.content is not None:
         return content(read.data) == noted.content
-    first = noted.stamp.partition("+")[0]  # data sets with annotations in files of their own name the picture first
+    first = noted.stamp.partition("+")[0]  # where annotations are files of their own, the picture's path comes first
     return copied or (bool(_FILE.match(first)) and read.stamp == first)
 
 
 def _is_for_a_reader(source: str) -> bool:
     try:
         return reader_of(Path(source)) is not None
-    except OSError:  # gone since
+    except OSError:  # the file was removed meanwhile
         return False
 
 
 def _fits(data: bytes, size: tuple[int, int] | None) -> bool:
-    """Says whether it is a picture of this (height, width), as it is seen."""
+    """Says whether the bytes are a picture that has this (height, width) when it is shown."""
     try:
         with opened(io.BytesIO(data)) as image:
             turned = orientation(image) >= 5

@@ -39,7 +39,7 @@ _LATER = {"checksum", "top", "notes"}  # fields of records that earlier versions
 
 
 class Damaged(Exception):
-    """A file of rows that cannot be used, and why."""
+    """The error for a file of rows that cannot be used; its message says why."""
 
 
 def checksum(data: bytes) -> int:
@@ -53,7 +53,7 @@ def file_sum(data: bytes) -> str:
 
 
 def guarded_name(name: str, data: bytes) -> str:
-    """Returns a name that says what is in the file."""
+    """Returns a file's name with the checksum of its bytes at the end."""
     return f"{name}-{file_sum(data)}"
 
 
@@ -65,15 +65,15 @@ def as_bytes(rows: pa.Table) -> bytes:
 
 
 def opened(name: str, data: bytes, parts: int = 1) -> pq.ParquetFile:
-    """Returns a Parquet file whose bytes are those that were written, and which is not too large to be read.
+    """Opens a Parquet file after a check that its bytes are those that were written and that it is not too large.
 
     Args:
-        name: without its ending: where it ends with the file's sum, that is compared.
+        name: its name without ".parquet"; where that ends with the file's checksum, the checksum is compared.
         data: the file.
         parts: how many parts' rows it has.
 
     Raises:
-        Damaged: it is not.
+        Damaged: the bytes are others, or the file is too large.
     """
     told = _SUM.match(name)
     if told and told[1] != file_sum(data):
@@ -94,11 +94,11 @@ def rows_of(file: pq.ParquetFile, columns: list[str] | None = None) -> pa.Table:
     """Returns the rows, in the columns of the schema and then the file's own ("part" and "run" of an index).
 
     Args:
-        file: of a part or an index.
-        columns: those that are wanted; None for all.
+        file: the file of a part or of an index.
+        columns: names of the columns that are wanted; None for all.
 
     Raises:
-        Damaged: it cannot be read, its columns are others, or a value is none that a run writes.
+        Damaged: the file cannot be read, its columns are others, or a value is one that no run writes.
     """
     return _tried(lambda: _rows(file, columns))
 
@@ -149,7 +149,7 @@ def _typed(column: pa.ChunkedArray, wanted: pa.DataType, name: str) -> pa.Chunke
 
 
 def _array(values: Any, wanted: pa.DataType, name: str) -> Any:
-    """Returns a column in the type that is wanted; it may lack fields that earlier versions did not write."""
+    """Returns a column in the type that is wanted; fields that earlier versions did not write become null."""
     kind = values.type
     if kind == wanted:
         return values
@@ -181,10 +181,10 @@ class _Rule(NamedTuple):
         null: it may be missing.
         least: the smallest number.
         most: the largest number, or the most bytes of a text.
-        nan: a number may be NaN: nothing was there to be computed.
+        nan: a number may be NaN, which means that there was nothing to compute.
         infinite: a number may be infinite, too.
-        among: the only texts there are.
-        entries: how many a list has.
+        among: the only texts that are allowed.
+        entries: how many entries a list has.
     """
 
     null: bool = False
@@ -247,7 +247,7 @@ _OF: dict[str, Any] = {
 
 
 def _inside(name: str, values: Any, rule: Any) -> Iterator[tuple[str, Any, _Rule]]:
-    """Every column of plain values with the rule that it follows."""
+    """Yields each column of plain values with the rule that it has to follow."""
     if isinstance(rule, _Rule):
         yield name, values, rule
     elif isinstance(rule, tuple):
@@ -297,7 +297,7 @@ def _check_numbers(name: str, values: Any, rule: _Rule) -> None:
 
 
 def _check_shapes(rows: pa.Table) -> None:
-    """What several columns say together."""
+    """Checks what several columns say together, such as width and size."""
     for name in ("size", "input"):
         if name in rows.column_names:
             _check_area(name, _pairs(rows[name], 2))
@@ -311,7 +311,7 @@ def _check_shapes(rows: pa.Table) -> None:
 
 
 def _pairs(column: pa.ChunkedArray, length: int) -> Any:
-    """(N, length): the entries of those lists that are there."""
+    """Returns the entries, (N, length), of the lists that are not null."""
     chunks = [np.asarray(chunk.flatten()).astype(np.float64) for chunk in column.chunks]
     return np.concatenate([*chunks, np.empty(0)]).reshape(-1, length)
 

@@ -45,7 +45,7 @@ class Review:
         written: when, in seconds since 1970.
 
     Raises:
-        InvalidInput: no such verdict, a text that is too long, or no author.
+        InvalidInput: there is no such verdict, the text is too long, or there is no author.
     """
 
     sample: str
@@ -68,12 +68,12 @@ class Review:
 
     @property
     def says(self) -> bool:
-        """Whether it says anything; one that does not takes back what its author said before."""
+        """Whether the review says anything; an empty one takes back what its author said before."""
         return bool(self.verdict or self.text)
 
     @property
     def line(self) -> str:
-        """For tables: "anna: wrong evidence, it looks at the sky"."""
+        """The review as one line of a table: "anna: wrong evidence, it looks at the sky"."""
         return f"{self.author}: {', '.join(filter(None, (self.verdict, self.text)))}"
 
 
@@ -93,12 +93,12 @@ def save(store: Store, review: Review) -> str:
 
 
 def names(store: Store) -> list[str]:
-    """The files there are, the oldest first."""
+    """Returns the names of the files of reviews, the oldest first."""
     return sorted(name for name in store.files.names(_FOLDER) if name.endswith(".json"))
 
 
 def read_all(store: Store, wanted: Sequence[str]) -> dict[str, Review | str]:
-    """What stands in files, by their names, or why one cannot be read."""
+    """Returns for each file's name its review, or the reason why it cannot be read."""
     with ThreadPoolExecutor(4) as pool:
         return dict(zip(wanted, pool.map(lambda name: _read(store, name), wanted), strict=True))
 
@@ -128,7 +128,7 @@ def _made(found: Any, about: str) -> Review:
 
 
 def latest(reviews: Iterable[Review]) -> list[Review]:
-    """Of what each author said of each picture the last, in the order of time; without what was taken back."""
+    """Returns the last review by each author of each image, in the order of time, without those taken back."""
     last: dict[tuple[str, str], Review] = {}
     for one in sorted(reviews, key=lambda one: one.written):
         last[one.sample, one.author] = one

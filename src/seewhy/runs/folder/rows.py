@@ -69,13 +69,13 @@ class DetectionRow(NamedTuple):
 
     Attributes:
         number: from 0, what was found first, the best before the others.
-        class_index: of the box.
+        class_index: class of the box.
         x0: left, in pixels of the original, as are the other three.
         y0: top.
         x1: right.
         y1: bottom.
         overlap: intersection over union with the best true box of its class; None where the truth is not known.
-        match: the true box that it is, as its number in ``boxes``, or None.
+        match: number in ``boxes`` of the true box that it matches, or None.
     """
 
     number: int
@@ -94,7 +94,7 @@ class DetectionRow(NamedTuple):
 
 
 class UncertaintyRow(NamedTuple):
-    """How sure the network is of a class: Monte-Carlo mean, deviation, ends of the 95 % interval."""
+    """How sure the network is of a class: Monte-Carlo mean, standard deviation, ends of the 95 % interval."""
 
     label: int
     mean: float
@@ -170,7 +170,7 @@ class CostRow(NamedTuple):
     notes: Sequence[NoteRow] = ()
 
     def sentences(self, name: Callable[[int], str]) -> list[str]:
-        """What is to be known, as sentences.
+        """Returns what a reader of the maps should know, as sentences.
 
         Args:
             name: label -> how the class or box is called.
@@ -183,7 +183,7 @@ class CostRow(NamedTuple):
 
 
 class ScoreRow(NamedTuple):
-    """What a metric gives a map; value is None where there is nothing to judge."""
+    """The score that a metric gives a map; ``value`` is None where there was nothing to judge."""
 
     label: int
     explainer: str
@@ -192,7 +192,7 @@ class ScoreRow(NamedTuple):
 
 
 class SaidRow(NamedTuple):
-    """What a metric says of a map beside its value, in a line."""
+    """One line that a metric says about a map beside its value."""
 
     label: int
     explainer: str
@@ -212,8 +212,8 @@ class FailureRow(NamedTuple):
 
     Attributes:
         task: "read", "predict", "explain", "score", "uncertainty", "counterfactual" or "features".
-        explainer: whose map or score it is, or None.
-        metric: or None.
+        explainer: label of the explainer whose map or score it is, or None.
+        metric: label of the metric whose score it is, or None.
         label: class index, or None where it concerns all.
         reason: the error's message.
     """
@@ -230,7 +230,7 @@ class VectorRow(NamedTuple):
 
     Attributes:
         label: whose map was the weights of the mean over places; None for the plain mean.
-        layer: of which the features are.
+        layer: name of the layer that gave the features.
         offset: of its first byte in the pack.
         size: in bytes.
         scale: the largest absolute value, or 1.
@@ -276,7 +276,7 @@ class Findings:
     failures: list[FailureRow] = field(default_factory=list)
 
     def findings(self) -> dict[str, Any]:
-        """Column -> what stands in it."""
+        """Returns the findings as a dict: name of the column -> its value."""
         return {one.name: getattr(self, one.name) for one in fields(Findings)}
 
 
@@ -290,7 +290,7 @@ class Row(Findings):
         name: for people.
         source: path of the original, or None.
         stamp: cheap sign that the picture is the same as before.
-        digest: of the picture's pixels and annotations as they were read; None when it could not be read.
+        digest: digest of the picture's pixels and annotations as they were read; None when it could not be read.
         content: sign of the bytes of the original's file alone; None where there is no file.
         size: (height, width) of the original in pixels.
         input: (height, width) of the network's input.
@@ -301,10 +301,10 @@ class Row(Findings):
         difficult: which of the boxes need not be found, by their place.
         detections: of a detector: what it found, and what it did not find of the truth.
         predicted: the likeliest class.
-        probability: of it.
+        probability: the likeliest class's probability.
         thumbnail: in the pack.
         done: names of the tasks that are done, failed ones too; see `seewhy.runs.folder.tasks`.
-        failed: those of ``done`` that failed.
+        failed: names of the tasks in ``done`` that failed.
         written: when, in seconds since 1970 (UTC).
     """
 
@@ -416,7 +416,7 @@ SCHEMA = pa.schema(
 
 
 class _Told(Protocol):
-    """What a failure says of itself, in a row and beside its picture."""
+    """What is known of a failure, whether it comes from a row or from an image in work."""
 
     @property
     def explainer(self) -> str | None: ...
@@ -429,7 +429,7 @@ class _Told(Protocol):
 
 
 def told(failure: _Told) -> str:
-    """Which map or score failed, and why, in a line."""
+    """Returns one line that says which map or score failed, and why."""
     parts = [failure.explainer, failure.metric, None if failure.label is None else f"class {failure.label}"]
     return ": ".join([*filter(None, [", ".join(filter(None, parts))]), failure.reason])
 
@@ -452,7 +452,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def _as_columns(value: Any) -> Any:
-    """Records, also those inside records, as dictionaries."""
+    """Returns records as dictionaries, also those inside of other records."""
     if hasattr(value, "_asdict"):
         return {name: _as_columns(inner) for name, inner in value._asdict().items()}
     return [_as_columns(inner) for inner in value] if isinstance(value, list) else value

@@ -24,8 +24,8 @@ from seewhy.runs.folder.tasks import COUNTERFACTUAL, FEATURES, UNCERTAINTY
 
 __all__ = ["ADDED", "RESERVED", "SINGLE", "addition", "checked", "merged", "parsed", "reservation"]
 
-ADDED = ("explainers", "metrics")  # several, by label
-SINGLE = (UNCERTAINTY, COUNTERFACTUAL, FEATURES)  # one of each
+ADDED = ("explainers", "metrics")  # a run may have several of each, by label
+SINGLE = (UNCERTAINTY, COUNTERFACTUAL, FEATURES)  # a run has at most one of each
 LATEST = ("data", "command")
 RESERVED = "label-"
 MOST_BYTES = 1 << 26
@@ -40,7 +40,7 @@ def parsed(data: bytes, name: str, depth: int = DEPTH) -> Any:
     """Returns the JSON of a file.
 
     Raises:
-        InvalidInput: it is none, it is too large, nested too deep, or has text that is no Unicode.
+        InvalidInput: the file is no JSON, too large, nested too deep, or has text that is no Unicode.
     """
     if len(data) > MOST_BYTES:
         raise InvalidInput(f"{name} cannot be read: it has {len(data)} bytes, at most {MOST_BYTES} are read.")
@@ -114,7 +114,7 @@ def _range(value: Any) -> bool:
 
 
 def _described(value: Any) -> bool:
-    """Says whether it is what uncertainty, counterfactual or features are."""
+    """Says whether a value has the form of the settings of uncertainty, counterfactual or features."""
     return isinstance(value, dict) and _text(value.get("id")) and isinstance(value.get("parameters"), dict)
 
 
@@ -179,15 +179,15 @@ _MAY_MISS = {"detection", "exclusive", "quantity", "classes", "uncertainty", "co
 
 
 def checked(found: Any, name: str, latest: int) -> dict[str, Any]:
-    """What stands in run.json, where all of it is what it must be.
+    """Returns the content of run.json after a check of every value.
 
     Args:
         found: what was read.
         name: of the file, for messages.
-        latest: the format that is read.
+        latest: the newest version of the format that can be read.
 
     Raises:
-        InvalidInput: it is no run, of a later version, or a value is of the wrong kind.
+        InvalidInput: the content is no run, comes from a later version, or has a value of the wrong kind.
     """
     if not isinstance(found, dict) or "id" not in found:
         raise InvalidInput(f"{name} does not describe a run.")
@@ -239,7 +239,7 @@ def _digest(*texts: str) -> str:
 
 
 def merged(first: Mapping[str, Any], additions: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """run.json with what was added.
+    """Returns the content of run.json together with all additions.
 
     Args:
         first: run.json.
@@ -264,7 +264,7 @@ def merged(first: Mapping[str, Any], additions: Iterable[tuple[str, Any]]) -> di
 
 
 def _ordered(first: Mapping[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What was there first stands first, then what was added, by label, baselines last: the same for every reader."""
+    """Puts entries in the order that is the same for every reader: first ones, additions by label, then baselines."""
     for kind in ADDED:
         added = sorted(
             (about.get("maps") is False, label) for label, about in found[kind].items() if label not in first[kind]

@@ -108,15 +108,15 @@ class Store:
             raise InvalidInput(f"{name} in {self.address!r} cannot be read: {error}.") from error
 
     def create(self, settings: dict[str, Any]) -> bool:
-        """Writes run.json if there is none; False where another writer was first."""
+        """Writes run.json if there is none; returns False where another writer was first."""
         return self.files.put("run.json", [_json(settings)], replace=False)
 
     def add(self, kind: str, label: str, value: Mapping[str, Any]) -> str | None:
-        """Adds an explainer or metric by its label, or what there is one of; of many writers the first does.
+        """Adds an explainer or metric by its label, or uncertainty and the like; of several writers the first counts.
 
         Returns:
-            The id of what has this label already, if that is something else. Which label a thing has got is seen in
-            `settings`: another writer may have added the same under another label.
+            The id of the thing that has this label already, if that is another thing; else None. `settings` says which
+            label a thing has got: another writer may have added the same thing under another label.
         """
         if kind in ADDED:
             name, body = reservation(kind, label, value["id"])
@@ -129,7 +129,7 @@ class Store:
         return None
 
     def tell(self, **latest: Any) -> None:
-        """Notes what data and command are now; the newest count."""
+        """Notes the data and the command of this call; readers use the newest note."""
         now = time.time()
         name, body = addition("latest", "", {**latest, "written": now, "id": os.urandom(8).hex()})
         del body["id"]
@@ -138,7 +138,7 @@ class Store:
     # ---------------------------------------------------------------------------------------------------- parts
 
     def write(self, run: str, chunk: str, rows: list[Row], pack: Sequence[bytes]) -> str:
-        """Commits a chunk: first its pack, then its rows. Gives the part's name.
+        """Commits a chunk: writes first its pack, then its rows; returns the part's name.
 
         Args:
             run: the identity that stands in run.json; parts of another one are not read.
@@ -147,7 +147,7 @@ class Store:
             pack: what the rows' offsets point into, one after the other.
 
         Raises:
-            StorageError: it cannot be written, or the run vanished meanwhile; nothing of it is left.
+            StorageError: the part cannot be written, or the run vanished meanwhile; nothing of the part is left.
         """
         about = {_RUN: run.encode(), _CHUNK: chunk.encode()}
         data = as_bytes(table(rows).replace_schema_metadata(about))
@@ -156,9 +156,9 @@ class Store:
             self.files.put(f"{_PARTS}/{part}.pack", pack)
             self.files.put(f"{_PARTS}/{part}.parquet", [data])
             if isinstance(self.files, LocalFiles):
-                self.check_there()  # what was written after the disk was unmounted lies in the empty folder
+                self.check_there()  # what is written after the disk was unmounted lies in the empty folder
         except StorageError:
-            with contextlib.suppress(StorageError):  # a full disk is not to be kept full by what nobody reads
+            with contextlib.suppress(StorageError):  # a file that nobody reads must not keep a full disk full
                 self.files.remove(f"{_PARTS}/{part}.{ending}" for ending in ("parquet", "pack"))
             self.check_there()  # says why, where the folder vanished while it was written
             raise
@@ -183,9 +183,9 @@ class Store:
 
         Args:
             part: its name.
-            offset: of the first byte.
+            offset: place of the first byte.
             size: in bytes.
-            wanted: the checksum that stands in the row, where one does.
+            wanted: the checksum that the row gives; None where it gives none.
 
         Raises:
             InvalidInput: the pack is gone or shorter, or the bytes are not those that were written.
@@ -231,7 +231,7 @@ class Store:
         return together.filter(own).drop_columns(["run"]), len(pc.unique(strange["part"]))
 
     def blocks(self, run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """All rows with the column ``part``, as `rows` gives them, a few thousand at a time.
+        """Yields all rows with the column ``part``, as `rows` gives them, a few thousand at a time.
 
         Args:
             run: only parts with this identity are read.
@@ -251,12 +251,12 @@ class Store:
                 yield _own(found, run)
 
     def rows_of(self, part: str, columns: list[str]) -> pa.Table:
-        """Returns the rows of one part; none where it is gone or damaged."""
+        """Returns the rows of one part; an empty table where the part is gone or damaged."""
         found = self._loose([part], columns)
         return found[0] if found else _empty(columns)
 
     def has(self, chunk: str) -> str | None:
-        """Returns the part of a chunk that was committed, if it was."""
+        """Returns the name of the part in which a chunk was committed; None where it was not."""
         return next((part for part in self.parts() if part.rpartition("-")[0] == chunk), None)
 
     def _loose(self, parts: list[str], columns: list[str] | None) -> list[pa.Table]:
@@ -285,10 +285,10 @@ class Store:
     # ---------------------------------------------------------------------------------------------------- index
 
     def compact(self, *, everything: bool = False) -> int:
-        """Puts the rows of loose parts into one file where they are many; gives how many parts that were.
+        """Puts the rows of parts outside of the index into one file if there are many; returns how many parts it took.
 
         Args:
-            everything: makes one file of all rows there are.
+            everything: puts all rows of the run into one file, however few there are.
         """
         known, parts = self._known(), self.parts()
         covered = {part for one in known for part in one.covers}
@@ -306,7 +306,7 @@ class Store:
         return done
 
     def _index(self, tables: list[pa.Table], parts: set[str], old: list[str]) -> int:
-        """Writes an index of rows and of what older ones have, in whose place it comes; says how many parts are new."""
+        """Writes an index file of these rows and of older ones, which it replaces; returns how many parts are new."""
         seen = {part for found in tables for part in found["part"].unique().to_pylist()}
         new = len(seen)
         for one in self._indexes(old):
@@ -323,22 +323,22 @@ class Store:
         name = guarded_name(hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest(), data) + ".parquet"
         self.files.put(f"{_INDEX}/{name}", [data])
         self.files.remove(f"{_INDEX}/{one}" for one in old if one != name)
-        pa.default_memory_pool().release_unused()  # it would keep the most that this ever took
+        pa.default_memory_pool().release_unused()  # the pool would else keep as much memory as this ever took
         return new
 
     def sweep(self) -> int:
-        """Removes unfinished files of processes of this machine that live no more; says how many."""
+        """Removes the unfinished files of processes of this machine that have ended; returns how many there were."""
         return self.files.sweep(_PARTS) if isinstance(self.files, LocalFiles) else 0
 
     def _known(self) -> list[_Known]:
-        """What the index files cover; each is looked at once, for none is ever changed."""
+        """Returns what each index file covers; each file is read once, because none is ever changed."""
         names = self.files.names(_INDEX)
         for one in self._indexes([name for name in names if name not in self._seen]):
             self._seen[one.name] = _Known(one.name, one.covers, one.file.metadata.num_rows)
         return [self._seen[name] for name in names if name in self._seen]
 
     def _indexes(self, names: list[str] | None = None) -> Iterator[_Index]:
-        """The index files that can be read, one after the other: together they may be more than fits into memory."""
+        """Yields the index files that can be read, one by one: together they may not fit into memory."""
         for name in self.files.names(_INDEX) if names is None else names:
             try:
                 data = self.files.get(f"{_INDEX}/{name}")
@@ -350,7 +350,7 @@ class Store:
 
 
 class _Index(NamedTuple):
-    """An index file: its name, the parts whose rows it has, and itself, opened."""
+    """An index file: its name, the parts whose rows it has, and the opened Parquet file."""
 
     name: str
     covers: list[str]
@@ -366,7 +366,7 @@ class _Known(NamedTuple):
 
 
 def _few(small: list[_Known]) -> list[str]:
-    """Returns the first parts, as many as may be put together in memory."""
+    """Returns the names of the first index files, as many as may be put together in memory."""
     total = np.cumsum([one.rows for one in small])
     return [one.name for one, rows in zip(small, total, strict=True) if rows <= MOST]
 

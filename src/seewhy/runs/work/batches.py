@@ -20,7 +20,7 @@ class Batches:
 
     Attributes:
         size: pictures at a time; halved when memory runs out, for good.
-        limit: how long they may take.
+        limit: how long a batch may take.
     """
 
     size: int
@@ -28,12 +28,12 @@ class Batches:
     _notes: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """What happened since this was asked the last time."""
+        """Returns the notes that came since the last call, and forgets them."""
         said, self._notes = tuple(self._notes), []
         return said
 
     def note(self, text: str) -> None:
-        """Something that the summary is to say."""
+        """Notes something that the summary of the run is to say."""
         self._notes.append(text)
 
     def each(
@@ -42,8 +42,8 @@ class Batches:
     ) -> None:  # fmt: skip
         """Does the work on all pictures.
 
-        A batch that fails is tried again picture by picture, so that only those fail that must; one for which memory
-        does not suffice is halved.
+        A batch that fails is tried again picture by picture, so that only pictures fail that cause an error; a batch
+        that does not fit into memory is halved.
         """
         waiting = self.parts(pictures)
         while waiting:
@@ -61,7 +61,7 @@ class Batches:
                     waiting[:0] = [[picture] for picture in batch]
 
     def parts(self, pictures: Sequence[Picture], size: int | None = None) -> list[list[Picture]]:
-        """The pictures, cut into batches, by default of the size that fits."""
+        """Yields the pictures in batches, by default of the size that fits into memory."""
         step = size or self.size
         return [list(pictures[i : i + step]) for i in range(0, len(pictures), step)]
 

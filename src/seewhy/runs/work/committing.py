@@ -20,7 +20,7 @@ __all__ = ["commit"]
 
 
 class _Pack:
-    """Bytes one after the other."""
+    """The bytes of a part's maps, thumbnails and vectors, one after the other."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -34,10 +34,10 @@ class _Pack:
 
 
 def commit(tools: Tools, chunk: str, pictures: list[Picture]) -> tuple[str, int]:
-    """Writes the part of a chunk: its name, and how many maps are in it.
+    """Writes the part of a chunk; returns the part's name and how many maps are in it.
 
     Raises:
-        StorageError: it cannot be written, or the run is not there any more.
+        StorageError: the part cannot be written, or the run is not there any more.
     """
     tools.store.check_there()
     pack, rows = _Pack(), []

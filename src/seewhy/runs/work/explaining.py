@@ -66,7 +66,7 @@ def everything(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
 
 
 def _together_with(tools: Tools) -> list[str]:
-    """The explainers that look at a layer, whose passes are shared where there are several."""
+    """Returns the explainers that look at a layer; where there are several, their passes are shared."""
     found = [
         label for label, one in tools.explainers.items()
         if one.needs in (FeatureModel, GradientModel) and getattr(one, "layer", "") != "" and not one.pixelwise
@@ -77,14 +77,14 @@ def _together_with(tools: Tools) -> list[str]:
 def _maps(
     tools: Tools, batches: Batches, label: str, pictures: Sequence[Picture], first: str | None, filled: bool = False
 ) -> None:
-    """One explainer's maps of all pictures that want them, or whose maps are to be judged and lie there inexactly."""
+    """Makes one explainer's maps for all pictures that want them, or whose stored maps are too inexact to be judged."""
     known, task = [p for p in pictures if p.classes is not None], tools.explain_task(label)
     todo = [p for p in known if p.wants(task) and not (label == first and p.probabilities is not None)]
     _explain(tools, batches, label, [*todo, *_lossy(tools, label, known, task)], filled)
 
 
 def _find_layer(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
-    """Looks for the layer that "auto" means now, so that the first picture's cost is that of any other."""
+    """Looks for the layer that "auto" means before the first picture, whose cost would else be larger than others'."""
     model = tools.model
     asked = [label for label, one in tools.explainers.items() if _automatic(one)]
     asked = [label for label in asked if any(p.wants(tools.explain_task(label)) for p in pictures)]
@@ -92,7 +92,7 @@ def _find_layer(tools: Tools, batches: Batches, pictures: list[Picture]) -> None
         return
     for picture in pictures[:1]:
         assert picture.loaded is not None
-        # What stands against it, the explainer will say.
+        # the explainer itself will raise the error
         with contextlib.suppress(*FAILURES), batches.limit(), model.opened():
             at(model, torch.tensor([picture.item.index])).auto_layer(picture.loaded.inputs)
 
@@ -108,7 +108,7 @@ def _automatic(explainer: Explainer) -> bool:
 
 
 def _first(tools: Tools, pictures: list[Picture]) -> str | None:
-    """The explainer whose own pass can say what the network predicts; None where a plain pass is the better way.
+    """Returns the explainer whose own pass can say what the network predicts; None where a plain pass is better.
 
     A perturbation method makes hundreds of passes anyway; a method with one backward pass a class would make as many
     for every picture as for the one with the most classes, unless there is one class each.
@@ -181,7 +181,7 @@ def _seen_again(tools: Tools, batch: list[Picture]) -> None:
 
 
 def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
-    """(N, T) the classes that are explained, filled up with the first; notes what the network says."""
+    """Returns the classes (N, T) to explain, each row filled up with its first; keeps what the network predicts."""
     function = tools.job.activation_fn
     found = _probable(tools, outputs).classes.detach().float().cpu()
     alone = outputs.pair or exclusive(found, function)
@@ -193,14 +193,14 @@ def _chosen(tools: Tools, batch: list[Picture], outputs: Outputs) -> Tensor:
 
 
 def _filled(batch: Sequence[Picture]) -> Tensor:
-    """(N, T) the classes of each picture, filled up with its first."""
+    """Returns the classes (N, T) of each picture; a row with fewer than T is filled up with its first class."""
     longest = max((1, *(len(p.classes or ()) for p in batch)))
     filled = [[*(p.classes or ()), *([(p.classes or (0,))[0]] * (longest - len(p.classes or ())))] for p in batch]
     return torch.tensor(filled)
 
 
 def _detected(tools: Tools, batch: list[Picture], outputs: Outputs) -> None:
-    """Notes what a detector finds in each picture."""
+    """Keeps what a detector finds in each picture."""
     outputs = _probable(tools, outputs)
     if outputs.boxes is None or tools.sieve is None:
         raise BadOutput("The run began with a network that gives boxes, and now it gives none.")
@@ -266,7 +266,7 @@ def _explain(tools: Tools, batches: Batches, label: str, pictures: Iterable[Pict
 
 
 def _draw(tools: Tools, batches: Batches, label: str, pictures: Iterable[Picture]) -> None:
-    """The maps of a baseline, which needs no network, for metrics to judge; they are not kept."""
+    """Makes the maps of a baseline, which needs no network, for metrics to judge; they are not kept."""
     explainer, task = tools.explainers[label], tools.explain_task(label)
     assert isinstance(explainer, Baseline)
     tasks = [task, *(tools.score_task(label, metric) for metric in tools.metrics)]
@@ -311,7 +311,7 @@ def _targets(picture: Picture) -> list[BoxTarget | MaskTarget]:
 
 
 def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution, seconds: float) -> None:
-    """Each picture's maps, its share of the cost, and what is said about it."""
+    """Keeps for each picture its maps, its share of the cost, and the notes about it."""
     maps, n, task = found.raw.float().cpu().numpy(), len(batch), tools.explain_task(label)
     # What it needs, also where the pass was another's: a method's cost does not depend on those beside it.
     passes = ((found.passes.forward + found.passes.shared) / n, found.passes.backward / n)
@@ -324,7 +324,7 @@ def _keep(tools: Tools, batch: Sequence[Picture], label: str, found: Attribution
 
 
 def _notes(picture: Picture, found: Attribution, image: int) -> list[NoteRow]:
-    """What is said about one picture's maps; general remarks are about the whole picture.
+    """Returns the notes about one picture's maps; notes without a class are about the whole picture.
 
     A picture with fewer classes than its neighbours in the batch has its first class again instead.
     """
@@ -337,7 +337,7 @@ def _notes(picture: Picture, found: Attribution, image: int) -> list[NoteRow]:
 
 
 def _lossy(tools: Tools, label: str, pictures: Iterable[Picture], task: str) -> list[Picture]:
-    """Pictures whose map is there, is to be judged, and lost precision when it was kept: it is made again."""
+    """Returns the pictures whose stored map is to be judged but lost precision when it was kept: it is made again."""
     found = []
     for picture in pictures:
         judged = any(picture.wants(tools.score_task(label, metric)) for metric in tools.metrics)
@@ -413,7 +413,7 @@ def _case(tools: Tools, picture: Picture, about: tuple[int, str], wanted: Mappin
 
 
 def _truth(picture: Picture, label: int, size: tuple[int, int]) -> Tensor | None:
-    """(H, W) bool: where a class is, or the true box that a detector's box is."""
+    """Returns a mask (H, W), bool: where a class is in the image, or the true box that a detector's box matches."""
     assert picture.loaded is not None
     sample, view = picture.loaded.sample, picture.loaded.view
     if picture.detections is None:

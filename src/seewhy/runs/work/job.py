@@ -123,7 +123,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tools:
-    """A job's things, made.
+    """What a job names, loaded and built: network, data, explainers and metrics.
 
     Attributes:
         job: what was asked for.
@@ -133,8 +133,8 @@ class Tools:
         classes: names, where there are any.
         explainers: label -> explainer.
         metrics: label -> metric.
-        uncertainty: or None.
-        counterfactual: or None.
+        uncertainty: the estimator, or None where the job asks for none.
+        counterfactual: the method, or None where the job asks for none.
         features: which vectors are kept, or None.
         sieve: which boxes of a detector are explained; None for a classifier.
         notes: about the activation.
@@ -209,7 +209,7 @@ class Tools:
         )  # fmt: skip
 
     def named(self, known: Mapping[str, Any]) -> Tools:
-        """Returns the same, with the labels that run.json has for the same things, and none that it has for others.
+        """Returns these tools with the labels that run.json gives to the same things and to no others.
 
         Args:
             known: what stands in run.json.
@@ -222,7 +222,7 @@ class Tools:
 
     @property
     def threshold(self) -> float:
-        """Above which a class, or a detector's box, counts as found."""
+        """The probability or score above which a class, or a detector's box, counts as found."""
         return self.job.threshold if self.sieve is None else self.sieve.score_threshold
 
     @property
@@ -326,7 +326,7 @@ def _rows(model: Model, data: Data, limit: Limit) -> Model:
     """Returns the model for the data, whose further inputs may have one row for each of its pictures.
 
     Raises:
-        InvalidInput: they do not fit.
+        InvalidInput: the further inputs do not fit the data.
     """
     first = _first(model, data, limit) if getattr(model, "forward_kwargs", None) else None
     if first is None:
@@ -353,7 +353,7 @@ def _bound(
 
 
 def _count(model: Model, data: Data, limit: Limit) -> int | None:
-    """How many classes the network has: one pass with the first picture that can be read."""
+    """Returns how many classes the network has, from one pass with the first picture that can be read."""
     first = _first(model, data, limit)
     if first is None:
         return None
@@ -363,7 +363,7 @@ def _count(model: Model, data: Data, limit: Limit) -> int | None:
 
 
 class _Scores(NamedTuple):
-    """What is made of the network's scores in the whole run; see `Tools`."""
+    """The activation of the network's scores in the whole run, and what follows from it; see `Tools`."""
 
     activation: str | Activation | None
     exclusive: bool
@@ -420,7 +420,7 @@ def _first(model: Model, data: Data, limit: Limit) -> tuple[Model, Tensor] | Non
 
 
 def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: Limit) -> Sieve | None:
-    """Which boxes are explained, if the model is a detector; a run goes on as it began.
+    """Returns which boxes are explained, if the model is a detector; run.json, where there is one, says whether it is.
 
     Raises:
         InvalidInput: something is asked for that is about classes.
@@ -437,7 +437,7 @@ def _sieve(job: Job, model: Model, data: Data, known: Mapping[str, Any], limit: 
 
 
 def _kept(sieve: Sieve) -> dict[str, Any]:
-    """What stands in run.json."""
+    """Returns what run.json keeps of the sieve."""
     return {name: value for name, value in dataclasses.asdict(sieve).items() if name != "masks" or value}
 
 

@@ -112,7 +112,7 @@ def _thrown(seconds: float) -> Iterator[None]:
 
 
 def _throw(thread: int, what: type[BaseException] | None = TimedOut) -> None:
-    """Puts an exception into a thread; None takes one away that it has not seen yet."""
+    """Puts an exception into a thread; None takes back an exception that the thread has not seen yet."""
     raised = ctypes.py_object(what) if what is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
 
@@ -129,7 +129,7 @@ def _deadly(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _put_back(network: nn.Module) -> Iterator[None]:
-    """What is interrupted at any place may leave a hook behind, or a flag."""
+    """Puts a network back as it was: what is interrupted at any place may leave a hook or a flag behind."""
     hooks = [
         (own, dict(own)) for m in network.modules() for name in _HOOKS if (own := getattr(m, name, None)) is not None
     ]
@@ -150,7 +150,7 @@ def _put_back(network: nn.Module) -> Iterator[None]:
 
 
 class Reading:
-    """What a thread reads."""
+    """The result of one reading in a thread, once it is there."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], limit: float | None) -> None:
         self.function, self.arguments, self.limit = function, arguments, limit
@@ -160,10 +160,10 @@ class Reading:
         self.late: Callable[[Reading], None] | None = None
 
     def result(self) -> Any:
-        """What was read.
+        """Returns what was read.
 
         Raises:
-            TimedOut: it takes longer than it may; another thread goes on with the rest.
+            TimedOut: the reading takes longer than it may; another thread goes on with the rest.
         """
         while self.limit is not None and not wait([self.future], min(self.limit, 0.1)).done:
             if self.began is not None and time.monotonic() - self.began > self.limit:
@@ -200,14 +200,14 @@ class Readers:
             self._start()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Reading:
-        """Has something read."""
+        """Starts a reading in one of the threads."""
         reading = Reading(function, arguments, self.limit)
         reading.late = self._replace
         self._todo.put(reading)
         return reading
 
     def close(self) -> None:
-        """Drops what is not begun, and waits for what is, unless that hangs."""
+        """Drops the readings that have not begun, and waits for the others unless they hang."""
         while not self._todo.empty():
             self._todo.get()
         for _ in self._threads:

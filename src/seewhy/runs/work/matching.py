@@ -1,4 +1,4 @@
-"""What a detector finds in a picture of a run, and which of it is true.
+"""Compares the boxes that a detector finds in a picture with the true boxes.
 
 A box that was found is a true positive where it is a true box of its class (`seewhy.boxes.matched`). All others that
 were found are false positives, and true boxes that nothing matched false negatives: they are explained, too. A box on
@@ -33,7 +33,7 @@ class Found(NamedTuple):
     Attributes:
         rows: what was found, the best first, then the true boxes that nothing matched.
         labels: their scores and flags.
-        ignored: numbers of those that lie on a crowd or a difficult object, which count neither way.
+        ignored: numbers of the boxes that lie on a crowd or a difficult object, which count neither way.
         masks: number -> the instance mask of what was found, where masks are explained; an empty one counts as none.
     """
 
@@ -122,7 +122,7 @@ def alike(known: Sequence[DetectionRow], again: Sequence[DetectionRow]) -> bool:
 
 
 def true_box(row: DetectionRow, sample: Sample) -> Box | None:
-    """Returns the true box that a detection is, in pixels of the picture; None where it is none, or nobody knows."""
+    """Returns the true box that a detection matches, in pixels of the picture; None where there is none or no truth."""
     return None if row.match is None else sample.boxes[row.match][1:]
 
 

@@ -28,11 +28,11 @@ class Picture(Findings):
     Attributes:
         item: what is to be done.
         loaded: what was read, or None where that failed.
-        probabilities: (K,) once the network has spoken.
+        probabilities: (K,), once the network has run.
         classes: what is explained, once that is known: class indices, or the numbers of a detector's boxes.
         detections: of a detector, once that is known; None for a classifier.
         masks: instance masks by the number of their box, where masks are explained.
-        flagged: what the detector and the truth say about them, when it has spoken.
+        flagged: scores and flags of these boxes, once the detector has run.
         maps: (class or number, explainer) -> (h, w) raw.
         notes: what the reader should know, besides what reading it told.
         failed: tasks that failed.
@@ -54,7 +54,7 @@ class Picture(Findings):
 
     @property
     def unfound(self) -> bool:
-        """Whether a detector has looked and found nothing."""
+        """Whether a detector has run and found nothing."""
         return (
             self.detections is not None
             and self.probabilities is not None
@@ -62,7 +62,7 @@ class Picture(Findings):
         )
 
     def wants(self, task: str) -> bool:
-        """Says whether a task is to be done, and can be: the picture was read."""
+        """Says whether a task is to be done and can be done, because the picture was read."""
         return task in self.item.tasks and self.loaded is not None and task not in self.failed
 
     def fail(
@@ -135,7 +135,7 @@ def choose(probabilities: Tensor, truth: tuple[int, ...] | None, threshold: floa
     Args:
         probabilities: (K,).
         truth: classes that are there, or None.
-        threshold: of a probability.
+        threshold: probability above which a class is explained.
         exclusive: the classes exclude each other, so that one of them is always meant.
 
     Raises:

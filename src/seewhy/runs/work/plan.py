@@ -41,9 +41,9 @@ class Item:
         stamp: cheap sign that it is the same as before.
         tasks: identities of what is to be done.
         labels: classes to be explained (or numbers of a detector's boxes), where they are known from before.
-        detections: of a detector, the same boxes.
+        detections: of a detector, the boxes that these numbers stand for.
         maps: maps that are there already and will be judged: (part, where it lies).
-        digest: of the picture that they are of, where it is known.
+        digest: digest of the picture that these maps are of, where it is known.
     """
 
     index: int
@@ -120,7 +120,7 @@ class Chunks(Sequence[Chunk]):
         return sum(map(len, self._blocks))
 
     def clear(self) -> None:
-        """Lets go of them."""
+        """Drops all chunks, so that they take no memory."""
         self._blocks.clear()
 
     def _chunk(self, block: _Block) -> Chunk:
@@ -143,7 +143,7 @@ class _Block:
     Attributes:
         tasks: what is missing for each of them.
         fresh: (P, 2) their positions and the signs of their stamps, where nothing more is known.
-        items: they themselves, where more is.
+        items: the pictures of which more is known.
     """
 
     tasks: tuple[str, ...]
@@ -162,9 +162,9 @@ class _Known:
     """What the folder has of one picture.
 
     Attributes:
-        stamp: of the newest row.
-        written: when that was.
-        done: tasks.
+        stamp: the stamp in its newest row.
+        written: when its newest row was written.
+        done: tasks that were tried.
         failed: tasks that have only ever failed.
     """
 
@@ -216,7 +216,7 @@ def plan(tools: Tools, *, retry: bool = False, shard: tuple[int, int] = (1, 1)) 
 
 
 def check_shard(shard: tuple[int, int]) -> None:
-    """Raises InvalidInput unless it is (i, n) with i from 1 to n."""
+    """Raises InvalidInput unless the shard is (i, n) with i from 1 to n."""
     part, parts = shard
     if not 1 <= part <= parts:
         raise InvalidInput(f"A shard is i/n with i from 1 to n, got {part}/{parts}.")
@@ -249,7 +249,7 @@ class _Look:
         """Looks at a few pictures whose sameness cannot be seen from outside.
 
         Raises:
-            InvalidInput: one is another picture than before.
+            InvalidInput: one of them is another picture than before.
         """
         for index in self._unsure[:: max(1, len(self._unsure) // _CHECKED)][:_CHECKED]:
             key = self.tools.data.key(index)
@@ -260,7 +260,7 @@ class _Look:
                 )
 
     def _same(self, index: int, stamp: str) -> bool:
-        """Says whether the content is what it was: a file that was copied has a new time."""
+        """Says whether a picture with a new stamp has the same content: a file that was copied has a new time."""
         if not same_bytes_long(self.stamp, stamp):
             return False
         before = self._before(self.key)
@@ -274,7 +274,7 @@ class _Look:
 
 
 def _known(found: pa.Table) -> dict[str, _Known]:
-    """Key -> what is done, from the rows that count."""
+    """Returns what is known of each picture, by its key, from the rows that count."""
     rows = standing(found)
     stamps, names = found["stamp"].take(pa.array(rows.newest)).to_pylist(), rows.names.to_pylist()
     written = pc.fill_null(found["written"], 0.0).to_pylist()
@@ -293,7 +293,7 @@ def _known(found: pa.Table) -> dict[str, _Known]:
 
 
 def _sets(column: pa.ChunkedArray) -> list[frozenset[str]]:
-    """Few different lists stand in many rows: each is made once."""
+    """Returns a set for each list of tasks; equal lists share one set, because many rows have the same list."""
     joined = pc.binary_join(column, "\n").combine_chunks().dictionary_encode()
     sets = [frozenset(text.split("\n") if text else ()) for text in joined.dictionary.to_pylist()]
     return [sets[i] for i in joined.indices.to_pylist()]
@@ -323,7 +323,7 @@ def _informed(tools: Tools, items: list[Item]) -> dict[int, Item]:
 
 
 def _spoken(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns the rows in which the network has said what there is."""
+    """Returns the rows that have a prediction of the network."""
     found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["part"]):
         if succeeded(PREDICT, row["done"], row["failed"]):
@@ -340,7 +340,7 @@ def _known_labels(row: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _maps(rows: Iterable[dict[str, Any]], tools: Tools, judged: set[str]) -> dict[str, list[tuple[str, MapRow]]]:
-    """What can be judged as it lies there; a map that lost precision when it was kept is made again."""
+    """Returns the stored maps that can be judged as they are; a map that lost precision when kept is made again."""
     found: dict[str, list[tuple[str, MapRow]]] = defaultdict(list)
     for row in rows if judged else ():
         for one in (MapRow(**fields) for fields in row["maps"]):

@@ -61,7 +61,7 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
         model: whose preprocessing is used.
         data: the pictures.
         index: which.
-        keep: keeps the original's bytes.
+        keep: whether the original's bytes are kept.
 
     Raises:
         Exception: whatever reading it raises.
@@ -87,11 +87,11 @@ def load(model: Model, data: Data, index: int, keep: bool) -> Loaded:
 
 
 def _check_upright(source: str) -> None:
-    """Raises where boxes may be meant for the picture as it is stored or as it is shown."""
+    """Raises where it is unclear whether boxes are meant for the picture as stored or as shown (EXIF orientation)."""
     try:
         with opened(chosen(source)[0]) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # that it cannot be read, reading it will say
+    except Exception:  # reading the picture will raise the error
         return
     if turned != 1:
         raise InvalidInput(

@@ -41,7 +41,7 @@ class Vectors:
 
     Attributes:
         explainer: label of the explainer whose maps are the weights; None where the run has none that is kept.
-        depths: of the middle layers, as shares of the way to the automatic layer.
+        depths: places of the middle layers, as shares of the way to the automatic layer.
     """
 
     explainer: str | None

@@ -42,8 +42,8 @@ class Done:
     Attributes:
         chunk: its name.
         part: the part's name.
-        pictures: how many.
-        maps: how many were made.
+        pictures: how many pictures are in it.
+        maps: how many maps were made.
         forward: images that went forward through the network.
         failures: (name of the picture, failure).
         lost: pictures of which nothing could be done.
@@ -83,11 +83,11 @@ class ChunkWorker:
         self._hurried = False
 
     def __call__(self, chunk: Chunk, upcoming: Chunk | None = None) -> list[Done]:
-        """Computes a chunk; gives those that have been committed since the last call.
+        """Computes a chunk; returns the chunks that have been committed since the last call.
 
         Args:
             chunk: what to do now.
-            upcoming: what will come next: it is read meanwhile.
+            upcoming: the chunk that will come next; it is read meanwhile.
         """
         reading = self._ahead.pop(chunk.name, None) or self._read(chunk)
         if upcoming is not None and upcoming.name not in self._ahead:
@@ -152,7 +152,7 @@ class ChunkWorker:
         try:
             with self.batches.limit():
                 form = quickest(tools.model, picture.loaded.inputs, wanted * len(tools.data))
-        except FAILURES as error:  # what stands against the picture its explainers will say
+        except FAILURES as error:  # the explainers will raise the error for this picture
             self.batches.note(f"Run as it is: {judging.reason(error)}")
             return
         self.batches.note(form.said)
@@ -169,10 +169,10 @@ class ChunkWorker:
 
 
 def _check_same(picture: Picture) -> None:
-    """A picture that was changed since the work was planned: a new one is done as it is now, an old one is not mixed.
+    """Checks a picture that may have changed since the plan: a new one is done as it is now, an old one is refused.
 
     Raises:
-        InvalidInput: what the folder has of it is about another picture.
+        InvalidInput: the folder's results under this key are of another picture.
     """
     item, loaded = picture.item, picture.loaded
     assert loaded is not None
@@ -188,7 +188,7 @@ def _check_same(picture: Picture) -> None:
 
 
 def _readers(model: Any) -> int:
-    """Beside an accelerator the cores are free; a network on the CPU shares them with who reads."""
+    """Returns how many threads read: many beside an accelerator, few where the network needs the cores itself."""
     module = getattr(model, "module", None)
     first = None if module is None else like(module)
     return min(8, os.cpu_count() or 1) if first is not None and first.device.type != "cpu" else 2
