@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
 import seewhy
 from seewhy.errors import InvalidInput, InvalidType
-from seewhy.progress import Bar, listening, part_of, report
+from seewhy.progress import Bar, aside, listening, part_of, report
 
 
 class Terminal:
@@ -56,6 +57,36 @@ def test_without_a_terminal_and_where_none_is_wanted_nothing_is_written(capsys: 
             bar(1, 2)
             bar.say("other")
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Bar("run", True, "picture", before=10, total=40) as bar:
+        for second, done in ((30.0, 15), (61.0, 20), (90.0, 30), (125.0, 35)):
+            now[0] = 100.0 + second
+            bar(done, 40)
+        bar.say("other", "loss=1")
+    assert capsys.readouterr().err.splitlines() == [
+        "run: 20 of 40 (picture), 50 %, 01:01 gone, 02:02 left",
+        "run: 35 of 40 (picture), 88 %, 02:05 gone, 00:25 left",
+    ]
+    with Bar("read", True, "byte") as bar:
+        bar(1, None)
+        now[0] += 75
+        bar(7, None)
+    assert capsys.readouterr().err == "read: 7 (byte), 01:15 gone\n"
+
+
+def test_lines_are_written_beside_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    with Bar("work", True, "picture", total=20) as bar:
+        bar(3, 20)
+        with aside():
+            sys.stderr.write("a line\n")
+    before, after = screen.text.split("a line\n")
+    assert before.endswith("\r")
+    assert "work:" in after
 
 
 def test_what_a_callback_raises_is_told_as_the_callbacks() -> None:

@@ -128,6 +128,22 @@ def prepare(network: Model, image: Any) -> Batch:
     return found[0][0]
 
 
+def preprocessing_of(network: Model) -> Preprocessing:
+    """Returns how a picture becomes the network's input.
+
+    Raises:
+        InvalidInput: it is not known.
+    """
+    found: Preprocessing | None = getattr(network, "preprocessing", None)
+    if found is None:
+        raise InvalidInput(
+            f"How a picture becomes an input of {network.name} is not known. Pass "
+            "seewhy.load(model, preprocessing=seewhy.Preprocessing(size=..., mean=..., std=...)), or a tensor that is "
+            "ready for the network."
+        )
+    return found
+
+
 def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[Batch, list[int]]]:
     """Returns the images whose inputs have one size, and where each stands among all.
 
@@ -144,13 +160,7 @@ def together(network: Model, image: Any, *, apart: bool = False) -> list[tuple[B
         batch = _prepared_already(network, _batched(given))
         every = list(range(len(batch.names)))
         return [(batch.some([i]), [i]) for i in every] if apart and len(every) > 1 else [(batch, every)]
-    preprocessing: Preprocessing | None = getattr(network, "preprocessing", None)
-    if preprocessing is None:
-        raise InvalidInput(
-            f"How a picture becomes an input of {network.name} is not known. Pass "
-            "seewhy.load(model, preprocessing=seewhy.Preprocessing(size=..., mean=..., std=...)), or a tensor that is "
-            "ready for the network."
-        )
+    preprocessing = preprocessing_of(network)
     made = [preprocessing(picture) for picture in given.pictures]
     shown = [preprocessing.seen(picture) for picture in given.pictures]
     said = [_narrow(preprocessing, *pair) for pair in zip(given.pictures, given.names, strict=True)]

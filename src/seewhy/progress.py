@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,9 +14,11 @@ from tqdm import tqdm
 
 from seewhy.errors import InvalidType, raised_by
 
-__all__ = ["Bar", "Listener", "check_progress", "listening", "part_of", "report"]
+__all__ = ["Bar", "Listener", "aside", "check_progress", "listening", "part_of", "report"]
 
 Listener = Callable[[int, int], None]
+MINUTE = 60.0  # seconds between two lines where nobody watches a terminal
+LINE = "{desc}: {n_fmt} of {total_fmt} ({unit}), {percentage:.0f} %, {elapsed} gone, {remaining} left"
 _listener: ContextVar[Listener | None] = ContextVar("seewhy_progress", default=None)
 
 
@@ -54,6 +57,43 @@ def check_progress(progress: Any) -> None:
         raise InvalidType(f"progress must be True, False or a callback (done, total), got {progress!r}.")
 
 
+@contextmanager
+def aside() -> Iterator[None]:
+    """Takes bars off the terminal while something else is written to it."""
+    with tqdm.external_write_mode():
+        yield
+
+
+class _Lines:
+    """What a bar says, as a line a minute: for logs, where nobody watches a terminal. Its methods are those of tqdm."""
+
+    def __init__(self, total: int | None, initial: int, desc: str, unit: str) -> None:
+        self.n, self._total, self._initial, self._desc, self._unit = initial, total, initial, desc, unit
+        self._begun = self._told = time.monotonic()
+
+    def update(self, by: int) -> None:
+        self.n += by
+        now = time.monotonic()
+        if now - self._told < MINUTE:
+            return
+        self._told = now
+        line = tqdm.format_meter(
+            self.n, self._total or 0, now - self._begun, prefix=self._desc, unit=self._unit, initial=self._initial,
+            bar_format=LINE if self._total else "{desc}: {n_fmt} ({unit}), {elapsed} gone",
+        )  # fmt: skip
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def set_description(self, text: str, *, refresh: bool = True) -> None:
+        self._desc = text
+
+    def set_postfix_str(self, remark: str) -> None:
+        """A remark changes with every step: it has no place in a log."""
+
+    def close(self) -> None:
+        """Nothing has to be taken away."""
+
+
 def _bar() -> tuple[type[tqdm[Any]], bool | None]:
     """The bar of a notebook where one is running, else that of a terminal, which is silent where nobody watches.
 
@@ -70,7 +110,7 @@ def _bar() -> tuple[type[tqdm[Any]], bool | None]:
 
 
 class Bar:
-    """A progress bar on a terminal or in a notebook, or the caller's own listener.
+    """A progress bar on a terminal or in a notebook, a line a minute in a log, or the caller's own listener.
 
     Args:
         title: what is being done.
@@ -90,7 +130,7 @@ class Bar:
         check_progress(progress)
         self._title, self._unit, self._before, self._total = title, unit, before, total
         self._drawn, self._listener = progress is True, progress if callable(progress) else None
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] | _Lines | None = None
 
     def __enter__(self) -> Self:
         if self._drawn and self._total is not None:
@@ -111,9 +151,11 @@ class Bar:
     def _draw(self, done: int, total: int | None) -> None:
         if self._bar is None:
             kind, quiet = _bar()
-            self._bar = kind(
-                total=total, initial=self._before, desc=self._title, unit=self._unit, leave=False, disable=quiet
-            )
+            how: dict[str, Any] = {"total": total, "initial": self._before, "desc": self._title, "unit": self._unit}
+            if quiet is None and not sys.stderr.isatty():
+                self._bar = _Lines(**how)
+            else:
+                self._bar = kind(**how, leave=False, disable=quiet)
         self._bar.update(done - self._bar.n)
 
     def tell(self, line: str) -> None:

@@ -85,6 +85,7 @@ def test_right_commands_make_the_model_once(made: list[str], capsys: pytest.Capt
     assert cli.main(["explain", "two.png", "one.png", *MODEL, "--method", "rise", "--set", "num_masks=4"]) == 0
     out, err = capsys.readouterr()
     assert "two.png" in err
+    assert "loading support.factories:recorded ..." in err
     assert "seewhy: 1 of 2 pictures could not be explained." in err
     assert len(out.splitlines()) == 1
     assert made == ["recorded"]

@@ -108,6 +108,8 @@ def test_a_folder_and_pictures_of_one_name(place: Path, capsys: pytest.CaptureFi
         (["one.png", "--method", "rise", "--set", "grid"], "--set takes NAME=VALUE, got 'grid'."),
         (["one.png", "--set", "grid=3"], "--set needs --method: 'auto' chooses the method itself."),
         (["--data-root", "none"], "--data-root must be a folder, 'none' is not one."),
+        (["one.png", "deep/er/one.png", "--targets", "99"], "Target 99 is out of range: the network has"),
+        (["one.png", "two words ß.jpg", "--targets", "do"], "The model has no class"),
         (["one.png", "--labels", "none.txt"], "There is no file of class names 'none.txt'."),
         (["one.png", "--checkpoint", "none.pth"], "There is no checkpoint 'none.pth'."),
     ],

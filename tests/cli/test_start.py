@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import tyro
 
 from seewhy import cli
 from support.web_pages import folder
@@ -109,6 +112,31 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_command_that_is_none(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([word, "--out", "x"]) == 2
     assert capsys.readouterr().err == f"seewhy: There is no command {word!r}. {hint} All of them: seewhy --help.\n"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_examples_of_help_are_commands_that_can_be_given(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = cli.COMMANDS[name]
+    assert kind.examples
+    for example in kind.examples:
+        program, typed, *rest = shlex.split(example)
+        assert (program, typed) == ("seewhy", name)
+        if "--config" not in rest:
+            tyro.cli(kind, args=rest, config=(tyro.conf.FlagCreatePairsOff,))
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"$ {' '.join(example.split())}" in said for example in kind.examples)
+
+
+def test_flags_that_turn_something_off_say_what_they_do(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        for flag in re.split(r"\n│ (?=-)", capsys.readouterr().out):
+            if flag.startswith("--no-"):
+                assert "not" in flag.split()
+                assert "default: True" not in flag
 
 
 def test_a_flag_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,19 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path, host: str, status: in
         process.stderr.close()
 
 
+def test_a_folder_without_runs_is_told(tmp_path: Path) -> None:
+    code = START.format(str(tmp_path), "127.0.0.1")
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        assert line.startswith(f"There is no run yet (no run.json, 3 folders deep) in {tmp_path}: http://")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        process.stderr.close()
+
+
 def test_it_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder(tmp_path / "one")
     folder(tmp_path / "two")

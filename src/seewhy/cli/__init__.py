@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 
 import tyro
@@ -32,7 +31,7 @@ from seewhy.memory import keep_memory
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, Callable[..., Command]] = {
+COMMANDS: dict[str, type[Command]] = {
     "explain": Explain,
     "compare": Compare,
     "run": RunCommand,
@@ -82,11 +81,12 @@ def _parsed(given: list[str]) -> Command:
     """
     config, name = (tyro.conf.FlagCreatePairsOff,), given[0] if given else ""
     if name in COMMANDS:
-        return tyro.cli(COMMANDS[name], prog=f"seewhy {name}", args=with_config(given)[1:], config=config)
+        kind, typed = COMMANDS[name], with_config(given)[1:]
+        return tyro.cli(kind, prog=f"seewhy {name}", description=kind.told(), args=typed, config=config)
     if name and not name.startswith("-"):
         raise UnknownName(f"There is no command {name!r}. {nearest(name, COMMANDS)} All of them: seewhy --help.")
     overview: Command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="seewhy", args=given, config=config,
+        dict(COMMANDS), prog="seewhy", args=given, config=config,
         description="Why a vision model said what it said. seewhy --version says which version this is.",
     )  # fmt: skip
     return overview

@@ -18,6 +18,10 @@ class Compare(PictureFlags):
     """Judge explainers by metrics on the same pictures: a table with intervals, and which differences are real."""
 
     work = "compare"
+    examples = (
+        "seewhy compare --data-root photos --model timm:resnet50 --explainers grad_cam,rise --metrics deletion_auc",
+        "seewhy compare --again seewhy-compare/comparison.json --how",
+    )
 
     explainers: str = ""
     """Names separated by commas, with parameters if wanted: "recipro_cam,rise(num_masks=500)"."""
@@ -25,8 +29,8 @@ class Compare(PictureFlags):
     """Names separated by commas, with parameters if wanted: "deletion_auc,pointing_game(tolerance=0)"."""
     samples: Path | None = None
     """A CSV file with the columns image, target and mask (the last two optional; paths are relative to the file)."""
-    baselines: bool = True
-    """Adds a random map and a map of the centre as rows."""
+    baselines: Annotated[bool, tyro.conf.arg(help_behavior_hint="(without it, they are)")] = True
+    """A random map and a map of the centre are not added as rows."""
     confidence: float = 0.95
     """Of the intervals; 1 - confidence is the level at which a difference is called real."""
     seed: int = 0

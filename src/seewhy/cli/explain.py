@@ -18,6 +18,11 @@ class Explain(PictureFlags, SieveFlags):
     """Explain pictures: writes overlays and a JSON for each, and prints one line a picture, of a detector one a box."""
 
     work = "explain"
+    examples = (
+        "seewhy explain cat.jpg --model timm:resnet50",
+        'seewhy explain cat.jpg --model model.onnx --size 224 224 --mean 0 0 0 --std 1 1 1 --targets 281,"tiger cat"',
+        "seewhy explain --data-root photos --model timm:resnet50 --method rise --set num_masks=2000 --out maps",
+    )
 
     method: str = "auto"
     """An explainer (see `seewhy list`), or auto."""

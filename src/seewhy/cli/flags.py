@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import sys
 from dataclasses import dataclass, fields
@@ -25,6 +26,13 @@ class Command:
     """A command with its flags. What it does stands in `seewhy.cli.work`, so that asking for help loads no torch."""
 
     work: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def told(cls) -> str:
+        """What it does, with examples of how it is typed, for --help."""
+        about = inspect.cleandoc(cls.__doc__ or "")
+        return "\n".join([about, "", *(f"$ {one}" for one in cls.examples)])
 
     def run(self) -> int:
         """Does it, and gives the exit code."""

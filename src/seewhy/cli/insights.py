@@ -18,6 +18,7 @@ class Diff(Command):
     """Compare two run folders on the same images: another model, checkpoint, explainer or preprocessing."""
 
     work = "diff"
+    examples = ("seewhy diff runs/before runs/after --out changed.csv",)
 
     first: Annotated[str, tyro.conf.Positional]
     """The run folder before."""
@@ -40,6 +41,7 @@ class SlicesCommand(Command):
     """Find groups of images on which the network is worse than elsewhere: by picture, maps, certainty, metadata."""
 
     work = "slices"
+    examples = ("seewhy slices runs/first --table metadata.csv",)
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""
@@ -60,6 +62,10 @@ class PatternsCommand(NetworkFlags):
     """Find what the network uses in some images of a class and not in the others: shortcuts above all."""
 
     work = "patterns"
+    examples = (
+        "seewhy patterns runs/first",
+        "seewhy patterns runs/first --model timm:resnet50 --data photos",
+    )
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder; the run keeps maps and features (seewhy run --explainers grad_cam --features)."""
@@ -84,6 +90,10 @@ class NeighboursCommand(Command):
     """Find images that look the same to the network, and labels that similar images contradict."""
 
     work = "neighbours"
+    examples = (
+        "seewhy neighbours runs/first",
+        "seewhy neighbours runs/first --table metadata.csv --across split",
+    )
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder; the run keeps features (seewhy run --features)."""
@@ -106,6 +116,7 @@ class Report(PixelFlags):
     """Write what a run found into one HTML file that stands alone, for a mail, a printer or an auditor."""
 
     work = "report"
+    examples = ("seewhy report runs/first --out report.html",)
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""

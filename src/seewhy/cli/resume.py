@@ -18,6 +18,10 @@ class Resume(How, PixelFlags):
     """Go on with a run that was interrupted. The command of a folder that somebody else made is shown and asked for."""
 
     work = "resume"
+    examples = (
+        "seewhy resume runs/first",
+        "seewhy resume runs/first --retry --workers 4",
+    )
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""

@@ -48,6 +48,10 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     """Explain and judge a whole data set into a run folder; what is there already is not computed again."""
 
     work = "run"
+    examples = (
+        "seewhy run --data photos --model timm:resnet50 --explainers grad_cam --metrics deletion_auc --out runs/first",
+        "seewhy run --config run.toml --data photos --out runs/second --workers 4",
+    )
 
     config: Path | None = None
     """A TOML or YAML file with any of these flags; the command line goes before it."""
@@ -61,8 +65,8 @@ class RunCommand(NetworkFlags, SieveFlags, How):
     """Names separated by commas, with parameters if wanted: "insertion_auc,pointing_game(tolerance=0)"."""
     trust_grade: bool = False
     """Grades how far each map can be trusted: the metric of this name, 58 passes and three or four maps each."""
-    baselines: bool = True
-    """The metrics judge a random map and a map of the centre, too; these maps are not kept."""
+    baselines: Annotated[bool, tyro.conf.arg(help_behavior_hint="(without it, they are, and not kept)")] = True
+    """A random map and a map of the centre are not judged."""
     uncertainty: bool = False
     """How sure the network is of each probability (Monte-Carlo dropout)."""
     counterfactual: bool = False
@@ -94,6 +98,10 @@ class Status(Command):
     """What a run folder has: counts, scores, failures. Works while it is being written, too."""
 
     work = "status"
+    examples = (
+        "seewhy status runs/first",
+        "seewhy status runs/first --json",
+    )
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""
@@ -108,6 +116,7 @@ class Export(PixelFlags):
     """Write a run folder in another form: CSV, Parquet, COCO, FiftyOne, TensorBoard, MLflow, Weights & Biases."""
 
     work = "export"
+    examples = ("seewhy export runs/first --to csv --out scores.csv",)
 
     folder: Annotated[str, tyro.conf.Positional]
     """The run folder."""

@@ -18,6 +18,11 @@ class View(PixelFlags):
     """Show a run folder, or a folder of runs, in the browser; it follows a run that is still being written."""
 
     work = "view"
+    examples = (
+        "seewhy view runs",
+        "seewhy view runs/first --review anna",
+        'seewhy view runs/first --export wrong.html --view "flags=FN&sort=probability"',
+    )
 
     folder: Annotated[str, tyro.conf.Positional]
     """A run folder, or a folder with run folders."""
@@ -25,8 +30,8 @@ class View(PixelFlags):
     """What to listen to. Any other than this machine needs the token that is printed."""
     port: int = 8484
     """0 for any that is free."""
-    browser: bool = True
-    """The browser is opened; --no-browser leaves it."""
+    browser: Annotated[bool, tyro.conf.arg(help_behavior_hint="(without it, it is opened)")] = True
+    """The browser is not opened."""
     root_path: str = ""
     """What a proxy takes away from the front of every path: /why."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

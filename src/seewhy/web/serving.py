@@ -54,7 +54,8 @@ def serve(
     app = application(library, rules, root_path=root_path.rstrip("/"))
     address = _address(host, listening.getsockname()[1], library, rules, root_path)
     runs = len(library.places())
-    say(f"{runs} run{'s' if runs != 1 else ''} in {library.root}: {address}   (Ctrl-C ends it)")
+    told = f"{runs} run{'s' if runs != 1 else ''}" if runs else "There is no run yet (no run.json, 3 folders deep)"
+    say(f"{told} in {library.root}: {address}   (Ctrl-C ends it)")
     if browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)

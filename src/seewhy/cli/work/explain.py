@@ -13,9 +13,11 @@ from seewhy.cli.explain import Explain
 from seewhy.cli.flags import SieveFlags, activation, emit, parameter, say, sieve
 from seewhy.cli.work.inputs import network, pictures
 from seewhy.detection import check_sieve
-from seewhy.errors import InvalidInput, SeewhyError
+from seewhy.errors import InvalidInput, InvalidTarget, SeewhyError
 from seewhy.explanation import told
 from seewhy.images.reading import read
+from seewhy.inputs import preprocessing_of
+from seewhy.progress import Bar, aside
 from seewhy.targets import Request
 
 __all__ = ["run"]
@@ -36,11 +38,24 @@ def run(command: Explain) -> int:
 def _explained(files: list[tuple[Path, str]], targets: Any, command: Explain, parameters: dict[str, Any]) -> int:
     """How many of the pictures could be explained."""
     model = network(command)
+    _check_model(model, targets, command)
     if not command.quiet:
         known = getattr(model, "preprocessing", None) or "preprocessing unknown"
         for note in (*_notes(model), f"{model.name}: {known}"):
             say(note)
-    return sum(_one(model, picture, stem, targets, command, parameters) for picture, stem in files)
+    done = 0
+    wanted = not command.quiet and len(files) > 1
+    with Bar("explain", wanted, "picture", total=len(files)) as bar:
+        for number, (picture, stem) in enumerate(files, 1):
+            done += _one(model, picture, stem, targets, command, parameters)
+            bar(number, len(files))
+    return done
+
+
+def _check_model(model: Any, targets: Any, command: Explain) -> None:
+    """Refuses what no picture changes: unknown preprocessing, names that no class has."""
+    preprocessing_of(model)
+    Request.named(targets, getattr(model, "labels", None), 1)
 
 
 def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, parameters: dict[str, Any]) -> bool:
@@ -57,16 +72,24 @@ def _one(model: Any, picture: Path, stem: str, targets: Any, command: Explain, p
         trusts = [found.trust(0, t) for t in range(len(found.labels[0]))] if command.trust_grade else []
         files = found.save(command.out, values=command.dump)
     except (SeewhyError, OSError) as error:
-        say(f"{picture}: {error}")
+        if isinstance(error, InvalidTarget) and command.targets is not None:
+            raise  # a class that the network does not have is wrong for every picture
+        with aside():
+            say(f"{picture}: {error}")
         return False
+    with aside():
+        _say(model, picture, found, trusts, files, command.quiet)
+    return True
+
+
+def _say(model: Any, picture: Path, found: Any, trusts: list[Any], files: list[Path], quiet: bool) -> None:
     for line in _lines(picture, found, files):
         emit(line)
     for name, trust in zip(found.labels[0], trusts, strict=False):
         emit(f"{picture}\t{name}\t{trust.line}")
-    if not command.quiet:
+    if not quiet:
         for warning in found.warnings[len(_notes(model)) :]:
             say(f"{picture}: {warning}")
-    return True
 
 
 def _notes(model: Any) -> tuple[str, ...]:

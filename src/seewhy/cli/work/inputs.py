@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from seewhy.cli.flags import NetworkFlags, PictureFlags, changes, source
+from seewhy.cli.flags import NetworkFlags, PictureFlags, changes, say, source
 from seewhy.cli.origin import here, import_from
 from seewhy.datasets import is_picture
 from seewhy.errors import InvalidInput
@@ -30,6 +30,8 @@ def pictures(command: PictureFlags) -> list[Path]:
 def network(command: NetworkFlags) -> Any:
     """Returns the model with its weights, class names and preprocessing."""
     spec, checkpoint = source(command)
+    if not command.quiet:
+        say(f"loading {spec} ...")
     import_from(spec, here())
     return load(
         spec, checkpoint=checkpoint, trust=command.trust, num_classes=command.num_classes, labels=command.labels,

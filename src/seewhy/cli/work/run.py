@@ -48,6 +48,8 @@ def carry_out(command: RunCommand, how: How, place: str, remembered: Mapping[str
     asked = {"workers": how.workers, "address": how.address, "apart": how.timeout is not None}
     engine: Any = kind(**{f.name: asked[f.name] for f in dataclasses.fields(kind) if f.name in asked})
     quiet = bool(getattr(how, "quiet", False))
+    if not quiet:
+        say(f"reading {job.data}, loading {job.model} ...")
     found = Runner(
         job=job, engine=engine, shard=_shard(how.shard), retry=how.retry, progress=not quiet, command=remembered
     ).run()
