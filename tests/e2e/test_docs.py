@@ -128,7 +128,7 @@ def test_flags_are_those_of_the_help(capsys: pytest.CaptureFixture[str]) -> None
 
 def parse(arguments: list[str]) -> object:
     return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="seewhy", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+        dict(COMMANDS), prog="seewhy", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
     )
 
 
