@@ -21,14 +21,14 @@ __all__ = ["Engine", "Factory", "Worker"]
 
 
 class Worker(Protocol):
-    """Does items of work."""
+    """A worker, which does items of work one after the other."""
 
     def __call__(self, item: Any, upcoming: Any = None, /) -> list[Any]:
-        """Does an item; gives what is finished."""
+        """Does an item; returns the results that are finished by now."""
         ...
 
     def flush(self) -> list[Any]:
-        """Gives what is not finished yet, when it is."""
+        """Waits for the results that are not finished yet, and returns them."""
         ...
 
     def give_up(self, item: Any, why: str, /) -> Any:
@@ -44,8 +44,8 @@ Factory = Callable[[int], Worker]
 
 
 class Engine(Protocol):
-    """Runs items of work."""
+    """An engine, which runs items of work on its workers."""
 
     def map(self, factory: Factory, todo: Sequence[Any], stop: Callable[[], bool]) -> Iterator[Any]:
-        """Returns the results as they come; when ``stop`` says so, only items in hand are finished."""
+        """Yields the results as they come; once ``stop()`` is true, only the items in work are finished."""
         ...

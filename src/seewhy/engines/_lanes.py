@@ -16,11 +16,11 @@ ATTEMPTS = 3
 
 
 class LaneLost(Exception):
-    """The lane's process is gone."""
+    """The error that a lane raises when its process is gone."""
 
 
 class Lane(Protocol):
-    """A worker somewhere else."""
+    """A worker in another process or on another machine, and the connection to it."""
 
     def call(self, method: str, *arguments: Any) -> Future[Any]:
         """Calls the worker's method; the future raises LaneLost when the worker is gone."""
@@ -91,7 +91,7 @@ def drive(start: Callable[[int], Lane], lanes: int, todo: Sequence[Any], stop: C
 
 
 class _Queue:
-    """What is waiting; items that were not begun are asked for one by one, for they may be made only then."""
+    """The items that wait; new ones are taken from the iterator one by one, because it may make them only then."""
 
     def __init__(self, todo: Sequence[Any]) -> None:
         self._rest = iter(todo)
@@ -102,11 +102,11 @@ class _Queue:
         return bool(self._made)
 
     def again(self, lost: Iterable[_Waiting]) -> None:
-        """Puts items back, before all others."""
+        """Puts items back, in front of all others."""
         self._made.extendleft(lost)
 
     def take(self) -> _Waiting:
-        """Returns the next one."""
+        """Returns the next item."""
         one = self._made.popleft()
         self._fill()
         return one
@@ -121,7 +121,7 @@ class _Queue:
 
 
 def _hand(running: dict[Future[Any], _Busy], busy: _Busy, waiting: _Queue, stop: Callable[[], bool]) -> bool:
-    """Gives a lane its next item, or asks it for what it still holds; False when there is nothing left to ask."""
+    """Gives a lane its next item, or asks it for its last results; returns False when nothing is left to ask."""
     if waiting and not stop():
         one = waiting.take()
         busy.held[one.item.name] = one
@@ -135,7 +135,7 @@ def _hand(running: dict[Future[Any], _Busy], busy: _Busy, waiting: _Queue, stop:
 
 
 def _again(one: _Waiting, lost: LaneLost) -> _Waiting:
-    """Tried once more, or given up."""
+    """Puts an item of a lost worker back, to be tried once more or given up."""
     tried = one.attempts + 1
     if one.why is not None:
         raise InvalidInput(

@@ -41,7 +41,7 @@ class Local:
             return
         worker = factory(0)
         try:
-            items = iter(todo)  # each is asked for once: it may be made only then
+            items = iter(todo)  # take each item once: it may be made only then
             item = next(items, None)
             while item is not None and not stop():
                 upcoming = next(items, None)
@@ -102,7 +102,7 @@ class _Process:
 
 
 def _serve(pipe: Any, factory: Factory, number: int) -> None:
-    """What runs in the process: answers calls until nobody asks any more."""
+    """Answers the calls to a worker in its process, until the connection ends."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; who asks decides

@@ -50,7 +50,7 @@ class Ray:
 
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
-        """Ray, connected; what was started here is ended, and the environment left as it was."""
+        """Connects to Ray for a block; then ends what was started here and puts the environment back."""
         before = dict(os.environ)
         if self.address is None:
             os.environ.update(_private())
@@ -74,7 +74,7 @@ class Ray:
             os.environ.update(before)
 
     def _size(self) -> dict[str, Any]:
-        """Returns a private cluster has room for all workers, also where they share a core."""
+        """Returns the size of a private cluster, which has room for all workers, also where they share a core."""
         if self.address is not None:
             return {}
         return {
@@ -85,7 +85,7 @@ class Ray:
 
 @cache
 def _private() -> dict[str, str]:
-    """Environment of a private cluster; the same as long as this process lives, because Ray reads it only once.
+    """Returns the environment of a private cluster; it stays the same in this process, as Ray reads it only once.
 
     Where Ray was imported before, it has read the user's own and keeps to that.
     """

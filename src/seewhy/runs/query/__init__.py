@@ -1,4 +1,4 @@
-"""What reads a run folder, also while it is written. Nothing here computes."""
+"""Reads a run folder, also while it is written; nothing here runs a network."""
 
 from __future__ import annotations
 

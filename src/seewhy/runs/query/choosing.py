@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Words:
-    """Strings that come again and again, as numbers."""
+    """A table of strings that occur many times, each with a number that stands for it."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -48,7 +48,7 @@ class Words:
         return self.numbers[text]
 
     def encode(self, texts: pa.Array) -> pa.Array:
-        """Strings as int32; null stays null."""
+        """Returns the numbers (int32) of strings; null stays null."""
         coded = texts.dictionary_encode()
         known = pa.array([self.number(text) for text in coded.dictionary.to_pylist()], pa.int32())
         return known.take(coded.indices)
@@ -59,17 +59,17 @@ CONCISION = ("sparseness", "complexity")
 
 
 def chance(about: Mapping[str, Any]) -> bool:
-    """Whether an explainer of run.json does not look at the network."""
+    """Says whether an explainer of run.json is a baseline that does not look at the network."""
     return bool(about.get("chance", about.get("name") in BASELINES))
 
 
 def concise(about: Mapping[str, Any]) -> bool:
-    """Whether a metric of run.json says how concise a map is, not how right."""
+    """Says whether a metric of run.json measures how concise a map is, not how right."""
     return bool(about.get("concision", about.get("name") in CONCISION))
 
 
 def exclusive(settings: Mapping[str, Any]) -> bool:
-    """Whether of the classes exactly one is meant (softmax), so that the likeliest is the prediction."""
+    """Says whether exactly one class is meant (softmax), so that the likeliest class is the prediction."""
     softmax = settings.get("activation") == "softmax"  # is all that runs of earlier versions say
     return bool(settings.get("exclusive", softmax)) and not settings.get("detection")
 
@@ -87,7 +87,7 @@ class Plan:
         uncertainty: its task, or -1.
         counterfactual: its task, or -1.
         features: its task, or -1.
-        exclusive: whether of the classes exactly one is meant, so that the likeliest is the prediction.
+        exclusive: whether exactly one class is meant, so that the likeliest class is the prediction.
         of_chance: the explainers that do not look at the network.
         concise: the metrics that say how concise a map is, not how right.
         named: metric -> the name that it is registered by.
@@ -214,7 +214,7 @@ class Choice(Standing):
 
 
 def choose(rows: pa.Table, plan: Plan, words: Words) -> Choice:
-    """Which rows count; see the module's docstring."""
+    """Chooses the row of each task of each picture; see the module's docstring."""
     found = standing(rows)
     order, starts, current = found.order, found.starts, found.current
     states = _states(rows, plan, words)
@@ -231,7 +231,7 @@ _DONE, _FAILED = 2, 1
 
 
 def _states(rows: pa.Table, plan: Plan, words: Words) -> NDArray[np.uint8]:
-    """(T, R): for each task and row nothing, _FAILED or _DONE."""
+    """Returns a table (T, R): 0, _FAILED or _DONE for each task and row."""
     states = np.zeros((len(plan.tasks), len(rows)), dtype=np.uint8)
     task_of = np.array([plan.tasks.get(text, -1) for text in words.texts], dtype=np.int64)
     for name, state in (("done", _DONE), ("failed", _FAILED)):
@@ -256,6 +256,6 @@ def _first(
 
 
 def entries(rows: pa.Table, name: str) -> tuple[Whole, pa.Array]:
-    """All entries of a list column, and the row of each."""
+    """Returns all entries of a list column, and the row of each entry."""
     lists = one(rows[name])
     return pc.list_parent_indices(lists).to_numpy().astype(np.int64), lists.flatten()

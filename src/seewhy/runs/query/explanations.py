@@ -23,7 +23,7 @@ __all__ = ["explanation"]
 
 
 def explanation(run: Run, sample: str, explainer: str, label: int | None = None) -> Explanation:
-    """What an explainer says about a picture of a run.
+    """Returns the maps that an explainer made for a picture of a run.
 
     Args:
         run: the folder.
@@ -77,7 +77,7 @@ def _names(run: Run, record: SampleRecord, labels: list[int]) -> list[str]:
 
 
 def _notes(cost: CostRow, labels: list[int]) -> list[Note]:
-    """What is said about the maps that are shown."""
+    """Returns the notes about the maps that are shown."""
     own = [
         Note(text=one.text, kind=one.kind, image=0, target=None if one.label is None else labels.index(one.label))
         for one in cost.notes

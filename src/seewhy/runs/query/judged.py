@@ -1,4 +1,4 @@
-"""What a run's numbers tell: one value a picture, explainer and metric, handed to `statistics`."""
+"""Hands the scores of a run to `statistics`: one value for each picture, explainer and metric."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["judged"]
 
 
 def judged(now: Moment) -> Judged:
-    """All explainers by all metrics. A picture counts once: its value is the mean over its labels."""
+    """Returns the scores of all explainers by all metrics; a picture's value is the mean over its labels."""
     plan, settings = now.state.plan, now.state.settings
     about = [settings["metrics"][metric] for metric in plan.metrics]
     return Judged(
@@ -26,7 +26,7 @@ def judged(now: Moment) -> Judged:
 
 
 def _values(now: Moment) -> Any:
-    """(explainers, metrics, pictures) float64, pictures in the order of the data."""
+    """Returns the values (explainers, metrics, pictures) as float64, pictures in the order of the data."""
     plan = now.state.plan
     shape = (len(plan.explainers), len(plan.metrics))
     if not plan.score:

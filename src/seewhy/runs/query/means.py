@@ -23,7 +23,7 @@ _BLOCK = 2048  # pictures that are looked at together
 
 
 class Totals(NamedTuple):
-    """What a whole folder comes to.
+    """The means over a whole run folder, and the remarks about its pictures.
 
     Attributes:
         scores: as `means` gives them.
@@ -35,7 +35,7 @@ class Totals(NamedTuple):
 
 
 def means(store: Store) -> dict[str, dict[str, float | None]]:
-    """Explainer -> metric -> mean over all pictures, as `Run.scores` gives it; None where there are no data.
+    """Returns explainer -> metric -> mean over all pictures, as in `Run.scores`; None where there are no data.
 
     A picture's value is the mean over its labels.
     """
@@ -58,7 +58,7 @@ def summed(store: Store) -> Totals:
             values = _of_pictures(labels, f"m{number}")
             sums[number].append(math.fsum(values))
             counts[number] += len(values)
-        pa.default_memory_pool().release_unused()  # it would keep the most that a block ever took
+        pa.default_memory_pool().release_unused()  # the pool would else keep as much memory as a block ever took
     found: dict[str, dict[str, float | None]] = {explainer: {} for explainer, _ in plan.score}
     for (explainer, metric), parts, count in zip(plan.score, sums, counts, strict=True):
         found[explainer][metric] = math.fsum(parts) / count if count else None
@@ -67,7 +67,7 @@ def summed(store: Store) -> Totals:
 
 
 def _remarked(tables: Mapping[str, pa.Table], plan: Plan) -> Iterator[tuple[str, str]]:
-    """(explainer or "", kind) once for each picture that it is said of."""
+    """Returns (explainer or "", kind of remark) once for each picture that the remark is about."""
     warned, noted = tables["warnings"].select(["s", "kind"]), tables["notes"].select(["s", "e", "kind"])
     yield from (("", one["kind"]) for one in warned.group_by(["s", "kind"]).aggregate([]).to_pylist())
     lines = noted.group_by(["s", "e", "kind"]).aggregate([]).to_pylist()
@@ -83,7 +83,7 @@ def _of_pictures(labels: pa.Table, column: str) -> NDArray[np.float64]:
 
 
 def _pictures(store: Store, run: str) -> Iterator[pa.Table]:
-    """All rows, those of one picture always together, some thousand pictures at a time."""
+    """Yields all rows, some thousand pictures at a time; the rows of one picture are always together."""
     signs = [_signs(block) for block in store.blocks(run, ["sample"])]
     every = np.concatenate(signs) if signs else np.empty(0, np.int64)
     once = np.unique(every)
@@ -97,7 +97,7 @@ def _pictures(store: Store, run: str) -> Iterator[pa.Table]:
 
 
 def _cut(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Small blocks together, large ones in pieces."""
+    """Puts small blocks of rows together and cuts large blocks into pieces."""
     waiting: list[pa.Table] = []
     for block in blocks:
         waiting += [block.slice(at, _BLOCK) for at in range(0, len(block), _BLOCK)]

@@ -139,7 +139,7 @@ class SampleRecord:
         return self.detections[label].class_index if label in self.detections else label
 
     def nothing(self, label: int, explainer: str) -> str:
-        """Why a map shows nothing, as was noted when it was made; "" where it shows something."""
+        """Returns the reason, noted when the map was made, why it shows nothing; "" where it shows something."""
         notes = self.costs[explainer].notes if explainer in self.costs else ()
         found = next((one.text for one in notes if one.kind == NOTHING and one.label in (None, label)), "")
         return found[:1].upper() + found[1:]
@@ -173,17 +173,17 @@ class Page(Generic[Item]):
     offset: int
 
     def __iter__(self) -> Iterator[Item]:
-        """Over the items."""
+        """Iterates over the items of this page."""
         return iter(self.items)
 
     def __len__(self) -> int:
-        """How many there are on this page."""
+        """Returns how many items there are on this page."""
         return len(self.items)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How much there is.
+    """The numbers of pictures, labels, maps and failures of a run.
 
     Attributes:
         total: pictures that the data have, or None where that is not known.
@@ -214,7 +214,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a metric gives an explainer.
+    """The mean score that a metric gives an explainer over a whole run.
 
     Attributes:
         explainer: label.
@@ -249,7 +249,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelScore:
-    """What a metric gives an explainer on one label: mean (None without values) and number of values."""
+    """The mean score of an explainer by a metric on one label (None without values), and the number of values."""
 
     explainer: str
     metric: str
@@ -292,7 +292,7 @@ class QueueCount(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What could not be done, and the picture."""
+    """A task that failed, and the picture that it was about."""
 
     sample: str
     position: int
@@ -328,7 +328,7 @@ def records(rows: pa.Table, plan: Plan, words: Words) -> dict[str, SampleRecord]
 
 
 def _worded(row: dict[str, Any], words: Words) -> dict[str, Any]:
-    """Returns the row with its strings."""
+    """Returns the row with strings in place of their numbers."""
 
     def text(number: int | None) -> str | None:
         return None if number is None else words.texts[number]
@@ -375,7 +375,7 @@ def _pair(values: list[Any] | None) -> Any:
 
 
 def _by_label(kind: Any, entries: Any) -> Any:
-    """Label -> entry; of two for the same label the first."""
+    """Returns label -> entry; where two entries have the same label, the first one."""
     found: dict[int, Any] = {}
     for entry in entries:
         found.setdefault(entry["label"], kind(**entry))

@@ -99,12 +99,12 @@ class Run(Desk):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What stands in run.json."""
+        """The content of run.json."""
         return self._base.state.settings
 
     @property
     def damaged(self) -> dict[str, str]:
-        """Parts that could not be read when they were looked at the last time, and why."""
+        """The parts that could not be read at the last refresh, and why."""
         return self._base.state.damaged
 
     @property
@@ -114,12 +114,12 @@ class Run(Desk):
 
     @property
     def exclusive(self) -> bool:
-        """Whether of the classes exactly one is meant (softmax), so that the likeliest is the prediction."""
+        """Whether exactly one class is meant (softmax), so that the likeliest class is the prediction."""
         return self._base.state.plan.exclusive
 
     @property
     def quantity(self) -> str:
-        """What the numbers are that the network gives to classes: "probability", "logit" or "value"."""
+        """The kind of number that the network gives each class: "probability", "logit" or "value"."""
         return str(self.settings.get("quantity", "probability"))  # of earlier versions nothing else is known
 
     @property
@@ -156,7 +156,7 @@ class Run(Desk):
     # ---------------------------------------------------------------------------------------------------- pages
 
     def labels(self, **asked: Unpack[Asked]) -> Page[Hit]:
-        """One entry for each label of each picture that meets the filters.
+        """Returns a page with one entry for each label of each picture that meets the filters.
 
         Args:
             asked: filters, order and page: see `Query`.
@@ -179,7 +179,7 @@ class Run(Desk):
         return Page(items=hits, total=total, offset=query.offset)
 
     def samples(self, **asked: Unpack[Asked]) -> Page[Hit]:
-        """One entry for each picture of which one label meets all filters; it has all its labels.
+        """Returns a page with one entry for each picture that has a label that meets all filters.
 
         Pictures are in the order of the best of the labels that meet the filters. Without a filter on labels there
         are those without any label, too.
@@ -199,7 +199,7 @@ class Run(Desk):
         return Page(items=hits, total=total, offset=query.offset)
 
     def failures(self, offset: int = 0, limit: int = 12) -> Page[Failure]:
-        """What could not be done, picture by picture.
+        """Returns a page of the failures, picture by picture.
 
         Raises:
             InvalidInput: offset or limit that cannot be used.
@@ -216,7 +216,7 @@ class Run(Desk):
         return Page(items=[Failure(*line) for line in lines], total=total, offset=query.offset)
 
     def records(self) -> Iterator[SampleRecord]:
-        """All pictures, in the order of the data, as they are when the first is asked for."""
+        """Yields all pictures in the order of the data, as they are at the moment of the first one."""
         with self._base.moment() as now:
             order = [s for (s,) in now.fetch("SELECT s FROM pictures ORDER BY position, sample")]
             for start in range(0, len(order), 256):
@@ -240,7 +240,7 @@ class Run(Desk):
     # ---------------------------------------------------------------------------------------------- one picture
 
     def sample(self, key: str) -> SampleRecord | None:
-        """Everything that is known of a picture; None where the run does not know it."""
+        """Returns everything that is known of a picture; None where the run has no such picture."""
         return self._base.record(key)
 
     def map_bytes(self, sample: str, label: int, explainer: str) -> tuple[bytes, MapRow] | None:
@@ -294,7 +294,7 @@ class Run(Desk):
         return original(self._base.store.files, record, most)
 
     def remark(self, record: SampleRecord, most: int | None = None) -> str:
-        """What is to be said beside a picture whose original was changed or could not be checked; "" for others.
+        """Returns a sentence where a picture's original was changed or could not be checked; else "".
 
         Args:
             record: the picture.
@@ -306,7 +306,7 @@ class Run(Desk):
         """Returns a hierarchical occlusion (`EditTree.as_dict`); None where there is none.
 
         Raises:
-            InvalidInput: what is stored is none.
+            InvalidInput: the stored bytes are no hierarchical occlusion.
         """
         record = self.sample(sample)
         stored = record.trees.get(label) if record else None
@@ -325,7 +325,7 @@ class Run(Desk):
     # ---------------------------------------------------------------------------------------------- all of them
 
     def counts(self) -> Counts:
-        """How much there is."""
+        """Returns the numbers of pictures, labels, maps and failures."""
         with self._base.moment() as now:
             return totals.counts(now)
 
@@ -357,7 +357,7 @@ class Run(Desk):
         return found.read(self._base.store, layer)
 
     def scores(self) -> list[Score]:
-        """What each metric gives each explainer, over all pictures."""
+        """Returns the mean score of each explainer by each metric, over all pictures."""
         with self._base.moment() as now:
             return totals.scores(now)
 
@@ -379,41 +379,41 @@ class Run(Desk):
         return Scale.of(row.low, row.high, row.top, meaning=values, faint=faint, signed=signed)
 
     def concise(self, metric: str) -> bool:
-        """Says whether a metric says how concise a map is, not how right: it has no weight unless it is given one."""
+        """Says whether a metric measures how concise a map is, not how right; it has no weight unless one is given."""
         return metric in self._base.state.plan.concise
 
     def label_scores(self, *, explainer: str | None = None, metric: str | None = None) -> list[LabelScore]:
         """Returns the same for each label, of one explainer, one metric, or both; mean None where there are no data.
 
         Raises:
-            UnknownName: the run does not have it.
+            UnknownName: the run has no such explainer or metric.
         """
         with self._base.moment() as now:
             return totals.label_scores(now, explainer, metric)
 
     def label_counts(self) -> dict[int, int]:
-        """Class index -> how many pictures have a label of it; classes without any are not there."""
+        """Returns class index -> number of pictures with a label of this class; other classes are left out."""
         with self._base.moment() as now:
             return totals.label_counts(now)
 
     def costs(self) -> list[ExplainerCost]:
-        """What each explainer's maps cost a picture, on average."""
+        """Returns what each explainer's maps cost for a picture, on average."""
         with self._base.moment() as now:
             return totals.costs(now)
 
     def notes(self) -> list[NoteCount]:
-        """How many pictures have notes about their maps, by explainer and kind, the most frequent first."""
+        """Returns how many pictures have notes about their maps, by explainer and kind, most frequent first."""
         with self._base.moment() as now:
             return totals.notes(now)
 
     def warnings(self) -> list[WarningCount]:
-        """How many pictures have warnings, by kind, the most frequent first."""
+        """Returns how many pictures have warnings, by kind, most frequent first."""
         with self._base.moment() as now:
             return totals.warnings(now)
 
 
 def _pictures(now: Moment, query: Query) -> tuple[int, list[int]]:
-    """How many pictures meet the filters, and the numbers of those on the page."""
+    """Returns how many pictures meet the filters, and the numbers of the pictures on the page."""
     where, values = query.where(now.state.plan, now.known)
     best = f"{'max' if query.descending else 'min'}({query.key(now.state.plan)})"
     there = "true"

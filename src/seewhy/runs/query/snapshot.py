@@ -42,7 +42,7 @@ class State:
         rows: of all parts that were read; ``rid`` is the place in it.
         words: of the rows.
         parts: that were read, and those of other runs.
-        foreign: how many of those are of other runs.
+        foreign: how many parts are of other runs.
         damaged: those that could not be read, and why; they are tried again.
         pictures: how many numbers of pictures are taken.
         reviews: sample -> what reviewers say of it.
@@ -71,7 +71,7 @@ class Moment:
     cursor: duckdb.DuckDBPyConnection
 
     def fetch(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-        """All lines of an answer."""
+        """Returns all lines of the answer to a question in SQL."""
         return self.cursor.execute(sql, list(values)).fetchall()
 
     def number(self, sql: str, values: Iterable[Any] = ()) -> int:
@@ -123,13 +123,13 @@ class Base:
 
     @property
     def state(self) -> State:
-        """What was read last."""
+        """The state of the last refresh."""
         assert self._state is not None
         return self._state
 
     @contextmanager
     def moment(self) -> Iterator[Moment]:
-        """What is there now; it stays the same inside, whatever is read meanwhile."""
+        """Opens a moment: inside of the block the state stays the same, whatever is read meanwhile."""
         cursor = self._database.cursor()
         try:
             with self._lock:

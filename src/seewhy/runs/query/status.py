@@ -1,4 +1,4 @@
-"""What a run folder has, for people and as JSON; also while it is being written."""
+"""The state of a run folder, as text and as JSON; also while the run is being written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 20  # damaged parts that are listed
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What there is.
+    """The state of a run folder at one moment.
 
     Attributes:
         place: the folder.
@@ -87,7 +87,7 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
         failures: how many are listed.
 
     Raises:
-        InvalidInput: it is no run folder.
+        InvalidInput: the place is no run folder.
     """
     if failures < 0:
         raise InvalidInput(f"failures must not be negative, got {failures}.")
@@ -106,13 +106,13 @@ def status(place: str | os.PathLike[str], failures: int = 20) -> Status:
 
 
 def _of(settings: Mapping[str, Any]) -> str:
-    """Says what the threshold is of, where that is no probability."""
+    """Returns the words that say what the threshold applies to; "" where that is a probability."""
     quantity = settings.get("quantity", "probability")
     return "" if quantity == "probability" else f" of the {quantity}"
 
 
 def _table(scores: list[Score]) -> list[str]:
-    """Explainers down, metrics across: means, their intervals, and over how many pictures."""
+    """Returns a table of means, intervals and numbers of pictures: a row an explainer, a column a metric."""
     explainers, metrics = (
         list(dict.fromkeys(getattr(one, kind) for one in scores)) for kind in ("explainer", "metric")
     )

@@ -43,7 +43,7 @@ class _Sources:
     keys: Whole = field(default_factory=lambda: np.empty(0, np.int64))
 
     def entries(self, name: str, task: int | None = None) -> tuple[Whole, pa.StructArray]:
-        """The picture of each entry of a list column, and the entries; with a task only those of its chosen rows."""
+        """Returns a list column's entries and the picture of each; with a task only entries of its chosen rows."""
         row, values = entries(self.rows, name)
         picture = self.choice.picture[row]
         if task is None:
@@ -53,7 +53,7 @@ class _Sources:
         return picture[keep], values.take(pa.array(keep))
 
     def place(self, picture: Whole, label: Any) -> tuple[Whole, Whole]:
-        """Which entries have a line in the table of labels, and which line; of equal entries the first only."""
+        """Returns which entries have a line in the table of labels, and which line; of equal entries only the first."""
         wanted = _key(picture, label)
         wanted, first = np.unique(wanted, return_index=True)
         line = np.searchsorted(self.keys, wanted)
@@ -123,7 +123,7 @@ def _pictures(sources: _Sources, failures: pa.Table) -> pa.Table:
 
 
 def _right(sources: _Sources, own: pa.Table) -> pa.Array:
-    """Whether the network is right about each picture; null where nobody knows, or nothing was predicted."""
+    """Says of each picture whether the network is right; null without truth or without a prediction."""
     lines = len(own)
     known = own["truth"].is_valid().to_numpy(zero_copy_only=False)
     if sources.plan.exclusive:

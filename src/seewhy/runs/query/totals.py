@@ -19,7 +19,7 @@ __all__ = ["costs", "counts", "label_counts", "label_scores", "notes", "queue_co
 
 
 def counts(now: Moment) -> Counts:
-    """How much there is."""
+    """Counts the pictures, labels, maps and failures of a run."""
     state = now.state
     pictures, failed, failures = now.fetch("SELECT count(*), count(*) FILTER (failed), sum(failures) FROM pictures")[0]
     maps = " + ".join(f"x{number}::INTEGER" for number in range(len(state.plan.explainers))) or "0"
@@ -34,7 +34,7 @@ def counts(now: Moment) -> Counts:
 
 
 def scores(now: Moment) -> list[Score]:
-    """Every explainer x metric, over all pictures; a picture's value is the mean over its labels."""
+    """Returns the mean score of each explainer by each metric; a picture's value is the mean over its labels."""
     plan = now.state.plan
     by_label, table = _by_label(now, range(len(plan.score))), judged(now)
     overall = {(one.explainer, one.metric): one for one in table.means}
@@ -95,7 +95,7 @@ def _by_label(now: Moment, numbers: Any) -> dict[int, dict[int, tuple[int, float
 
 
 def costs(now: Moment) -> list[ExplainerCost]:
-    """What each explainer's maps cost a picture."""
+    """Returns what each explainer's maps cost for a picture, on average."""
     lines = now.fetch("SELECT e, count(*), favg(forward), favg(backward), favg(seconds) FROM costs GROUP BY e")
     found = {e: tuple(values) for e, *values in lines}
     names = now.state.plan.explainers
@@ -103,13 +103,13 @@ def costs(now: Moment) -> list[ExplainerCost]:
 
 
 def label_counts(now: Moment) -> dict[int, int]:
-    """Class index -> how many pictures have a label of it."""
+    """Returns class index -> number of pictures with a label of this class."""
     counts = "SELECT class_index, count(DISTINCT s) FROM labels GROUP BY class_index ORDER BY class_index"
     return dict(now.fetch(counts))
 
 
 def queue_counts(now: Moment) -> dict[str, QueueCount]:
-    """How much there is in each queue, by its name."""
+    """Returns for each queue, by its name, the numbers of its labels and pictures."""
     each = queues(now.state.plan)
     asked = "SELECT count(*), count(DISTINCT s) FROM labels WHERE "
     limits = {name: [now.known(queue.limit)] if queue.limit else [] for name, queue in each.items()}
@@ -117,7 +117,7 @@ def queue_counts(now: Moment) -> dict[str, QueueCount]:
 
 
 def notes(now: Moment) -> list[NoteCount]:
-    """How many pictures have notes, by explainer and kind, the most frequent first."""
+    """Returns how many pictures have notes, by explainer and kind, most frequent first."""
     lines = now.fetch(
         "SELECT e, kind, count(DISTINCT s) AS p, count(*) FROM notes GROUP BY e, kind ORDER BY p DESC, e, kind"
     )
@@ -125,6 +125,6 @@ def notes(now: Moment) -> list[NoteCount]:
 
 
 def warnings(now: Moment) -> list[WarningCount]:
-    """How many pictures have warnings, by kind, the most frequent first."""
+    """Returns how many pictures have warnings, by kind, most frequent first."""
     lines = now.fetch("SELECT kind, count(DISTINCT s) AS p FROM warnings GROUP BY kind ORDER BY p DESC, kind")
     return [WarningCount(*line) for line in lines]
