@@ -18,7 +18,7 @@ from seewhy.datasets import open_data
 from seewhy.errors import InvalidInput, UnknownName
 from seewhy.insights.clusters import apart
 from seewhy.insights.intervening import evidence, put_in, taken_away
-from seewhy.insights.patterns import FILE, Pattern, _activation, _Asking, patterns
+from seewhy.insights.patterns import Pattern, _activation, _Asking, patterns
 from seewhy.models.loading import load
 from seewhy.runs.query.run import Run
 from support.run_jobs import run
@@ -106,7 +106,7 @@ def test_the_planted_mark_is_found_first_and_shown(planted: Planted) -> None:
 def test_the_same_seed_gives_the_same_and_it_is_kept(planted: Planted) -> None:
     place, model, data, _ = planted
     once = patterns(place, model, data, seed=3)
-    kept = json.loads((place / FILE).read_text(encoding="utf-8"))
+    kept = json.loads((place / "insights" / "patterns.json").read_text(encoding="utf-8"))
     assert kept == once.as_dict()
     assert kept["found"][0]["off_object"] is None  # no boxes are known
     again = patterns(place, model, data, seed=3, keep=False)

@@ -18,7 +18,8 @@ schemathesis = pytest.importorskip("schemathesis")
 MODES = schemathesis.GenerationMode
 OPERATIONS = [
     "/api/runs", "/api/runs/{run}", *(f"/api/runs/{{run}}/{name}" for name in (
-        "saliency", "scores", "classes", "counterfactual", "failures", "names")),
+        "overview", "queues", "grid", "sample", "patterns", "saliency", "scores", "classes", "counterfactual",
+        "failures", "names")),
     *(f"/runs/{{run}}/{name}" for name in (
         "map", "thumbnail", "picture", "saliency.csv", "saliency.png", "saliency.html")),
 ]  # fmt: skip

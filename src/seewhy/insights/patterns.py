@@ -11,7 +11,6 @@ intervention are seewhy's own; what they are worth is measured in docs/insights.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -33,6 +32,7 @@ from seewhy.insights.places import GRID, share, spread
 from seewhy.insights.properties import Value, metadata, of_metadata, wrong
 from seewhy.insights.slices import associated
 from seewhy.models.loading import load
+from seewhy.runs.folder.insights import keep_insight
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.records import SampleRecord
 from seewhy.runs.query.run import Run
@@ -40,7 +40,6 @@ from seewhy.types import AS_THEY_ARE, Activation, activation, as_they_are
 
 __all__ = ["Pattern", "Patterns", "patterns"]
 
-FILE = "insights/patterns.json"
 MOST = 2000  # images of a class that are looked at
 TRIED = 32  # images that are changed, of the pattern and of others
 AGREE = 2  # views that a pattern is seen in at least; the map's place alone varies on clean data, too
@@ -59,6 +58,7 @@ class Pattern:
         class_index: what the network says of them.
         class_name: its name.
         samples: keys of the images, the most typical first.
+        positions: where they stand in the data, in the same order.
         of: how many images of the class were looked at.
         views: in which it was seen: names of layers, and "place".
         errors: share of wrong answers among its images; NaN where the truth is not known.
@@ -76,6 +76,7 @@ class Pattern:
     class_index: int
     class_name: str
     samples: tuple[str, ...]
+    positions: tuple[int, ...]
     of: int
     views: tuple[str, ...]
     errors: float
@@ -200,7 +201,7 @@ def patterns(
         found=tuple(sorted(found, key=_rank)),
     )  # fmt: skip
     if keep:
-        Store(opened.address).files.put(FILE, [json.dumps(made.as_dict(), indent=1).encode()])
+        keep_insight(Store(opened.address), "patterns", made.as_dict())
     return made
 
 
@@ -251,7 +252,8 @@ def _of_class(
         made.append(
             Pattern(
                 class_index=group.label, class_name=run.class_name(group.label), of=len(group.keys), views=names,
-                samples=tuple(group.keys[members[i]][0] for i in order), errors=_mean(bad[inside]),
+                samples=(own := tuple(group.keys[members[i]][0] for i in order)),
+                positions=tuple(records[sample].position for sample in own), errors=_mean(bad[inside]),
                 elsewhere=_mean(bad[~inside]), border=1 - float(mean[EDGE:-EDGE, EDGE:-EDGE].sum() / mean.sum()),
                 off_object=_mean(np.array([_off(records[group.keys[i][0]], maps[i]) for i in members])),
                 place=mean.tolist(), why="the network was not asked: pass model and data to try it out.",

@@ -25,12 +25,14 @@ from seewhy.web.downloads import csv_of, html_of, png_of
 from seewhy.web.grid import GridPage, QueuesPage, grid, queues
 from seewhy.web.library import Library, Opened
 from seewhy.web.overview import OverviewPage, overview, queue_lines
+from seewhy.web.patterns import PatternsPage, patterns
 from seewhy.web.queries import (
     ClassesQuery,
     CounterfactualQuery,
     FailuresQuery,
     GridQuery,
     OverviewQuery,
+    PatternsQuery,
     QueuesQuery,
     RunsQuery,
     SaliencyQuery,
@@ -172,6 +174,12 @@ def classes_page(request: Request, opened: Asked, query: Annotated[ClassesQuery,
     return _page(request, "classes.html", opened, page=classes(opened, query), query=query, tab="classes")
 
 
+@_pages.get("/runs/{run}/patterns")
+def patterns_page(request: Request, opened: Asked, query: Annotated[PatternsQuery, Query()]) -> HTMLResponse:
+    """What the network uses in some pictures of a class and not in the others."""
+    return _page(request, "patterns.html", opened, page=patterns(opened, query), query=GridQuery(), tab="patterns")
+
+
 @_pages.get("/runs/{run}/counterfactual")
 def counterfactual_page(
     request: Request, opened: Asked, query: Annotated[CounterfactualQuery, Query()]
@@ -224,6 +232,12 @@ def grid_json(opened: Asked, query: Annotated[GridQuery, Query()]) -> GridPage:
 def sample_json(opened: Asked, query: Annotated[SampleQuery, Query()]) -> SamplePage:
     """One sample."""
     return sample(opened, query)
+
+
+@_twins.get("/runs/{run}/patterns")
+def patterns_json(opened: Asked, query: Annotated[PatternsQuery, Query()]) -> PatternsPage:
+    """What the network uses in some pictures of a class and not in the others."""
+    return patterns(opened, query)
 
 
 @_twins.get("/runs/{run}/saliency")

@@ -29,6 +29,7 @@ PAGES = (
     RunPage(name="saliency", title="Saliency"),
     RunPage(name="scores", title="Scores"),
     RunPage(name="classes", title="By class"),
+    RunPage(name="patterns", title="Patterns"),
     RunPage(name="counterfactual", title="Counterfactual"),
     RunPage(name="failures", title="Failures", count="failures"),
 )

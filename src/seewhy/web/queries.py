@@ -147,6 +147,10 @@ class QueuesQuery(_Query):
     """All queues."""
 
 
+class PatternsQuery(_Query):
+    """All patterns."""
+
+
 class ScoresQuery(_Query):
     """``weights``: one a metric, in the run's order, between commas; 1 where not said. ``sort``: of explainers."""
 

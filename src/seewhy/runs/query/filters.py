@@ -149,8 +149,8 @@ class Query:
         known = [
             ("class_index IN (SELECT unnest(?::INTEGER[]))", None if self.labels is None else list(self.labels)),
             ("flag IN (SELECT unnest(?::VARCHAR[]))", None if self.flags is None else list(self.flags)),
-            ("probability >= ?::FLOAT", self.min_probability),
-            ("probability <= ?::FLOAT", self.max_probability),
+            ("probability >= ?::FLOAT", _single(self.min_probability)),
+            ("probability <= ?::FLOAT", _single(self.max_probability)),
             ("tree = ?", self.counterfactual),
         ]
         if self.confidence is not None and not plan.exclusive:
@@ -222,6 +222,11 @@ def _between(ends: tuple[float, float]) -> list[tuple[str, Any]]:
     return [("probability::DOUBLE >= ?", low), ("probability::DOUBLE < ?", high if high < math.inf else None)]
 
 
+def _single(value: float | None) -> float | None:
+    """Returns a number that single precision holds: what is larger is as good as its largest."""
+    return None if value is None else min(max(value, -_LARGEST), _LARGEST)
+
+
 def _listed(values: Iterable[Any] | None) -> list[Any] | None:
     return None if values is None else list(values)
 
@@ -233,6 +238,7 @@ def _present(known: Iterable[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
 
 
 PICTURE_HAS_TEXT = "contains(search, lower(?))"
+_LARGEST = 3.4e38  # that single precision holds
 _VERDICT = "verdict IN (SELECT unnest(?::VARCHAR[]))"
 _CONFUSED = {  # a class that is there, that was missed, that is said and not there: of one class a picture, of several
     True: (

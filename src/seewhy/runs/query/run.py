@@ -24,6 +24,7 @@ from seewhy.draw.scale import Scale
 from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.plain import class_name
 from seewhy.runs.folder.codec import check, check_thumbnail, decode
+from seewhy.runs.folder.insights import insight
 from seewhy.runs.folder.originals import Original, original, remark
 from seewhy.runs.folder.rows import MapRow
 from seewhy.runs.folder.settings import parsed
@@ -328,6 +329,14 @@ class Run(Desk):
         """Returns the numbers of pictures, labels, maps and failures."""
         with self._base.moment() as now:
             return totals.counts(now)
+
+    def insight(self, name: str) -> Any:
+        """Returns what was found about the whole run and kept beside it ("patterns"); None where nothing was.
+
+        Raises:
+            InvalidInput: it cannot be read.
+        """
+        return insight(self._base.store, name)
 
     def feature_layers(self) -> list[str]:
         """Returns the middle layers whose features, weighted by maps, the run keeps; none where it was not asked."""
