@@ -83,7 +83,7 @@ class ADCC(Metric):
         baselines.check(self.baseline)
 
     def cost(self, height: int, width: int) -> Cost:
-        """Returns the image and its masked copy go through the network, and the copy is explained."""
+        """Puts the image and its masked copy through the network, and explains the copy."""
         return Cost(forward=2, explanations=1)
 
     def parts(self, case: Case) -> Parts:

@@ -166,7 +166,7 @@ class Noticing(Protocol):
     """Looks at what a network does besides giving scores."""
 
     def listening(self, inputs: Tensor) -> AbstractContextManager[None]:
-        """Returns the first pass in this block is listened to, where nothing is known yet of inputs of this size."""
+        """Listens to the first pass in a block, where nothing is known yet of inputs of this size."""
         ...
 
     def noticed(self, inputs: Tensor) -> tuple[str, ...]:

@@ -55,11 +55,28 @@ def serve(
     address = _address(host, listening.getsockname()[1], library, rules, root_path)
     runs = len(library.places())
     told = f"{runs} run{'s' if runs != 1 else ''}" if runs else "There is no run yet (no run.json, 3 folders deep)"
-    say(f"{told} in {library.root}: {address}   (Ctrl-C ends it)")
-    if browser:
-        threading.Timer(0.5, webbrowser.open, [address]).start()
+
+    def ready() -> None:
+        say(f"{told} in {library.root}: {address}   (Ctrl-C ends it)")
+        if browser:
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30)
-    uvicorn.Server(config).run(sockets=[listening])
+    _Server(config, ready).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it answers: from then on Ctrl-C ends it as it should."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to answer, and tells so."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
 
 
 def _listening(host: str, port: int) -> socket.socket:

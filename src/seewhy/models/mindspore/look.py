@@ -331,6 +331,6 @@ def _maps(output: Tensor, one: Seen) -> Tensor:
 
 
 def _put(one: Seen, maps: Tensor) -> Change:
-    """Returns the layer gives ``maps`` (N, C, h, w)."""
+    """Makes the layer give ``maps`` (N, C, h, w)."""
     own = to_mindspore(LAST.to_output(maps) if one.last else maps)
     return one.name, one.call, lambda _output: own

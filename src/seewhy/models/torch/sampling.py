@@ -121,7 +121,7 @@ def _last_tokens(body: Body, inputs: Tensor, *ways: Callable[[ExitStack], None])
 
 
 def _removal_is_right(body: Body, image: Tensor, kept: Tensor) -> bool:
-    """Returns the tokens that stay must come out as if the others had been there but out of sight."""
+    """Says whether the tokens that stay come out as if the others had been there but out of sight."""
     short = _last_tokens(body, image, lambda stack: _remove(stack, body, kept))
     whole = _last_tokens(body, image, lambda stack: _hide(stack, body, kept))
     if short is None or whole is None:
