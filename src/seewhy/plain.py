@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "class_name", "is_flat", "readable"]
+__all__ = [
+    "FLAT", "NOTHING", "Box", "Meaning", "TensorLike", "Values", "array_of", "class_name", "for_json", "is_flat",
+    "readable",
+]  # fmt: skip
 
 Box = tuple[float, float, float, float]
 
@@ -42,6 +46,20 @@ def class_name(label: int, names: Sequence[str] | None, word: str = "class") -> 
 def readable(text: str) -> str:
     """Returns the text as valid Unicode: names of files may hold bytes that are none, which no file of rows takes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def for_json(value: Any) -> Any:
+    """Returns a value of dictionaries, lists and plain values as JSON has it: numbers that are not finite are null.
+
+    Example:
+        >>> for_json({"low": float("nan"), "samples": ("a", 1.5)})
+        {'low': None, 'samples': ['a', 1.5]}
+    """
+    if isinstance(value, dict):
+        return {name: for_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class TensorLike(Protocol):

@@ -26,6 +26,7 @@ from seewhy.checks import check_count
 from seewhy.csv_cells import guarded
 from seewhy.errors import InvalidInput, UnknownName, nearest
 from seewhy.insights.places import centre, common, likeness, share, spread
+from seewhy.plain import for_json
 from seewhy.runs.query.records import SampleRecord
 from seewhy.runs.query.run import Run
 from seewhy.statistics import Interval, Judged, interval
@@ -154,7 +155,7 @@ class RunDiff:
             "metrics": [] if self.judged is None else [asdict(one) for one in self.judged.differences],
             "images": [asdict(one) | {"shift": one.shift} for one in self.images],
         }  # fmt: skip
-        return dict(_plain(found))
+        return dict(for_json(found))
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes `as_dict` to a JSON file."""
@@ -389,14 +390,6 @@ def _ends(known: Any) -> tuple[float, float]:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(found: RunDiff, most: int) -> Iterator[str]:

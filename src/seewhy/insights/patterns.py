@@ -32,6 +32,7 @@ from seewhy.insights.places import GRID, share, spread
 from seewhy.insights.properties import Value, metadata, of_metadata, wrong
 from seewhy.insights.slices import associated
 from seewhy.models.loading import load
+from seewhy.plain import for_json
 from seewhy.runs.folder.insights import keep_insight
 from seewhy.runs.folder.store import Store
 from seewhy.runs.query.records import SampleRecord
@@ -131,7 +132,7 @@ class Patterns:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns everything as plain values, ready for JSON: numbers that are not known are null."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = for_json(asdict(self))
         return found
 
     def __str__(self) -> str:
@@ -172,11 +173,10 @@ def patterns(
     opened = run if isinstance(run, Run) else Run(run)
     if (model is None) != (data is None):
         raise InvalidInput("To try patterns out, pass both: seewhy.patterns(run, model=..., data=...).")
-    layers = opened.feature_layers()
-    plain = opened.settings.get("features")
-    explainer = plain["parameters"].get("explainer") if plain else None
-    vectors = [opened.vectors(layer) for layer in layers] or [opened.vectors()]
-    if not layers or explainer is None:
+    asked = opened.settings.get("features")
+    explainer = asked["parameters"].get("explainer") if asked else None
+    vectors = opened.weighted_vectors()
+    if not vectors or explainer is None:
         raise InvalidInput(
             f"The run in {opened.address!r} keeps no features under maps. Add an explainer and features to it: "
             "seewhy run ... --explainers grad_cam --features."
@@ -241,6 +241,7 @@ def _of_class(
     seen = {name: np.stack([view[key] for key in group.keys]) for name, view in views.items()}
     seen["place"] = np.stack([one.reshape(GRID // 4, 4, GRID // 4, 4).sum((1, 3)).ravel() for one in maps])
     clusters = [(name, found) for name, values in seen.items() for found in apart(values, smallest, seed)]
+    bad = np.array([_wrong(run, records[sample]) for sample, _ in group.keys])
     made = []
     for names, members in _joined(clusters):
         inside = np.zeros(len(group.keys), dtype=bool)
@@ -248,7 +249,6 @@ def _of_class(
         first = seen[names[0]][members]
         order = np.argsort(np.linalg.norm((first - first.mean(0)) / (first.std(0) + 1e-9), axis=1), kind="stable")
         mean = np.mean([maps[i] for i in members], axis=0)
-        bad = np.array([_wrong(run, records[sample]) for sample, _ in group.keys])
         made.append(
             Pattern(
                 class_index=group.label, class_name=run.class_name(group.label), of=len(group.keys), views=names,
@@ -296,8 +296,8 @@ def _joined(clusters: Sequence[tuple[str, NDArray[np.int64]]]) -> list[tuple[tup
             home.append((name, own))
     made = []
     for some in parts:
-        votes = [m for _, members in some for m in members]
-        members = sorted({m for m in votes if 2 * votes.count(m) >= len(some)})
+        votes = Counter(m for _, members in some for m in members)
+        members = sorted(m for m, count in votes.items() if 2 * count >= len(some))
         names = tuple(dict.fromkeys(name for name, _ in some))
         if len(names) >= AGREE:
             made.append((names, np.array(members)))
@@ -446,14 +446,6 @@ _ORDER = ("shown", "misleads", "on the object", "suspicion", "not shown")
 
 
 def _rank(one: Pattern) -> tuple[int, float, float]:
-    """What was shown first, then what moves the score most, then what is seen in most views."""
+    """What was shown first, then what is seen in most views, then what moves the score most."""
     effect = max((e.change for e in (one.removal, one.insertion) if e is not None), default=0.0)
     return _ORDER.index(one.grade), -len(one.views), -effect
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

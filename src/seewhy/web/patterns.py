@@ -36,23 +36,28 @@ class Effect(_Kept):
     alone: float
 
 
-class _Pattern(_Kept):
-    class_index: Whole
+class _Told(_Kept):
+    """What is kept of a pattern and shown as it is; see `seewhy.insights.patterns.Pattern`."""
+
     class_name: Text
-    samples: Annotated[list[Text], Field(max_length=1_000_000)]
-    positions: Annotated[list[Whole], Field(max_length=1_000_000)]
+    grade: Literal["shown", "misleads", "on the object", "suspicion", "not shown"]
+    why: Text
     of: Whole
     views: Annotated[list[Text], Field(max_length=64)]
+    removal: Effect | None = None
+    insertion: Effect | None = None
     errors: Share | None = None
     elsewhere: Share | None = None
     border: Share
     off_object: Share | None = None
-    place: Annotated[list[Row], Field(max_length=64)]
     goes_with: Annotated[list[Text], Field(max_length=1000)] = []
-    removal: Effect | None = None
-    insertion: Effect | None = None
-    grade: Literal["shown", "misleads", "on the object", "suspicion", "not shown"]
-    why: Text
+    place: Annotated[list[Row], Field(max_length=64)]
+
+
+class _Pattern(_Told):
+    class_index: Whole
+    samples: Annotated[list[Text], Field(max_length=1_000_000)]
+    positions: Annotated[list[Whole], Field(max_length=1_000_000)]
 
 
 class _Patterns(_Kept):
@@ -62,43 +67,16 @@ class _Patterns(_Kept):
     found: Annotated[list[_Pattern], Field(max_length=1000)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PatternCard:
-    """What the page shows of one pattern.
+class PatternCard(_Told):
+    """What the page shows of one pattern; ``place`` has 1 as its largest value.
 
     Attributes:
-        class_name: what the network says of its images.
-        grade: how sure it is, in a word.
-        why: the same in a sentence.
         images: how many have it.
-        of: of so many of the class.
-        views: in which it was seen.
-        removal: what taking the evidence away does, or None.
-        insertion: what putting it into other images does, or None.
-        errors: share of wrong answers among them, or None.
-        elsewhere: the same of the others of the class.
-        border: share of the maps at the border.
-        off_object: share off the true boxes, or None.
-        goes_with: metadata, in words.
-        place: where the maps point: rows of values from 0 to 1.
         link: address of all its images in the grid, below the run's own.
         tiles: some of them.
     """
 
-    class_name: str
-    grade: str
-    why: str
     images: int
-    of: int
-    views: list[str]
-    removal: Effect | None
-    insertion: Effect | None
-    errors: float | None
-    elsewhere: float | None
-    border: float
-    off_object: float | None
-    goes_with: list[str]
-    place: list[list[float]]
     link: str
     tiles: list[Tile]
 
@@ -145,11 +123,6 @@ def _card(opened: Opened, one: _Pattern, explainer: str) -> PatternCard:
     asked = GridQuery(picks=one.positions[:_PICKED], explainer=name)
     few = asked.model_copy(update={"picks": one.positions[:_SHOWN], "limit": _SHOWN})
     most = max((value for row in one.place for value in row), default=0.0)
-    return PatternCard(
-        images=len(one.samples), link="grid" + address(asked), tiles=grid(opened, few).tiles,
-        place=[[value / most if most else 0.0 for value in row] for row in one.place],
-        **{field: getattr(one, field) for field in (
-            "class_name", "grade", "why", "of", "views", "removal", "insertion", "errors", "elsewhere", "border",
-            "off_object", "goes_with",
-        )},
-    )  # fmt: skip
+    place = [[value / most if most else 0.0 for value in row] for row in one.place]
+    kept = one.model_dump(include=set(_Told.model_fields)) | {"place": place}
+    return PatternCard(**kept, images=len(one.samples), link="grid" + address(asked), tiles=grid(opened, few).tiles)

@@ -48,7 +48,7 @@ from seewhy.runs.query.records import (
     WarningCount,
 )
 from seewhy.runs.query.snapshot import Base, Moment
-from seewhy.runs.query.vectors import Vectors, stored
+from seewhy.runs.query.vectors import Stored, Vectors, stored
 from seewhy.statistics import Judged
 
 __all__ = [
@@ -354,6 +354,22 @@ class Run(Desk):
             InvalidInput: a pack is damaged.
             UnknownName: the run keeps nothing of this layer, or no features at all.
         """
+        found = self._stored()
+        if layer is not None and layer not in found.layers:
+            raise UnknownName(f"The run keeps no features of layer {layer!r}. {nearest(layer, found.layers)}")
+        return found.read(self._base.store, layer)
+
+    def weighted_vectors(self) -> list[Vectors]:
+        """Returns the features of every middle layer, weighted by maps; [] where the run keeps plain means alone.
+
+        Raises:
+            InvalidInput: a pack is damaged.
+            UnknownName: the run keeps no features at all.
+        """
+        found = self._stored()
+        return [found.read(self._base.store, layer) for layer in found.layers]
+
+    def _stored(self) -> Stored:
         with self._base.moment() as now:
             found = stored(now)
         if not found.entries:
@@ -361,9 +377,7 @@ class Run(Desk):
                 f"The run in {self.address!r} keeps no features. Add them: seewhy run ... --features, or "
                 "register_features()."
             )
-        if layer is not None and layer not in found.layers:
-            raise UnknownName(f"The run keeps no features of layer {layer!r}. {nearest(layer, found.layers)}")
-        return found.read(self._base.store, layer)
+        return found
 
     def scores(self) -> list[Score]:
         """Returns the mean score of each explainer by each metric, over all pictures."""

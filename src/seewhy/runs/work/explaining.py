@@ -364,13 +364,15 @@ def _weighs(tools: Tools, label: str, picture: Picture) -> bool:
 def _features(tools: Tools, batches: Batches, pictures: list[Picture]) -> None:
     if tools.features is None:
         return
-    task, kept = tools.single_task(FEATURES), tools.features
+    task, kept, seen = tools.single_task(FEATURES), tools.features, list[vectors.Layers]()
 
     def work(batch: list[Picture]) -> None:
-        model = _model(tools, batch)
+        model, inputs = _model(tools, batch), _together(batch)
         assert isinstance(model, FeatureModel)
+        if not seen:
+            seen.append(vectors.layers(model, kept, inputs))
         maps = [{t: own for (t, label), own in p.maps.items() if label == kept.explainer} for p in batch]
-        for picture, found in zip(batch, vectors.of(model, kept, _together(batch), maps), strict=True):
+        for picture, found in zip(batch, vectors.of(model, seen[0], inputs, maps), strict=True):
             picture.vectors = found
 
     batches.each([p for p in pictures if p.wants(task)], work, lambda p, error: p.fail([task], error, FEATURES))

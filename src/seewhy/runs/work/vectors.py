@@ -22,7 +22,7 @@ from seewhy.maps import upsample
 from seewhy.models import FeatureModel, Model
 from seewhy.models.depth import at_depths
 
-__all__ = ["DEPTHS", "Vector", "Vectors", "chosen", "of"]
+__all__ = ["DEPTHS", "Layers", "Vector", "Vectors", "chosen", "layers", "of"]
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)  # of the way to the automatic layer
 
@@ -73,24 +73,38 @@ def chosen(
     return Vectors(explainer=label)
 
 
+class Layers(NamedTuple):
+    """The automatic layer, and the middle ones."""
+
+    last: str
+    middle: tuple[str, ...]
+
+
+def layers(model: FeatureModel, asked: Vectors, inputs: Tensor) -> Layers:
+    """Returns the layers whose features are kept, the same for all inputs of one size; costs a pass for each.
+
+    Raises:
+        NoSpatialOutput: the network has no layer with a map.
+    """
+    with model.opened():
+        middle = at_depths(model, inputs, asked.depths) if asked.explainer is not None else ()
+        return Layers(model.auto_layer(inputs), middle)
+
+
 def of(
-    model: FeatureModel, asked: Vectors, inputs: Tensor, maps: Sequence[Mapping[int, NDArray[np.float32]]]
+    model: FeatureModel, seen: Layers, inputs: Tensor, maps: Sequence[Mapping[int, NDArray[np.float32]]]
 ) -> list[list[Vector]]:
     """Returns the vectors of each image.
 
     Args:
         model: the network.
-        asked: what is kept.
+        seen: whose features are kept.
         inputs: (N, C, H, W).
         maps: for each image its maps, by label.
-
-    Raises:
-        NoSpatialOutput: the network has no layer with a map.
     """
     found: list[list[Vector]] = [[] for _ in maps]
+    last, middle = seen
     with model.opened():
-        last = model.auto_layer(inputs)
-        middle = at_depths(model, inputs, asked.depths) if asked.explainer is not None else ()
         for name in dict.fromkeys([last, *middle]):
             features = model.features(inputs, name).maps.float().cpu()
             for one, own, mine in zip(found, features, maps, strict=True):
