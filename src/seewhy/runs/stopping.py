@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,7 @@ class Stop:
     def __init__(self, lanes: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self.lanes, self.clock = lanes, clock
         self.pressed = threading.Event()
-        self._asked: list[float] = []
+        self._asked: deque[float] = deque(maxlen=32)
 
     def __call__(self) -> bool:
         """Says whether no further chunk is to be begun."""
@@ -33,7 +34,7 @@ class Stop:
     @property
     def left(self) -> float | None:
         """Seconds that the chunks in hand will probably take; None while nobody knows how long one takes."""
-        begun = self._asked[-32:]
+        begun = self._asked
         if len(begun) <= self.lanes:
             return None
         each = (begun[-1] - begun[0]) / (len(begun) - 1) * self.lanes

@@ -18,7 +18,7 @@ from seewhy.errors import InvalidInput, SeewhyError
 from seewhy.runs.folder.filesystem import disk_path
 from seewhy.runs.query.run import Counts, Run
 
-__all__ = ["Library", "Opened", "Place"]
+__all__ = ["DEPTH", "Library", "Opened", "Place"]
 
 DEPTH = 3  # folders below the one that is shown in which runs are looked for
 FRESH = 1.0  # seconds that what was read is taken as it is

@@ -18,7 +18,7 @@ from seewhy.errors import InvalidInput
 from seewhy.runs.folder.reviews import Review
 from seewhy.web.app import application
 from seewhy.web.downloads import html_of
-from seewhy.web.library import Library, Opened
+from seewhy.web.library import DEPTH, Library, Opened
 from seewhy.web.queries import SaliencyQuery
 from seewhy.web.security import Rules
 
@@ -54,7 +54,9 @@ def serve(
     app = application(library, rules, root_path=root_path.rstrip("/"))
     address = _address(host, listening.getsockname()[1], library, rules, root_path)
     runs = len(library.places())
-    told = f"{runs} run{'s' if runs != 1 else ''}" if runs else "There is no run yet (no run.json, 3 folders deep)"
+    told = (
+        f"{runs} run{'s' if runs != 1 else ''}" if runs else f"There is no run yet (no run.json, {DEPTH} folders deep)"
+    )
 
     def ready() -> None:
         say(f"{told} in {library.root}: {address}   (Ctrl-C ends it)")
